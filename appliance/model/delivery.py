@@ -1,0 +1,97 @@
+"""A message under way: deliveries, and the outcomes of attempts."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from smtp.address import Address
+
+
+class DeliveryState(Enum):
+    """The states of a queued delivery. There is no fourth: one that is done is erased, not marked."""
+
+    WAITING = "waiting"
+    """Until `next_attempt_at`."""
+    UNDER_WAY = "under_way"
+    """In the hands of a courier of the running appliance; back to WAITING if that dies."""
+    HELD = "held"
+    """Until an operator releases it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Whom the sender wrote to. What bounces and events name, in place of the destination."""
+
+    address: str
+    domain_id: str
+    """The hosted domain, which says how much may be logged; empty for the appliance's own mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What is still to be done for one destination of one queued message.
+
+    It carries the envelope whole, so that a message is nothing but its deliveries and its content, and is gone with
+    the last of them.
+    """
+
+    id: str
+    message_id: str
+    accepted_at: int
+    size: int
+    """Octets of content, with the header lines that we put in front."""
+    priority: int
+    sender: str
+    """The envelope sender as it came; empty for the null reverse-path. Bounces go here."""
+    return_path: str
+    """The envelope sender towards the destination: rewritten (SRS), or empty."""
+    target: Address
+    """The mailbox, which no sender ever sees."""
+    recipients: tuple[Recipient, ...]
+    """More than one where several recipients of the message led to the same mailbox: it gets one copy."""
+    eight_bit: bool
+    """The content has octets above 127 (RFC 6152): it needs a next hop that offers 8BITMIME."""
+    state: DeliveryState = DeliveryState.WAITING
+    attempts: int = 0
+    next_attempt_at: int = 0
+    last_response: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one attempt was told, and by whom: the data points that the log and a bounce are made from."""
+
+    code: int
+    """The SMTP reply code; 0 where there was no reply."""
+    enhanced_code: str
+    """RFC 3463; derived from the stage and code where the server sent none."""
+    reason: str
+    """A stable word: `delivered`, `connection-failed`, `mailbox-unavailable`, ..."""
+    text: str
+    """The server's words, or ours where there was no reply. It may name the destination: mask before showing."""
+    server_name: str | None = None
+    server_address: str | None = None
+    duration_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The next hop has taken responsibility: 250 after the final dot."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Not now. The schedule decides when to try again, and when to give up."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Never. The sender gets a bounce."""
+
+    answer: Answer
+
+
+Outcome = Delivered | Deferred | Failed

@@ -1,0 +1,301 @@
+"""One declaration per class of stored data. There is no other way to store anything.
+
+Read this file to know what the appliance can remember. A field is *clear*, *sealed* (encrypted under a key that can be
+destroyed) or *keyed* (a MAC of a value, for looking it up without keeping it). Personal data of mail and of the log is
+never clear.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Store(Enum):
+    """The three stores, told apart by what they promise."""
+
+    RECORDS = "records"
+    """Accounts, domains, aliases and the log: survives everything, in backups (but for the log)."""
+    SPOOL = "spool"
+    """Mail under way: durable before the sender's 250, erased with the last delivery, never in a backup."""
+
+
+class Protection(Enum):
+    """How a field stands on the disk."""
+
+    CLEAR = "clear"
+    SEALED = "sealed"
+    KEYED = "keyed"
+
+
+class Kind(Enum):
+    """The type of a field's value in Python."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    """An int of at most 64 bits; also instants (milliseconds since the epoch)."""
+    BOOLEAN = "boolean"
+    OCTETS = "octets"
+    LIST = "list"
+    """A list of texts, or of mappings from text to text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a collection."""
+
+    name: str
+    kind: Kind = Kind.TEXT
+    protection: Protection = Protection.CLEAR
+    optional: bool = False
+    of: str = ""
+    """For a keyed field: the name of the field that it is the MAC of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """After how long a row is erased, counted from the instant in `since`."""
+
+    setting: str
+    """The configuration key that says how long, such as `log.error_retention`; or a fixed span such as `10d`."""
+    since: str
+    where: tuple[str, tuple[str, ...]] | None = None
+    """Only rows whose field (first) has one of the values (second); None for every row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """One class of stored data."""
+
+    name: str
+    store: Store
+    purpose: str
+    """For people: it stands in the privacy policy as it is here."""
+    fields: tuple[Field, ...]
+    key: tuple[str, ...] = ("id",)
+    unique: tuple[tuple[str, ...], ...] = ()
+    indexes: tuple[tuple[str, ...], ...] = ()
+    retention: tuple[Retention, ...] = ()
+    """Empty: kept until its owner deletes it or its work is done, as the purpose says."""
+    sealed_under: str = ""
+    """The name of the key for the sealed and keyed fields; see `appliance.privacy.secrets`."""
+    sealed_as: str = ""
+    """A sealed row opens only under this name; the collection's own where empty. Rows move between two alike."""
+
+    def field(self, name: str) -> Field:
+        """Raises KeyError where no such field is declared."""
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(f"{self.name} has no field {name!r}: declare it in appliance/privacy/declarations.py")
+
+    def protected(self, protection: Protection) -> tuple[Field, ...]:
+        """The fields that stand on the disk in this way, in the order of declaration."""
+        return tuple(field for field in self.fields if field.protection is protection)
+
+
+Row = Mapping[str, object]
+"""One row as the rooms see it: values by field name, in the clear, without the keyed fields."""
+
+
+def _sealed(name: str, *, kind: Kind = Kind.TEXT, optional: bool = False) -> Field:
+    return Field(name, kind, Protection.SEALED, optional)
+
+
+def _keyed(of: str) -> Field:
+    return Field(f"{of}_key", Kind.OCTETS, Protection.KEYED, of=of)
+
+
+def _number(name: str, *, optional: bool = False) -> Field:
+    return Field(name, Kind.INTEGER, optional=optional)
+
+
+# ------------------------------------------------------------------ records
+
+ACCOUNTS = Collection(
+    name="accounts",
+    store=Store.RECORDS,
+    purpose="Who owns domains: an email address to sign in with, and a password as an argon2id hash.",
+    fields=(
+        Field("id"),
+        Field("email"),
+        Field("email_verified", Kind.BOOLEAN),
+        Field("password_hash", optional=True),
+        Field("role"),
+        Field("plan"),
+        _number("created_at"),
+    ),
+    unique=(("email",),),
+)
+
+DOMAINS = Collection(
+    name="domains",
+    store=Store.RECORDS,
+    purpose="The domains whose mail is forwarded, and how: delivery mode and log level.",
+    fields=(
+        Field("id"),
+        Field("account_id"),
+        Field("name"),
+        Field("verified", Kind.BOOLEAN),
+        Field("delivery_mode"),
+        Field("log_level"),
+        _number("created_at"),
+    ),
+    unique=(("name",),),
+    indexes=(("account_id",),),
+)
+
+ALIASES = Collection(
+    name="aliases",
+    store=Store.RECORDS,
+    purpose="Which addresses of a domain lead where.",
+    fields=(
+        Field("id"),
+        Field("domain_id"),
+        Field("pattern"),
+        Field("action"),
+        Field("targets", Kind.LIST),
+        Field("reference"),
+        Field("enabled", Kind.BOOLEAN),
+        _number("expires_at", optional=True),
+        Field("description", optional=True),
+        _number("created_at"),
+    ),
+    unique=(("domain_id", "pattern"), ("reference",)),
+)
+
+DESTINATIONS = Collection(
+    name="destinations",
+    store=Store.RECORDS,
+    purpose="The mailboxes an account forwards to, and since when their owners have agreed.",
+    fields=(
+        Field("id"),
+        Field("account_id"),
+        Field("target"),
+        _number("confirmed_at", optional=True),
+        _number("created_at"),
+    ),
+    unique=(("account_id", "target"),),
+)
+
+GENERATIONS = Collection(
+    name="generations",
+    store=Store.RECORDS,
+    purpose="A number raised with every change of accounts, domains and aliases, so that a running appliance sees it.",
+    fields=(Field("id"), _number("value")),
+)
+
+_EVENT_FIELDS = (
+    Field("id"),
+    Field("message_id"),
+    Field("domain_id"),
+    _number("at"),
+    Field("type"),
+    _number("size"),
+    _number("code"),
+    Field("enhanced_code", optional=True),
+    Field("reason"),
+    _number("attempt"),
+    _number("duration_ms"),
+    _sealed("sender"),
+    _keyed("sender"),
+    _sealed("recipient"),
+    _keyed("recipient"),
+    _sealed("response"),
+    _sealed("client_address", optional=True),
+    _sealed("client_name", optional=True),
+    _sealed("subject", optional=True),
+    _sealed("server_name", optional=True),
+    _sealed("server_address", optional=True),
+)
+
+EVENTS = Collection(
+    name="events",
+    store=Store.RECORDS,
+    purpose="The delivery log: five kinds of event with their data points, never content, as each domain's log level allows.",
+    fields=_EVENT_FIELDS,
+    indexes=(("domain_id", "at"), ("at",), ("message_id",)),
+    sealed_under="log",
+    retention=(
+        Retention("log.delivery_retention", since="at", where=("type", ("RECEIVED", "DELIVERED"))),
+        Retention(
+            "log.error_retention", since="at", where=("type", ("SOFT_BOUNCED", "HARD_BOUNCED", "REFUSED"))
+        ),
+    ),
+)
+
+# ------------------------------------------------------------------ spool
+
+DELIVERIES = Collection(
+    name="deliveries",
+    store=Store.SPOOL,
+    purpose="What is still to be done for each message under way; erased when it is delivered or has bounced.",
+    fields=(
+        Field("id"),
+        Field("message_id"),
+        _number("accepted_at"),
+        _number("size"),
+        _number("priority"),
+        Field("eight_bit", Kind.BOOLEAN),
+        Field("state"),
+        _number("attempts"),
+        _number("next_attempt_at"),
+        _sealed("sender"),
+        _sealed("return_path"),
+        _sealed("target"),
+        _sealed("recipients", kind=Kind.LIST),
+        _sealed("last_response", optional=True),
+    ),
+    indexes=(("message_id",), ("state", "next_attempt_at")),
+    sealed_under="spool",
+)
+
+CONTENT = Collection(
+    name="content",
+    store=Store.SPOOL,
+    purpose="The octets of each message under way, encrypted; erased with its last delivery.",
+    fields=(Field("message_id"), _number("part"), _sealed("octets", kind=Kind.OCTETS)),
+    key=("message_id", "part"),
+    sealed_under="spool",
+)
+
+OUTBOX = Collection(
+    name="outbox",
+    store=Store.SPOOL,
+    purpose="Events on their way from the spool to the delivery log; moved within moments.",
+    fields=_EVENT_FIELDS,
+    sealed_under="log",
+    sealed_as="events",
+)
+
+RETURN_PATHS = Collection(
+    name="return_paths",
+    store=Store.SPOOL,
+    purpose="Senders whose address is too long to be carried inside a rewritten one, so that a bounce can find them.",
+    fields=(
+        Field("token"),
+        _sealed("sender"),
+        Field("reference"),
+        _number("created_at"),
+    ),
+    key=("token",),
+    sealed_under="spool",
+    retention=(Retention("21d", since="created_at"),),
+)
+
+COLLECTIONS: tuple[Collection, ...] = (
+    ACCOUNTS,
+    DOMAINS,
+    ALIASES,
+    DESTINATIONS,
+    GENERATIONS,
+    EVENTS,
+    DELIVERIES,
+    CONTENT,
+    OUTBOX,
+    RETURN_PATHS,
+)
+
+
+def collections_of(store: Store) -> tuple[Collection, ...]:
+    """Every declared class of data that this store holds."""
+    return tuple(collection for collection in COLLECTIONS if collection.store is store)

@@ -1,0 +1,131 @@
+"""The spool store: mail under way.
+
+A message counts as accepted at the instant when the group with its `Accept` is durable; content parts without a
+delivery are leftovers of a reception that never ended, and recovery erases them. A message is gone with the last of
+its deliveries: `Complete` erases the content in the same group.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from appliance.model.delivery import Delivery
+from appliance.model.event import DeliveryEvent
+from appliance.privacy.declarations import Retention
+from appliance.storage.records import StoredRow
+
+PART_OCTETS = 1 << 20
+"""Content is kept in parts of at most this size, so that a large message never stands in memory whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnPath:
+    """What a rewritten sender's token stands for (`appliance.forwarding.srs`)."""
+
+    token: str
+    sender: str
+    reference: str
+    """The reference of the alias that was written to."""
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddPart:
+    """Keep one part of a message's content. Parts are numbered from 0 without gaps."""
+
+    message_id: str
+    part: int
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Take responsibility for a message: every delivery of it, and the events that say so."""
+
+    deliveries: Sequence[Delivery]
+    events: Sequence[DeliveryEvent] = ()
+    return_paths: Sequence[ReturnPath] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """A delivery is done, well or ill: erase it, and the content with the last one."""
+
+    delivery_id: str
+    message_id: str
+    events: Sequence[DeliveryEvent] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A delivery stays in the queue with what this value says: deferred, held, released or due at once."""
+
+    delivery: Delivery
+    events: Sequence[DeliveryEvent] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """A reception has ended without an Accept: erase the parts that were kept."""
+
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Events of which no delivery is changed, such as a refusal."""
+
+    events: Sequence[DeliveryEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """These events have reached the log: erase them from the outbox."""
+
+    event_ids: Sequence[str] = field(default=())
+
+
+Operation = AddPart | Accept | Complete | Keep | Abandon | Record | Forget
+
+
+class SpoolStore(Protocol):
+    """What the spool needs of a backend. Every method may raise StoreUnavailable, and then nothing has happened.
+
+    `apply` and `claim` are called by one thread, the others by any.
+    """
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        """Make all of these durable as one group, in this order; all or none. Durable when it returns."""
+
+    def claim(self, now: int, limit: int) -> list[Delivery]:
+        """Take due deliveries (WAITING, `next_attempt_at` <= now), the earliest first, and mark them UNDER_WAY."""
+
+    def next_due(self) -> int | None:
+        """When the next WAITING delivery is due; None where there is none."""
+
+    def recover(self) -> None:
+        """After a start: what was UNDER_WAY is WAITING again, and content without a delivery is erased."""
+
+    def part(self, message_id: str, part: int) -> bytes | None:
+        """One part of a message's content; None behind the last, or where the message is gone."""
+
+    def deliveries(self, after: str | None = None, limit: int = 1000) -> list[Delivery]:
+        """What is in the queue, in the order of the delivery's id, behind `after`."""
+
+    def delivery(self, delivery_id: str) -> Delivery | None:
+        """One delivery; None where it is done."""
+
+    def depth(self) -> tuple[int, int | None]:
+        """How many deliveries are in the queue, and when the oldest of their messages was accepted."""
+
+    def outbox(self, limit: int) -> list[StoredRow]:
+        """Events that have not reached the log yet, oldest first, as they stand on the disk (column `id` is theirs)."""
+
+    def return_path(self, token: str) -> ReturnPath | None:
+        """What a token stands for; None where it is unknown or has expired."""
+
+    def sweep(self, retention: Retention, before: int) -> int:
+        """Erase return paths older than this instant. Returns how many rows that were."""
+
+    def close(self) -> None:
+        """Let go of the store."""
