@@ -1,4 +1,5 @@
 """placeholder written first so that the model imports"""
+
 from dataclasses import dataclass
 
 

@@ -217,9 +217,7 @@ EVENTS = Collection(
     sealed_under="log",
     retention=(
         Retention("log.delivery_retention", since="at", where=("type", ("RECEIVED", "DELIVERED"))),
-        Retention(
-            "log.error_retention", since="at", where=("type", ("SOFT_BOUNCED", "HARD_BOUNCED", "REFUSED"))
-        ),
+        Retention("log.error_retention", since="at", where=("type", ("SOFT_BOUNCED", "HARD_BOUNCED", "REFUSED"))),
     ),
 )
 
