@@ -14,8 +14,8 @@ from appliance.model.event import DeliveryEvent
 from appliance.privacy.declarations import Retention
 from appliance.storage.records import StoredRow
 
-PART_OCTETS = 1 << 20
-"""Content is kept in parts of at most this size, so that a large message never stands in memory whole."""
+PART_OCTETS = 1 << 18
+"""Content is kept in parts of at most this size: a session holds one part in memory, never a large message."""
 
 
 @dataclass(frozen=True, slots=True)

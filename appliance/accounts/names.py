@@ -1,0 +1,75 @@
+"""What people type, read strictly: domain names, mailboxes and alias patterns.
+
+The grammar is that of `smtp.address`; here stands what is asked beyond it, and the one form in which each thing is
+stored and compared. What is not right raises Refused with the reason.
+"""
+
+import idna
+
+from appliance.accounts.refused import Refused
+from smtp.address import Address, AddressError, parse_domain
+
+MAX_NAME_OCTETS = 253
+"""RFC 1035 §2.3.4: 255 octets on the wire are at most 253 characters of text; a longer name cannot be looked up."""
+
+
+def domain_name(text: str, field: str = "name") -> str:
+    """A domain name in lower case and A-labels: `Bücher.Example.` is `xn--bcher-kva.example`."""
+    name = text.strip().removesuffix(".")
+    if "@" in name:
+        raise Refused(f"{text!r} is an address. A domain name is what stands behind its @.", field)
+    if name.startswith("[") or ":" in name:
+        raise Refused(f"{text!r} is an IP address; a domain name such as example.org is needed.", field)
+    try:
+        if not name.isascii() or "xn--" in name.lower():
+            # RFC 5890 §2.3.2.1; UTS #46 first, so that what people type in any case and width means the same.
+            name = idna.encode(name, uts46=True).decode("ascii")
+        name = parse_domain(name)
+    except (AddressError, idna.IDNAError) as error:
+        why = str(error).rstrip(".")
+        raise Refused(f"{text!r} is not a domain name: {why}. One looks like example.org.", field) from None
+    if "." not in name:
+        raise Refused(f"{text!r} has one label only; a domain name such as example.org has at least two.", field)
+    if len(name) > MAX_NAME_OCTETS:
+        raise Refused(f"{text!r} is too long: a domain name has at most {MAX_NAME_OCTETS} characters.", field)
+    return name
+
+
+def mailbox(text: str, field: str) -> Address:
+    """A full address that mail can be sent to; its domain in lower case and A-labels."""
+    local_part, at, domain = text.strip().rpartition("@")
+    if not at:
+        raise Refused(f"{text!r} is not an email address: it has no @. One looks like name@example.org.", field)
+    try:
+        return Address.parse(f"{local_part}@{domain_name(domain, field)}")
+    except AddressError as error:
+        raise Refused(f"{text!r} is not an email address: {error}.", field) from None
+
+
+def account_email(text: str) -> str:
+    """The address of an account, by which it is found, in lower case.
+
+    RFC 5321 §2.4 leaves the case of a local part to its host; nobody gives two people mailboxes that differ by case
+    alone, and people sign in with whatever case their keyboard makes.
+    """
+    return str(mailbox(text, "email")).lower()
+
+
+def alias_address(text: str) -> tuple[str, str]:
+    """`PATTERN@DOMAIN` as a pattern (`name`, `prefix*` or `*`; lower case, without quotes) and a domain name."""
+    before, at, domain = text.strip().rpartition("@")
+    if not at or not before:
+        raise Refused(
+            f"{text!r} is not an alias. One is written name@example.org, prefix*@example.org or *@example.org.",
+            "pattern",
+        )
+    if len(before) > 1 and before.startswith("/") and before.endswith("/"):
+        raise Refused(
+            f"{before!r} is a regular expression. Those can't be used yet; name, prefix* and * can.", "pattern"
+        )
+    # `*` is an ordinary letter of a local part (RFC 5322 §3.2.3), so the grammar of addresses holds patterns too.
+    address = mailbox(f"{before}@{domain}", "pattern")
+    pattern = address.local_part.lower()
+    if not pattern or "*" in pattern[:-1]:
+        raise Refused(f"{before!r} is not a pattern. One is name, prefix* or *, with the * only at its end.", "pattern")
+    return pattern, address.domain

@@ -1,0 +1,244 @@
+"""`onward check`: is everything as it must be for mail to flow, and where not, what to do.
+
+Each check is a small function that looks at one thing and returns one finding; `CHECKS` is the order in which they are
+printed. Nothing is changed by looking. A fault of the configuration itself ends the command before the first check.
+"""
+
+import os
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+import click
+
+from appliance.accounts.rows import get
+from appliance.command_line.invocation import Command, Invocation, json_option, pass_invocation
+from appliance.command_line.output import counted, plain, print_json, say
+from appliance.configuration import FROM_SYSTEMD, Configuration
+from appliance.model.account import Account, Role
+from appliance.privacy.declarations import Store, collections_of
+from appliance.privacy.secrets import SecretRefused
+from appliance.run import CannotStart
+from appliance.run.listeners import Where, close, open_listeners
+from appliance.run.stores import ALL_KEYS, RECORDS_FILE, open_records, secrets
+from appliance.storage.records import StoreUnavailable
+from appliance.storage.sqlite_tables import SchemaMismatch
+from appliance.wire import SOCKET_NAME
+
+CONNECT_TIMEOUT_S = 2.0
+"""How long a running appliance may take to accept a connection on its control socket."""
+
+PRIVATE_ENDINGS = ("localhost", "localdomain", "local", "lan", "home", "internal", "home.arpa", "invalid")
+"""Names that mean nothing outside (RFC 6761, RFC 6762, RFC 8375, and what routers make up)."""
+
+
+_UNUSABLE = (StoreUnavailable, SchemaMismatch, SecretRefused, OSError)
+"""Why a record store may not open."""
+
+
+class Grade(Enum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """Mail flows, and something should be put right all the same."""
+    FAULT = "fault"
+    """Mail would not flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check has found."""
+
+    grade: Grade
+    check: str
+    detail: str
+    advice: str = ""
+    """What to do; empty where there is nothing to do."""
+
+
+def check_data_directory(config: Configuration) -> Finding:
+    """Is the data directory ours, writable, and shut to others?"""
+    name, path = "data directory", config.data_dir
+    if not path.exists():
+        above = next(parent for parent in path.parents if parent.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            return Finding(Grade.FAULT, name, f"{path} cannot be made", f"make it writable, or choose another: {above}")
+        return Finding(Grade.OK, name, f"{path} will be made at the first start")
+    if not path.is_dir():
+        return Finding(Grade.FAULT, name, f"{path} is not a directory", "remove it, or choose another data_dir")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        return Finding(
+            Grade.FAULT, name, f"{path} cannot be written", "give it to the user that runs the appliance: chown"
+        )
+    if stat.S_IMODE(path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+        return Finding(Grade.WARNING, name, f"others can look into {path}", f"chmod 700 {path}")
+    return Finding(Grade.OK, name, f"{path} is writable, and its owner's alone")
+
+
+def check_secrets(config: Configuration) -> Finding:
+    """Can nobody else read the keys?"""
+    name, own = "secrets", secrets(config)
+    try:
+        missing = [key for key in ALL_KEYS if not own.exists(key)]
+    except (SecretRefused, OSError) as error:
+        return Finding(Grade.FAULT, name, str(error), "the appliance does not start before that")
+    if missing:
+        return Finding(Grade.OK, name, f"to be made at their first use: {', '.join(missing)}")
+    return Finding(Grade.OK, name, f"{', '.join(ALL_KEYS)}: their owner's alone")
+
+
+def check_records(config: Configuration) -> Finding:
+    """Does the record store open, with all that is declared and nothing else?"""
+    name, path = "record store", config.data_dir / RECORDS_FILE
+    if not path.exists():
+        return Finding(Grade.OK, name, f"{path} will be made at the first use")
+    try:
+        records = open_records(config)
+        try:
+            rows = sum(records.count(collection, {}) for collection in collections_of(Store.RECORDS))
+        finally:
+            records.close()
+    except _UNUSABLE as error:
+        return Finding(Grade.FAULT, name, f"{path} cannot be used: {error}", "put it right, or restore a backup")
+    return Finding(Grade.OK, name, f"{path} is as declared, with {counted(rows, 'row')}")
+
+
+def check_postmaster(config: Configuration) -> Finding:
+    """Does mail for postmaster reach somebody?"""
+    name = "postmaster"
+    if config.mail.postmaster:
+        return Finding(Grade.OK, name, f"mail for postmaster goes to {config.mail.postmaster}")
+    operator = None
+    if (config.data_dir / RECORDS_FILE).exists():
+        try:
+            records = open_records(config)
+            try:
+                operator = get(records, Account, {"role": Role.OPERATOR.value})
+            finally:
+                records.close()
+        except _UNUSABLE:
+            return Finding(Grade.WARNING, name, "unknown, because the record store cannot be used")
+    if operator is None:
+        return Finding(
+            Grade.WARNING,
+            name,
+            "nobody has the mail for postmaster, which every mail server must take (RFC 5321 §4.5.1): it waits",
+            "onward account add you@example.org --operator, or set mail.postmaster",
+        )
+    return Finding(Grade.OK, name, f"mail for postmaster goes to {operator.email}")
+
+
+def check_hostname(config: Configuration) -> Finding:
+    """Is the name one that other servers can believe?"""
+    name, hostname = "hostname", config.hostname
+    advice = "set hostname to the name that the MX records of the domains will have"
+    if "." not in hostname:
+        return Finding(Grade.WARNING, name, f"{hostname} has no domain: many servers refuse such a greeting", advice)
+    if any(hostname == ending or hostname.endswith(f".{ending}") for ending in PRIVATE_ENDINGS):
+        return Finding(Grade.WARNING, name, f"{hostname} means nothing outside: many servers refuse it", advice)
+    return Finding(Grade.OK, name, hostname)
+
+
+def check_smtp_ports(config: Configuration) -> Finding:
+    """Can mail come in?"""
+    return _ports(config, "SMTP ports", config.smtp.listen, lambda where: _only(config, smtp=(where,)))
+
+
+def check_http_ports(config: Configuration) -> Finding:
+    """Can the web come in?"""
+    return _ports(config, "HTTP ports", config.http.listen, lambda where: _only(config, http=(where,)))
+
+
+def check_appliance(config: Configuration) -> Finding:
+    """Does it run? Either way is right; it is told because it explains the ports."""
+    running = is_running(config.data_dir)
+    return Finding(Grade.OK, "appliance", "running" if running else "not running: onward run starts it")
+
+
+CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
+    check_hostname,
+    check_data_directory,
+    check_secrets,
+    check_records,
+    check_smtp_ports,
+    check_http_ports,
+    check_postmaster,
+    check_appliance,
+)
+
+
+@click.command(cls=Command)
+@json_option
+@pass_invocation
+def check(invocation: Invocation, as_json: bool) -> None:
+    """Check the configuration, permissions and ports, and say what to do about each fault.
+
+    Status 1 where mail would not flow. DNS, certificates and reachability are not looked at yet.
+    """
+    where = f"{invocation.path} is valid" if invocation.path else "no file, so the defaults"
+    config = invocation.configuration
+    findings = [Finding(Grade.OK, "configuration", where), *(each(config) for each in CHECKS)]
+    if as_json:
+        for finding in findings:
+            print_json(
+                {
+                    "check": finding.check,
+                    "grade": finding.grade.value,
+                    "ok": finding.grade is Grade.OK,
+                    "detail": finding.detail,
+                    "advice": finding.advice or None,
+                }
+            )
+    else:
+        _print(findings)
+    faults = sum(finding.grade is Grade.FAULT for finding in findings)
+    if faults:
+        say(f"Mail would not flow: {counted(faults, 'fault')}.")
+        raise click.exceptions.Exit(1)
+
+
+def is_running(data_dir: Path) -> bool:
+    """Whether an appliance answers on this data directory."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(CONNECT_TIMEOUT_S)
+        try:
+            connection.connect(str(data_dir / SOCKET_NAME))
+        except OSError:
+            return False
+        return True
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        advice = f". To do: {finding.advice}" if finding.advice else ""
+        click.echo(plain(f"{finding.grade.value:7}  {finding.check:{width}}  {finding.detail}{advice}"))
+
+
+def _ports(
+    config: Configuration, name: str, wanted: Sequence[Where], only: Callable[[Where], Configuration]
+) -> Finding:
+    """Open each, and let go of it at once. Where that fails and the appliance runs, it is the appliance that has it."""
+    running = is_running(config.data_dir)
+    told = []
+    for where in wanted:
+        if where == FROM_SYSTEMD:
+            told.append("handed over by systemd")
+            continue
+        try:
+            close(open_listeners(only(where), {}, ()))
+        except CannotStart as error:
+            if not running:
+                return Finding(Grade.FAULT, name, str(error))
+            told.append(f"{where} in use, by the running appliance as it seems")
+        else:
+            told.append(f"{where} is free")
+    return Finding(Grade.OK, name, ", ".join(told) or "none")
+
+
+def _only(config: Configuration, smtp: Sequence[Where] = (), http: Sequence[Where] = ()) -> Configuration:
+    return replace(config, smtp=replace(config.smtp, listen=tuple(smtp)), http=replace(config.http, listen=tuple(http)))

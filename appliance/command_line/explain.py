@@ -1,0 +1,1 @@
+"""`onward explain`: where a message would go, and why."""

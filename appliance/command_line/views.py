@@ -1,0 +1,103 @@
+"""Values as the API shows them: the field names and enum values of graphql/schema.graphql, times as RFC 3339.
+
+Each is a selection of the type's fields: what does not exist yet is left out, not made up.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from appliance.accounts.aliases import ListedAlias
+from appliance.model.account import Account, Plan
+from appliance.model.domain import Domain
+from appliance.model.event import DeliveryEvent
+from appliance.model.time import format_instant
+
+Json = dict[str, Any]
+
+
+def account_view(account: Account, plans: Mapping[str, Plan]) -> Json:
+    """`Account`."""
+    return {
+        "id": account.id,
+        "email": account.email,
+        "emailVerified": account.email_verified,
+        "role": account.role.name,
+        "plan": _plan_view(account.plan, plans.get(account.plan)),
+        "createdAt": format_instant(account.created_at),
+    }
+
+
+def _plan_view(name: str, plan: Plan | None) -> Json:
+    if plan is None:
+        # The configuration has lost it since: the name is all there is.
+        return {"name": name}
+    return {
+        "name": plan.name,
+        "maxMessageBytes": plan.max_message_octets,
+        "maxDomains": plan.max_domains,
+        "maxAliasesPerDomain": plan.max_aliases_per_domain,
+        "maxMessagesPerDay": plan.max_messages_per_day,
+        "priority": plan.priority,
+    }
+
+
+def domain_view(domain: Domain) -> Json:
+    """`Domain`."""
+    return {
+        "id": domain.id,
+        "name": domain.name,
+        "verified": domain.verified,
+        "deliveryMode": domain.delivery_mode.name,
+        "logLevel": domain.log_level.name,
+        "createdAt": format_instant(domain.created_at),
+    }
+
+
+def alias_view(listed: ListedAlias) -> Json:
+    """`Alias`."""
+    alias = listed.alias
+    return {
+        "id": alias.id,
+        "domain": {"id": listed.domain.id, "name": listed.domain.name},
+        "pattern": alias.pattern,
+        "kind": alias.kind.name,
+        "action": alias.action.name,
+        "destinations": [{"target": target, "confirmed": confirmed} for target, confirmed in listed.destinations],
+        "enabled": alias.enabled,
+        "expiresAt": None if alias.expires_at is None else format_instant(alias.expires_at),
+        "description": alias.description,
+        "createdAt": format_instant(alias.created_at),
+    }
+
+
+def event_view(event: DeliveryEvent) -> Json:
+    """`DeliveryEvent`, with the data points of its `Message` that the event carries."""
+    return {
+        "id": event.id,
+        "message": {
+            "id": event.message_id,
+            "clientAddress": event.client_address,
+            "clientName": event.client_name,
+            "subject": event.subject,
+            "sender": event.sender,
+            "recipient": event.recipient,
+            "sizeBytes": event.size,
+        },
+        "at": format_instant(event.at),
+        "type": event.type.name,
+        "response": event.response,
+        "code": event.code,
+        "enhancedCode": event.enhanced_code,
+        "reason": event.reason,
+        "serverName": event.server_name,
+        "serverAddress": event.server_address,
+        "durationMs": event.duration_ms,
+        "attempt": event.attempt,
+    }
+
+
+def delivery_view(delivery: Mapping[str, Any]) -> Json:
+    """`Delivery`, from what the running appliance tells of it; for the operator with its `target`."""
+    times = ("acceptedAt", "nextAttemptAt", "expiresAt")
+    shown = {name: format_instant(delivery[name]) for name in times if isinstance(delivery.get(name), int)}
+    return {**delivery, **shown}

@@ -1,0 +1,27 @@
+"""Times on the command line: an instant such as 2026-11-20T10:00:00Z, or a span such as 7d from now."""
+
+import click
+
+from appliance.model.time import Clock, parse_duration, parse_instant, wall_clock
+
+
+class When(click.ParamType[int]):
+    """WHEN, in milliseconds since the epoch. A span counts from now, towards the past or the future."""
+
+    name = "when"
+
+    def __init__(self, *, past: bool, clock: Clock = wall_clock) -> None:
+        self._sign = -1 if past else 1
+        self._clock = clock
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it; what is no time is an error of the command line."""
+        text = str(value)
+        try:
+            return self._clock() + self._sign * parse_duration(text)
+        except ValueError:
+            pass
+        try:
+            return parse_instant(text)
+        except (ValueError, OverflowError):
+            self.fail(f"{text!r} is neither a time like 2026-11-20T10:00:00Z nor a span like 1h30m or 7d", param, ctx)

@@ -1,0 +1,140 @@
+"""The hosts that take mail for a destination (RFC 5321 §5.1, RFC 7505), and their addresses.
+
+What the DNS says is final, what it fails to say is not: a lookup that fails defers (`Deferred`), a name that does not
+exist or takes no mail fails (`Failed`).
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from appliance.model.delivery import Answer, Deferred, Failed
+from appliance.network import is_public
+from appliance.resolver import LookupFailed, NoSuchName, Resolver
+
+MAX_HOSTS = 10
+"""Hosts of one destination that are considered, the most preferred first."""
+
+MAX_ADDRESSES = 20
+"""Addresses of one destination that are tried in one attempt."""
+
+
+class NoHosts(Exception):
+    """There is nobody to hand the mail to, now or ever: the outcome says which."""
+
+    def __init__(self, outcome: Deferred | Failed) -> None:
+        super().__init__(outcome.answer.text)
+        self.outcome = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """What the configuration has to say about finding hosts."""
+
+    hostname: str
+    """Our own name: hosts at or behind its preference are not asked."""
+    ipv4: bool = True
+    ipv6: bool = True
+    loopback_destinations: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddress:
+    """One address to try."""
+
+    host: str
+    address: str
+
+
+Shuffle = Callable[[list[str]], None]
+
+
+async def find_addresses(
+    resolver: Resolver, domain: str, settings: HostSettings, shuffle: Shuffle = random.shuffle
+) -> list[HostAddress]:
+    """Every address to try for a destination, best first. Raises NoHosts; never returns an empty list."""
+    if domain.startswith("["):
+        literal = domain[1:-1].removeprefix("IPv6:")
+        return _allowed([HostAddress(domain, literal)], settings)
+    hosts = await _hosts(resolver, domain, settings, shuffle)
+    found: list[HostAddress] = []
+    failed = ""
+    for host in hosts[:MAX_HOSTS]:
+        try:
+            found += [HostAddress(host, address) for address in await _addresses(resolver, host, settings)]
+        except LookupFailed as error:
+            failed = str(error)
+        if len(found) >= MAX_ADDRESSES:
+            break
+    if not found and failed:
+        raise NoHosts(_deferred("dns-failed", f"DNS: {failed}", "4.4.3"))
+    if not found and hosts == [domain]:
+        raise NoHosts(_failed(550, "no-mail-host", f"{domain} has no mail server and no address", "5.1.2"))
+    if not found:
+        # The owner has named hosts that do not exist: a mistake that gets mended, not a wish to have no mail.
+        raise NoHosts(_deferred("no-mail-host", f"none of the mail servers of {domain} has an address", "4.4.4"))
+    return _allowed(found[:MAX_ADDRESSES], settings)
+
+
+async def _hosts(resolver: Resolver, domain: str, settings: HostSettings, shuffle: Shuffle) -> list[str]:
+    try:
+        records = await resolver.mx(domain)
+    except NoSuchName:
+        raise NoHosts(_failed(550, "no-such-domain", f"the domain {domain} does not exist", "5.1.2")) from None
+    except LookupFailed as error:
+        # RFC 5321 §5.1: never fall back to an A record because the MX lookup failed.
+        raise NoHosts(_deferred("dns-failed", f"DNS: {error}", "4.4.3")) from None
+    if not records:
+        return [domain]  # RFC 5321 §5.1: the implicit MX
+    if all(not host for _, host in records):
+        # RFC 7505 §3: a null MX; 556 and 5.1.10 are what a sender would have been told at RCPT (§4.1).
+        raise NoHosts(_failed(556, "null-mx", f"{domain} takes no mail", "5.1.10"))
+    ordered: list[str] = []
+    # RFC 5321 §5.1: by preference; hosts of the same preference in random order, to spread the load.
+    for _, group in itertools.groupby(sorted(records), key=lambda record: record[0]):
+        hosts = [host for _, host in group if host]
+        if settings.hostname in hosts:
+            # RFC 5321 §5.1: we are one of them; from our own preference on the mail would come back to us.
+            break
+        shuffle(hosts)
+        ordered += hosts
+    if not ordered:
+        raise NoHosts(_failed(550, "mx-loop", f"the mail server of {domain} is this one", "5.4.6"))
+    return ordered
+
+
+async def _addresses(resolver: Resolver, host: str, settings: HostSettings) -> list[str]:
+    """AAAA before A. Raises LookupFailed only where nothing was found and something may be there."""
+    found: list[str] = []
+    failure: LookupFailed | None = None
+    for wanted, ipv6 in ((settings.ipv6, True), (settings.ipv4, False)):
+        if not wanted:
+            continue
+        try:
+            found += await resolver.addresses(host, ipv6=ipv6)
+        except NoSuchName:
+            continue
+        except LookupFailed as error:
+            failure = error
+    if not found and failure is not None:
+        raise failure
+    return found
+
+
+def _allowed(candidates: Sequence[HostAddress], settings: HostSettings) -> list[HostAddress]:
+    if settings.loopback_destinations:
+        return list(candidates)
+    public = [candidate for candidate in candidates if is_public(candidate.address)]
+    if not public:
+        text = f"the mail server {candidates[0].host} has no public address"
+        raise NoHosts(_failed(550, "private-address", text, "5.4.4"))
+    return public
+
+
+def _deferred(reason: str, text: str, enhanced_code: str) -> Deferred:
+    return Deferred(Answer(0, enhanced_code, reason, text))
+
+
+def _failed(code: int, reason: str, text: str, enhanced_code: str) -> Failed:
+    return Failed(Answer(code, enhanced_code, reason, text))

@@ -1,0 +1,156 @@
+"""Keeping the hidden destination out of what people read.
+
+Two readers, two rules. The owner of an alias knows where it leads, but a log should not hold that mailbox a second
+time: `mask` puts the alias in its place. A sender must never learn it: `fit_for_strangers` lets a server's words
+through only where they surely say nothing about the mailbox, its domain or its server, and says None otherwise. What is
+lost with a None is little, for the reply code and our own words go out all the same; what would be lost with a wrong
+guess is the one secret that an alias has.
+"""
+
+import re
+from collections.abc import Iterator
+
+from appliance.forwarding.trace import printable
+from smtp.address import Address
+
+LOGGED_CHARACTERS = 1000
+"""How much of a server's text the log keeps: twice the longest reply line (RFC 5321 §4.5.3.1.5)."""
+
+SHOWN_CHARACTERS = 300
+"""How long a text may be that strangers get to see. Longer ones are explanations, and those name names."""
+
+_EXAMINED_CHARACTERS = 8000
+"""How much of a text is looked at before it is masked: more than any client takes of a reply."""
+
+# ------------------------------------------------------------------ for the alias's owner
+
+
+def mask(text: str, target: Address, recipient: str, server_name: str | None) -> str:
+    """A server's words for the log: on one line, with the alias where the destination's address stood.
+
+    The local part is replaced wherever it stands as a word of its own, with any domain behind it; the domain and the
+    server's name, which the log has as a data point of its own, become words in brackets.
+    """
+    text = printable(" ".join(text.split())[:_EXAMINED_CHARACTERS])
+    patterns = [rf"(?P<mailbox>{_mailbox_pattern(target)})"]
+    if server_name:
+        patterns.append(rf"(?P<server>{_word(server_name)})")
+    if target.domain:
+        patterns.append(rf"(?P<domain>{_word(target.domain)})")
+
+    def replacement(found: re.Match[str]) -> str:
+        if found.lastgroup == "mailbox":
+            return recipient
+        return "[server]" if found.lastgroup == "server" else "[destination]"
+
+    # One pass: what has been put in is not looked at again, though the alias may share a name with the mailbox.
+    return re.sub("|".join(patterns), replacement, text, flags=re.IGNORECASE | re.ASCII)[:LOGGED_CHARACTERS]
+
+
+def _mailbox_pattern(target: Address) -> str:
+    quoted = target.local_part.replace("\\", "\\\\").replace('"', '\\"')
+    # The @ as it is, percent-encoded, as in VERP and as in xtext (RFC 3461 §4).
+    at = r"(?:@|%40|=40|\+40|=(?=[a-z0-9-]+\.))"
+    domain = r"(?:\[[^\]\s]{1,60}\]|[a-z0-9](?:[a-z0-9.-]{0,253}[a-z0-9])?)"
+    local_part = rf'(?:"{re.escape(quoted)}"|{re.escape(target.local_part)})'
+    return rf"(?<![a-z0-9]){local_part}(?:(?:{at}){domain}|(?![a-z0-9]))"
+
+
+def _word(text: str) -> str:
+    return rf"(?<![a-z0-9]){re.escape(text)}(?![a-z0-9])"
+
+
+# ------------------------------------------------------------------ for strangers
+
+# What servers say about messages, mailboxes and themselves. A text that strangers may see consists of these words, of
+# numbers of at most three digits, and of enhanced codes. That leaves no room for an address, a host or provider, a
+# person's name, a URL, an IP address, a queue id, or anything encoded: a list of what is harmless has an end, a list of
+# what gives a mailbox away has none.
+_VOCABULARY = frozenset(
+    """
+    a about accept accepted accepting access account action active actively address administrative again aliases all
+    allowed already an and any are as at attachment attachments attempt attempts authentication authorized bad be because
+    been before being believed blocked body bounce bounced busy but by can cannot capacity closed closing code command
+    complete completed concurrent condition configuration configured connect connection connections contact contain
+    contains content could currently daily data database deactivated deferred delay delayed delete deleted delivered
+    delivery denied detected did directory disabled discarded disk does domain due duplicate email emails encountered
+    encryption ended error errors exceed exceeded exceeding exceeds excessive exist expired fail failed failing fails
+    failure false few filter filtered find fixed for forbidden format found from full greylisted greylisting had handle
+    has have header headers host hour hours if illegal improper in inactive incoming incorrect insufficient internal
+    invalid is issue it later less limit limited limits line lines list listed loaded local locked lookup looks loop mail
+    mailbox mailboxes malformed many maximum memory message messages minute minutes missing more moved multiple
+    name need needs negative no non nonexistent not now number occurred of on one or our out outgoing over
+    overloaded parse part parts pass passed per perform permanent permanently permission permitted please policy
+    possible postmaster prior problem problems process processing prohibited protocol quota rate reach reached reason
+    reasons received receiving recipient recipients refused reject rejected rejection relay relaying reputation request
+    requested required requires resolve resources resubmit retry return route routing rule rules score seconds
+    security seems send sender senders sending sent server service session short should similar site size smaller
+    soon source space spam storage such suspected suspended syntax system table taken temporarily temporary
+    terminated than that the their there this time timed timeout to too transaction transfer transport tried try trying
+    unable unacceptable unauthenticated unauthorized unavailable undeliverable unexpected unknown unrecognized
+    unrouteable unsolicited unsupported until us use used user users valid verification verify
+    virtual virus volume wait was we when which while will with without wrong you your
+    """.split()
+)
+_WORD = re.compile(
+    r"[(\"']?(?:(?P<word>[A-Za-z]+(?:-[A-Za-z]+)*)|[0-9]{1,3}|[245]\.[0-9]\.[0-9]{1,2})[)\"']?[.,:;!?]?|-", re.ASCII
+)
+_SQUEEZED_OUT = re.compile(r"[^a-z0-9]", re.ASCII)
+
+# Labels under which many organisations stand; which one it is, the label before them says.
+_SHARED_LABELS = frozenset("ac co com edu go gov gr ltd me mil ne net nhs or org plc".split())
+# What servers are called everywhere: "mail" in a text is no hint, unless the organisation is called so.
+_SERVER_LABELS = frozenset("filter gateway in inbound mail mailbox mta mx relay server smtp".split())
+_PIECE_CHARACTERS = 3
+"""From this length on, a piece of a name (`doe` of `john.doe`) counts as the name."""
+
+
+def fit_for_strangers(text: str, target: Address, server_name: str | None) -> str | None:
+    """A server's words if they surely do not give the destination away, else None."""
+    shown = " ".join(text[: SHOWN_CHARACTERS + 1].split())
+    if not shown or len(text) > SHOWN_CHARACTERS or not _says_nothing_new(shown):
+        return None
+    # Even a known word is too much where it is the name of the mailbox.
+    lowered = shown.lower()
+    squeezed = _SQUEEZED_OUT.sub("", lowered)
+    if any(name in lowered for name in _whole_names(target, server_name)):
+        return None
+    return None if any(name in squeezed for name in _pieces_of_names(target, server_name)) else shown
+
+
+def _says_nothing_new(shown: str) -> bool:
+    for token in shown.split(" "):
+        found = _WORD.fullmatch(token)
+        if not found or (found["word"] and not _VOCABULARY.issuperset(found["word"].lower().split("-"))):
+            return False
+    return True
+
+
+def _whole_names(target: Address, server_name: str | None) -> Iterator[str]:
+    """The names as they are, however short."""
+    for name in (target.local_part, target.domain, server_name):
+        if name:
+            yield name.lower()
+
+
+def _pieces_of_names(target: Address, server_name: str | None) -> Iterator[str]:
+    """What must not stand in the text even with everything but letters and digits left out of it."""
+    yield from _pieces(target.local_part.lower())
+    for label in target.domain.lower().strip("[]").split(".")[:-1]:
+        if label not in _SHARED_LABELS:
+            yield from _pieces(label)
+    host = (server_name or "").lower().rstrip(".").split(".")
+    own = [label for label in host[:-1] if label not in _SHARED_LABELS]
+    for label in own:
+        # The last of them is the organisation's.
+        if label == own[-1] or (len(label) >= _PIECE_CHARACTERS and label not in _SERVER_LABELS):
+            yield from _pieces(label)
+
+
+def _pieces(name: str) -> Iterator[str]:
+    """The name without its punctuation, and its longer parts."""
+    if whole := _SQUEEZED_OUT.sub("", name):
+        yield whole
+    for piece in re.split(r"[^a-z]+", name):
+        if len(piece) >= _PIECE_CHARACTERS and piece not in _SERVER_LABELS:
+            yield piece

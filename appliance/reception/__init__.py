@@ -1,0 +1,6 @@
+"""Taking mail from strangers: what MAIL, RCPT and the final dot get for an answer.
+
+`decision.py` decides about one recipient (the very code that `explain` runs), `session.py` is the receiver that the
+SMTP server asks throughout one connection, `client_names.py` finds out who called. Reception hands what it has taken
+to the spool, and tells a `Next` that there is work; it knows nothing of deliveries beyond that.
+"""

@@ -1,0 +1,89 @@
+"""One recipient, one decision: routing for aliases, and the way back for rewritten senders."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.forwarding.srs import Expired, Forged, NotOurs, Opened, SenderRewriter
+from appliance.model.domain import Domain
+from appliance.routing.route import ACCEPTED, NO_SUCH_USER, Step, route
+from appliance.routing.snapshot import Snapshot
+from appliance.storage.spool import ReturnPath
+from smtp.address import Address
+from smtp.reply import Reply
+
+ONLY_REPORTS = Reply(550, "That address takes delivery reports only", "5.7.1")
+RETURN_PATH_FORGED = Reply(550, "That address is not one of ours", "5.7.1")
+RETURN_PATH_EXPIRED = Reply(550, "That address has expired", "5.7.1")
+
+LookUp = Callable[[str], ReturnPath | None]
+"""Finds what the token in a rewritten sender stands for. May raise StoreUnavailable, which is no reason to refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one RCPT TO is answered, and what it stands for where it is accepted."""
+
+    reply: Reply
+    reason: str
+    recipient: Address
+    domain: Domain | None = None
+    reference: str = ""
+    targets: tuple[Address, ...] = ()
+    opened: Opened | None = None
+    """For a rewritten sender: to whom the report goes. Such mail is never relayed as it came."""
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether mail for the recipient is taken."""
+        return self.reply.code == 250
+
+
+def is_return_path(snapshot: Snapshot, recipient: Address) -> bool:
+    """Whether the address is at the domain of our rewritten senders."""
+    local_part, domain = recipient.key
+    return domain == snapshot.settings.srs_domain and local_part != "postmaster"
+
+
+def decide(
+    snapshot: Snapshot,
+    rewriter: SenderRewriter,
+    sender: Address | None,
+    recipient: Address,
+    now: int,
+    look_up: LookUp,
+) -> Decision:
+    """Decide about one recipient. Raises StoreUnavailable where a token can't be looked up, and nothing else."""
+    if is_return_path(snapshot, recipient):
+        return _decide_return(rewriter, sender, recipient, now, look_up)
+    found = route(snapshot, recipient, now)
+    return Decision(
+        found.reply,
+        found.reason,
+        recipient,
+        domain=found.domain,
+        reference=found.reference,
+        targets=found.targets,
+        steps=found.steps,
+    )
+
+
+def _decide_return(
+    rewriter: SenderRewriter, sender: Address | None, recipient: Address, now: int, look_up: LookUp
+) -> Decision:
+    def refused(reply: Reply, reason: str, detail: str) -> Decision:
+        return Decision(reply, reason, recipient, steps=(Step("return path", "refused", detail),))
+
+    if sender is not None:
+        # Only reports come here, and reports have the null reverse-path (RFC 5321 §4.5.5).
+        return refused(ONLY_REPORTS, "return-path-not-a-report", "the sender is not <>")
+    try:
+        opened = rewriter.open(recipient, now, look_up)
+    except NotOurs:
+        return refused(NO_SUCH_USER, "return-path-unknown", "that is not a rewritten sender")
+    except Forged:
+        return refused(RETURN_PATH_FORGED, "return-path-forged", "the tag is not ours")
+    except Expired:
+        return refused(RETURN_PATH_EXPIRED, "return-path-expired", "it is too old")
+    step = Step("return path", "ok", "a report of our own goes to the original sender")
+    return Decision(ACCEPTED, "accepted", recipient, opened=opened, reference=opened.reference, steps=(step,))

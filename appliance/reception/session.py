@@ -1,0 +1,357 @@
+"""The receiver behind one SMTP connection: sender, recipients, content, and the promise at the final dot."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from appliance.forwarding.srs import SenderRewriter
+from appliance.forwarding.trace import count_received, decoded_text, header_section, received
+from appliance.forwarding.trace import field as header_field
+from appliance.logbook.events import Arrival, Logbook
+from appliance.logbook.live import LiveStream
+from appliance.model.delivery import Answer, Delivery, DeliveryState, Recipient
+from appliance.model.event import DeliveryEvent, EventType
+from appliance.model.time import Clock
+from appliance.reception.client_names import ClientNames
+from appliance.reception.decision import Decision, decide, is_return_path
+from appliance.reports.own_mail import own_message
+from appliance.reports.returned import compose_returned
+from appliance.routing.snapshot import Snapshot
+from appliance.spool.spool import Incoming, Spool
+from appliance.storage.records import StoreUnavailable
+from appliance.storage.spool import Operation, ReturnPath
+from smtp.address import Address
+from smtp.reply import Reply
+from smtp.trio_server import MailParameters, Peer
+
+MAX_HEADER_SECTION = 256 << 10
+"""Octets at the front of a message in which its header section is looked for."""
+
+MAX_SUBJECT = 200
+"""Characters of a subject that the log keeps."""
+
+MAX_RECEIVED = 100
+"""Received fields from which a message counts as going round in circles (RFC 5321 §6.3: at least 100)."""
+
+MAX_RETURNED = 256 << 10
+"""Octets of a returned report that are read; its first parts, which say what happened, are small."""
+
+SENDER_OK = Reply(250, "Sender accepted", "2.1.0")
+LOOKUP_FAILED = Reply(451, "That can't be looked up at the moment, try again", "4.3.0")
+STORE_FAILED = Reply(451, "The message can't be stored at the moment, try again", "4.3.0")
+TOO_MANY_HOPS = Reply(554, "This message has been going round in circles", "5.4.6")
+
+
+class Next(Protocol):
+    """Whoever sees to it that accepted mail goes on."""
+
+    def reserve(self, count: int) -> bool:
+        """Ask for room to take this many deliveries at once. Where False, they are left WAITING to be claimed."""
+
+    def release(self, count: int) -> None:
+        """Give reserved room back: the deliveries were not accepted after all."""
+
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        """These deliveries, for which room was reserved, are durable and claimed for you."""
+
+    def wake(self) -> None:
+        """Deliveries that nobody has claimed are durable and due."""
+
+
+class Routing(Protocol):
+    """The present snapshot."""
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What all sessions share."""
+
+    hostname: str
+    postmaster: str
+    """From of our own reports."""
+    routing: Routing
+    rewriter: SenderRewriter
+    spool: Spool
+    logbook: Logbook
+    live: LiveStream
+    client_names: ClientNames
+    next: Next
+    clock: Clock
+
+    def session(self, peer: Peer) -> "Session":
+        """A receiver for one connection."""
+        return Session(self, peer)
+
+
+@dataclass(slots=True)
+class _Transaction:
+    sender: Address | None
+    parameters: MailParameters
+    snapshot: Snapshot
+    decisions: list[Decision] = field(default_factory=list)
+    incoming: Incoming | None = None
+    head: bytearray = field(default_factory=bytearray)
+    """The front of the content as received, for its header section, or for what a returned report says."""
+    size: int = 0
+    prefix: int = 0
+    """Octets that we put in front."""
+    eight_bit: bool = False
+    began_at: int = 0
+
+    @property
+    def forwards(self) -> list[Decision]:
+        return [decision for decision in self.decisions if decision.opened is None]
+
+    @property
+    def returns(self) -> list[Decision]:
+        return [decision for decision in self.decisions if decision.opened is not None]
+
+
+class Session:
+    """One connection's receiver (`smtp.trio_server.Receiver`). The server keeps the order of its calls."""
+
+    def __init__(self, reception: Reception, peer: Peer) -> None:
+        self._reception = reception
+        self._peer = peer
+        self._transaction: _Transaction | None = None
+
+    # ------------------------------------------------------------------ envelope
+
+    async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
+        """See Receiver."""
+        self._transaction = _Transaction(sender, parameters, self._reception.routing.snapshot)
+        self._reception.client_names.name(self._peer.address)
+        return SENDER_OK
+
+    async def recipient(self, recipient: Address) -> Reply:
+        """See Receiver."""
+        transaction = self._current()
+        # The present one: an alias made a moment ago counts even in a transaction that began before.
+        transaction.snapshot = self._reception.routing.snapshot
+        try:
+            decision = await self._decide(transaction, recipient)
+        except StoreUnavailable:
+            return LOOKUP_FAILED
+        if decision.accepted:
+            transaction.decisions.append(decision)
+        elif decision.domain is not None:
+            await self._record_refusal(transaction, decision)
+        return decision.reply
+
+    async def _decide(self, transaction: _Transaction, recipient: Address) -> Decision:
+        reception = self._reception
+        decision = partial(
+            decide,
+            transaction.snapshot,
+            reception.rewriter,
+            transaction.sender,
+            recipient,
+            reception.clock(),
+            reception.spool.store.return_path,
+        )
+        if is_return_path(transaction.snapshot, recipient):
+            return await trio.to_thread.run_sync(decision)  # its token may have to be looked up in the store
+        return decision()
+
+    async def _record_refusal(self, transaction: _Transaction, decision: Decision) -> None:
+        assert decision.domain is not None
+        arrival = self._arrival(transaction, self._reception.spool.new_id(), transaction.parameters.size or 0)
+        events = self._reception.logbook.arrival(
+            EventType.REFUSED,
+            arrival,
+            str(decision.recipient),
+            decision.domain.id,
+            _answer(decision.reply, decision.reason),
+        )
+        try:
+            await self._reception.spool.record(events)
+        except StoreUnavailable:
+            return  # the refusal stands; only the log is poorer by a line
+        self._reception.live.publish(events)
+
+    # ------------------------------------------------------------------ content
+
+    async def data(self) -> Reply | None:
+        """See Receiver."""
+        transaction = self._current()
+        reception = self._reception
+        transaction.began_at = reception.clock()
+        if transaction.forwards:
+            transaction.incoming = reception.spool.begin()
+            prefix = received(
+                helo=self._peer.helo,
+                client_address=self._peer.address,
+                hostname=reception.hostname,
+                protocol=self._peer.protocol,
+                message_id=transaction.incoming.message_id,
+                recipients=tuple(str(decision.recipient) for decision in transaction.decisions),
+                at=transaction.began_at,
+            )
+            transaction.prefix = len(prefix)
+            try:
+                await transaction.incoming.append(prefix)
+            except StoreUnavailable:
+                return STORE_FAILED
+        return None
+
+    async def content(self, octets: bytes) -> None:
+        """See Receiver. A store that fails now is reported at the end of the data, where the protocol has a reply."""
+        transaction = self._current()
+        transaction.size += len(octets)
+        transaction.eight_bit = transaction.eight_bit or not octets.isascii()
+        if len(transaction.head) < MAX_HEADER_SECTION:
+            transaction.head += octets
+        if transaction.incoming is not None:
+            try:
+                await transaction.incoming.append(octets)
+            except StoreUnavailable:
+                await transaction.incoming.abort()
+                transaction.incoming = None
+
+    async def end_of_data(self) -> Reply:
+        """See Receiver. The 250 is given after everything is durable, and not before (RFC 5321 §6.1)."""
+        transaction = self._current()
+        self._transaction = None
+        if transaction.forwards and transaction.incoming is None:
+            return STORE_FAILED
+        head = header_section(bytes(transaction.head), MAX_HEADER_SECTION)
+        if count_received(head) >= MAX_RECEIVED:
+            return await self._refuse(transaction, head, TOO_MANY_HOPS, "too-many-hops")
+        return await self._accept(transaction, head)
+
+    async def reset(self) -> None:
+        """See Receiver."""
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None and transaction.incoming is not None:
+            await transaction.incoming.abort()
+
+    # ------------------------------------------------------------------ the promise
+
+    async def _accept(self, transaction: _Transaction, head: bytes) -> Reply:
+        reception = self._reception
+        incoming = transaction.incoming or reception.spool.begin()
+        reply = Reply(250, f"Accepted as {incoming.message_id}", "2.0.0")
+        deliveries, return_paths = self._deliveries(transaction, incoming)
+        with_it = self._reports(transaction)
+        events = self._events(transaction, incoming.message_id, head, EventType.RECEIVED, _answer(reply, "accepted"))
+        reserved = reception.next.reserve(len(deliveries))
+        if reserved:
+            deliveries = [replace(delivery, state=DeliveryState.UNDER_WAY) for delivery in deliveries]
+        try:
+            await incoming.commit(deliveries, events, return_paths, with_it)
+        except StoreUnavailable:
+            if reserved:
+                reception.next.release(len(deliveries))
+            return STORE_FAILED
+        if reserved:
+            reception.next.take(deliveries)
+        if with_it or not reserved:
+            reception.next.wake()
+        reception.live.publish(events)
+        return reply
+
+    async def _refuse(self, transaction: _Transaction, head: bytes, reply: Reply, reason: str) -> Reply:
+        message_id = self._reception.spool.new_id()
+        if transaction.incoming is not None:
+            message_id = transaction.incoming.message_id
+            await transaction.incoming.abort()
+        events = self._events(transaction, message_id, head, EventType.REFUSED, _answer(reply, reason))
+        try:
+            await self._reception.spool.record(events)
+        except StoreUnavailable:
+            return reply
+        self._reception.live.publish(events)
+        return reply
+
+    def _deliveries(self, transaction: _Transaction, incoming: Incoming) -> tuple[list[Delivery], list[ReturnPath]]:
+        """One delivery for each mailbox, however many recipients led to it."""
+        reception = self._reception
+        now = reception.clock()
+        sender = str(transaction.sender) if transaction.sender else ""
+        deliveries: dict[tuple[str, str], Delivery] = {}
+        return_paths: dict[str, ReturnPath] = {}
+        for decision in transaction.forwards:
+            recipient = Recipient(str(decision.recipient), decision.domain.id if decision.domain else "")
+            for target in decision.targets:
+                same = deliveries.get(target.key)
+                if same is not None:
+                    if recipient not in same.recipients:
+                        deliveries[target.key] = replace(same, recipients=(*same.recipients, recipient))
+                    continue
+                rewritten = reception.rewriter.rewrite(sender, decision.reference, now)
+                if rewritten.stored is not None:
+                    return_paths[rewritten.stored.token] = rewritten.stored
+                deliveries[target.key] = Delivery(
+                    id=reception.spool.new_id(),
+                    message_id=incoming.message_id,
+                    accepted_at=now,
+                    size=incoming.size,
+                    priority=0,
+                    sender=sender,
+                    return_path=rewritten.return_path,
+                    target=target,
+                    recipients=(recipient,),
+                    eight_bit=transaction.eight_bit,
+                    next_attempt_at=now,
+                )
+        return list(deliveries.values()), list(return_paths.values())
+
+    def _reports(self, transaction: _Transaction) -> list[Operation]:
+        """Reports of our own in place of what came back to rewritten senders."""
+        reception = self._reception
+        operations: list[Operation] = []
+        for decision in transaction.returns:
+            assert decision.opened is not None
+            now = reception.clock()
+            message_id = reception.spool.new_id()
+            octets = compose_returned(
+                bytes(transaction.head[:MAX_RETURNED]),
+                message_id=message_id,
+                now=now,
+                hostname=reception.hostname,
+                postmaster=reception.postmaster,
+                sender=str(decision.opened.sender),
+                alias=transaction.snapshot.alias_address(decision.opened.reference),
+            )
+            if octets is None:
+                continue
+            operations += own_message(
+                transaction.snapshot, message_id, decision.opened.sender, octets, now, reception.spool.new_id
+            )
+        return operations
+
+    def _events(
+        self, transaction: _Transaction, message_id: str, head: bytes, type: EventType, answer: Answer
+    ) -> list[DeliveryEvent]:
+        subject = decoded_text(header_field(head, "Subject") or b"", MAX_SUBJECT)
+        arrival = replace(self._arrival(transaction, message_id, transaction.size), subject=subject or None)
+        answer = replace(answer, duration_ms=max(0, self._reception.clock() - transaction.began_at))
+        events: list[DeliveryEvent] = []
+        for decision in transaction.forwards:
+            if decision.domain is not None:
+                events += self._reception.logbook.arrival(
+                    type, arrival, str(decision.recipient), decision.domain.id, answer
+                )
+        return events
+
+    def _arrival(self, transaction: _Transaction, message_id: str, size: int) -> Arrival:
+        return Arrival(
+            message_id=message_id,
+            sender=str(transaction.sender) if transaction.sender else "",
+            size=size,
+            client_address=self._peer.address,
+            client_name=self._reception.client_names.name(self._peer.address),
+        )
+
+    def _current(self) -> _Transaction:
+        assert self._transaction is not None, "the SMTP session keeps the order: MAIL comes first"
+        return self._transaction
+
+
+def _answer(reply: Reply, reason: str) -> Answer:
+    return Answer(reply.code, reply.enhanced or "", reason, reply.text)

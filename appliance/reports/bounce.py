@@ -1,0 +1,119 @@
+"""A bounce: telling the sender that a message will not arrive, and why, without telling where it was going.
+
+What a sender gets to see is the address that they wrote to, our words for what happened, the codes, and their own
+header lines. The server's words stand there only where `appliance.forwarding.masking` is sure of them.
+"""
+
+import re
+import secrets
+
+from appliance.forwarding.masking import fit_for_strangers
+from appliance.forwarding.trace import field
+from appliance.model.delivery import Answer, Delivery
+from appliance.reports.composing import FailureReport, RandomBits, RecipientStatus, Reporter, compose_report
+from appliance.reports.explanations import explain, registered_status, span_in_words
+
+HEADER_LIMIT = 64 * 1024
+"""How much of a message is read to see whether it may bounce, and to show its header to its sender."""
+
+WORDS_WITHHELD = "(the server's own words are not passed on)"
+"""In Diagnostic-Code, behind the codes, where the server's words might name the mailbox."""
+
+# What some servers repeat at the start of their text: the code, the enhanced code, or both.
+_CODES = re.compile(r"(?:[245][0-9]{2}[ -])?\s*(?:[245]\.[0-9]{1,3}\.[0-9]{1,3}(?=\s|$))?\s*", re.ASCII)
+
+_NOT_AUTOMATIC = re.compile(rb"no(?![\w-])", re.IGNORECASE)
+_MASS_MAIL = re.compile(rb"(?:bulk|list|junk)\b", re.IGNORECASE)
+
+
+def may_bounce(delivery: Delivery, header_section: bytes) -> bool:
+    """Whether a report of a failure may go to the sender of this message."""
+    # RFC 5321 §4.5.5 and §6.1: never a report about a report.
+    return delivery.sender != "" and not is_automatic(header_section)
+
+
+def is_automatic(header_section: bytes) -> bool:
+    """Whether a program or a mailing list has sent this, by its header section (RFC 3834 §2).
+
+    Other servers do send bounces for list mail, and list software counts them to find dead addresses. We do not: the
+    senders of mass mail are the ones whose envelope is most often somebody else's, a report to them is what makes a
+    forwarder a source of backscatter, and the owner of the alias sees the failure in the log.
+    """
+    submitted = field(header_section, "Auto-Submitted")
+    if submitted is not None and not _NOT_AUTOMATIC.match(submitted):
+        return True
+    precedence = field(header_section, "Precedence")
+    if precedence is not None and _MASS_MAIL.match(precedence):
+        return True
+    return field(header_section, "List-Id") is not None
+
+
+def compose_bounce(
+    *,
+    message_id: str,
+    now: int,
+    hostname: str,
+    postmaster: str,
+    delivery: Delivery,
+    answer: Answer,
+    header_section: bytes,
+    randbits: RandomBits = secrets.randbits,
+) -> bytes:
+    """The bounce for a delivery that `answer` has ended, with its header: a message from the null reverse-path.
+
+    `message_id` is the bounce's own; `hostname` and `postmaster` say who writes it. An answer of class 4, or X.4.7,
+    means that the schedule came to its end; any other that the next hop or we have refused for good. `header_section`
+    is the original's.
+    """
+    status = _status(answer)
+    explanation = explain(status)
+    addresses = [recipient.address for recipient in delivery.recipients]
+    paragraphs = [
+        f"This is the mail server {hostname}.",
+        "Your message could not be delivered to",
+        *(f"    {address}" for address in addresses),
+        explanation.happened,
+    ]
+    if answer.code // 100 == 4 or status.startswith("4") or status.endswith(".4.7"):
+        tries = "once" if delivery.attempts <= 1 else f"{delivery.attempts} times"
+        paragraphs.append(
+            f"That is a trouble of the kind that passes, so we have tried {tries} in"
+            f" {span_in_words(now - delivery.accepted_at)}. We have now given up."
+        )
+    paragraphs += [
+        explanation.advice,
+        "It will not be tried again, and we keep no copy: yours is the only one that we know of. The header of the"
+        " message stands at the end of this report, so that you can tell which one it is.",
+    ]
+    diagnostic = _diagnostic(delivery, answer, status)
+    if diagnostic is not None:
+        paragraphs.append(f"What the other server said: {diagnostic}")
+    report = FailureReport(
+        message_id=message_id,
+        at=now,
+        to=delivery.sender,
+        subject=f"Not delivered: your message to {addresses[0] if len(addresses) == 1 else 'several addresses'}",
+        paragraphs=paragraphs,
+        recipients=[RecipientStatus(address, status, diagnostic, last_attempt_at=now) for address in addresses],
+        arrived_at=delivery.accepted_at,
+        original=header_section,
+    )
+    return compose_report(report, Reporter(hostname, postmaster), randbits)
+
+
+def _status(answer: Answer) -> str:
+    """The enhanced status code of a failed delivery. One that says success can't be meant."""
+    status = registered_status(answer.enhanced_code)
+    if status is not None and not status.startswith("2"):
+        return status
+    return "4.0.0" if answer.code // 100 == 4 else "5.0.0"
+
+
+def _diagnostic(delivery: Delivery, answer: Answer, status: str) -> str | None:
+    """What the server said, as far as the sender may know; None where no server said anything."""
+    if answer.code == 0:
+        return None
+    # RFC 3463 §2: the classes of both codes agree. They do not where giving up has made a 5 of the server's 4.
+    codes = f"{answer.code} {status}" if status[0] == str(answer.code)[0] else str(answer.code)
+    words = answer.text[match.end() :] if (match := _CODES.match(answer.text)) else answer.text
+    return f"{codes} {fit_for_strangers(words, delivery.target, answer.server_name) or WORDS_WITHHELD}"

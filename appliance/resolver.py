@@ -1,0 +1,136 @@
+"""Questions to the DNS, as few kinds as the appliance asks, with the failures told apart.
+
+The one thing a forwarder must never do is take "I could not find out" for "there is no such thing" (RFC 5321 §5.1: a
+lookup that fails is tried again later). So an answer is an answer, even an empty one; `NoSuchName` is the authority's
+word that there is nothing of that name; everything else is `LookupFailed`.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import dns.asyncbackend
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.nameserver
+import dns.resolver
+import dns.reversename
+
+MAX_CACHED_ANSWERS = 10_000
+"""Answers kept in memory; the one unused for longest goes first. Strangers choose the names we ask for."""
+
+MAX_CACHED_S = 3600.0
+"""However long a record says it lives: a destination that moves is found within the hour."""
+
+NEGATIVE_CACHED_S = 15.0
+"""How long "no such name" is believed: short, because a person is often just about to publish the record."""
+
+
+class NoSuchName(Exception):
+    """NXDOMAIN: the authority says that the name does not exist. A permanent answer."""
+
+
+class LookupFailed(Exception):
+    """No answer could be had: a server failure, a timeout, or nonsense. Never a reason to refuse or bounce mail."""
+
+
+class Resolver(Protocol):
+    """What the appliance asks of the DNS. Every method raises NoSuchName or LookupFailed."""
+
+    async def mx(self, domain: str) -> list[tuple[int, str]]:
+        """(preference, host) of each MX record; the host of a null MX (RFC 7505) is empty. [] for none."""
+
+    async def addresses(self, host: str, *, ipv6: bool) -> list[str]:
+        """The AAAA (or A) records of a host as text. [] for none."""
+
+    async def name_of(self, address: str) -> str | None:
+        """The first PTR record of an IP address, without the final dot; None for none."""
+
+
+Answer = TypeVar("Answer")
+
+
+class DnsResolver:
+    """A Resolver on dnspython, over Trio, with a bounded cache that honours the records' time to live."""
+
+    def __init__(
+        self,
+        nameservers: Sequence[tuple[str, int]] = (),
+        timeout_s: float = 5.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """With no nameservers, those of /etc/resolv.conf are asked; without that file every lookup fails."""
+        self._resolver = dns.asyncresolver.Resolver(configure=False)
+        if nameservers:
+            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(host, port) for host, port in nameservers]
+        else:
+            try:
+                self._resolver.read_resolv_conf("/etc/resolv.conf")
+            except dns.resolver.NoResolverConfiguration:
+                pass
+        self._timeout_s = timeout_s
+        self._monotonic = monotonic
+        self._backend = dns.asyncbackend.get_backend("trio")
+        self._cache: OrderedDict[tuple[str, str], tuple[float, list[str] | None]] = OrderedDict()
+
+    async def mx(self, domain: str) -> list[tuple[int, str]]:
+        """See Resolver."""
+        records = []
+        for text in await self._ask(domain, "MX"):
+            preference, host = text.split(" ", 1)
+            records.append((int(preference), host.rstrip(".").lower()))
+        return records
+
+    async def addresses(self, host: str, *, ipv6: bool) -> list[str]:
+        """See Resolver."""
+        return await self._ask(host, "AAAA" if ipv6 else "A")
+
+    async def name_of(self, address: str) -> str | None:
+        """See Resolver."""
+        names = await self._ask(dns.reversename.from_address(address).to_text(), "PTR")
+        return names[0].rstrip(".").lower() if names else None
+
+    async def _ask(self, name: str, record_type: str) -> list[str]:
+        key = (name, record_type)
+        cached = self._cache.get(key)
+        if cached is not None and cached[0] > self._monotonic():
+            self._cache.move_to_end(key)
+            if cached[1] is None:
+                raise NoSuchName(name)
+            return cached[1]
+        answer, lives_s = await self._query(name, record_type)
+        self._cache[key] = (self._monotonic() + min(lives_s, MAX_CACHED_S), answer)
+        self._cache.move_to_end(key)
+        if len(self._cache) > MAX_CACHED_ANSWERS:
+            self._cache.popitem(last=False)
+        if answer is None:
+            raise NoSuchName(name)
+        return answer
+
+    async def _query(self, name: str, record_type: str) -> tuple[list[str] | None, float]:
+        """The texts of the records (None for NXDOMAIN), and for how many seconds they hold."""
+        try:
+            reply = await self._resolver.resolve(
+                dns.name.from_text(name),  # absolute: no search list is ever applied to a stranger's domain
+                record_type,
+                raise_on_no_answer=False,
+                lifetime=self._timeout_s,
+                backend=self._backend,
+            )
+        except dns.resolver.NXDOMAIN:
+            return None, NEGATIVE_CACHED_S
+        except (dns.exception.DNSException, OSError, ValueError) as error:
+            raise LookupFailed(f"{record_type} of {name}: {_cause(error)}") from error
+        if reply.rrset is None:
+            return [], NEGATIVE_CACHED_S
+        return [record.to_text() for record in reply.rrset], float(reply.rrset.ttl)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, dns.resolver.LifetimeTimeout):
+        return "no answer in time"
+    if isinstance(error, dns.resolver.NoNameservers):
+        return "every name server failed"
+    return type(error).__name__

@@ -1,0 +1,16 @@
+"""Where a message for an address goes: aliases looked up in memory.
+
+`snapshot.py` is the routing table as it stood at one generation of the records, `route.py` the rules that turn an
+address into a reply and destinations. Pure and synchronous: the same call answers RCPT and `explain`, and no store is
+asked while a sender waits. Whoever runs the appliance loads a new snapshot when the generation is raised.
+
+Precedence, one rule: the most particular alias wins.
+
+1. the alias of the full local part (`plus+tag`);
+2. the alias of the local part without its detail (`plus`), the detail being what follows the first `+`;
+3. the wildcard with the longest prefix (`sales*` before `s*`);
+4. the catch-all (`*`);
+5. `postmaster`, which exists everywhere (RFC 5321 §4.5.1) and leads to the operator where no alias takes it.
+
+An alias that is disabled or has expired still takes its address, and refuses: nothing falls through to the catch-all.
+"""

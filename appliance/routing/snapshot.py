@@ -1,0 +1,139 @@
+"""The routing table at one generation of the records: what is hosted, and which alias takes an address."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from appliance.model.account import Account, Role
+from appliance.model.domain import Alias, AliasKind, Destination, Domain, LogLevel
+from appliance.privacy.declarations import ACCOUNTS, ALIASES, DESTINATIONS, DOMAINS, Collection
+from appliance.storage.record_rows import row_to_account, row_to_alias, row_to_destination, row_to_domain
+from appliance.storage.records import Page, RecordStore
+from smtp.address import Address
+
+GENERATION = "routing"
+"""The generation that is raised with every change of accounts, domains and aliases."""
+
+_PAGE = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration has to say about routing."""
+
+    hostname: str
+    srs_domain: str
+    postmaster: str = ""
+    """Where mail for postmaster goes; empty: to the first operator."""
+
+
+class HostedDomain:
+    """One domain and its aliases, arranged for looking up."""
+
+    __slots__ = ("catch_all", "confirmed", "domain", "exact", "prefix_lengths", "prefixes")
+
+    def __init__(self, domain: Domain, aliases: Iterable[Alias], confirmed: frozenset[str]) -> None:
+        self.domain = domain
+        self.confirmed = confirmed
+        """The targets, lower-cased, whose owners have agreed to be forwarded to by this account."""
+        self.exact: dict[str, Alias] = {}
+        self.prefixes: dict[str, Alias] = {}
+        self.catch_all: Alias | None = None
+        for alias in aliases:
+            if alias.kind is AliasKind.CATCH_ALL:
+                self.catch_all = alias
+            elif alias.kind is AliasKind.WILDCARD:
+                self.prefixes[alias.pattern[:-1]] = alias
+            else:
+                self.exact[alias.pattern] = alias
+        self.prefix_lengths = sorted({len(prefix) for prefix in self.prefixes}, reverse=True)
+
+    def match(self, local_part: str) -> Alias | None:
+        """The alias that takes a local part (lower case), by the precedence in this package's docstring."""
+        alias = self.exact.get(local_part)
+        if alias is None and "+" in local_part:
+            alias = self.exact.get(local_part.split("+", 1)[0])
+        if alias is not None:
+            return alias
+        for length in self.prefix_lengths:
+            alias = self.prefixes.get(local_part[:length])
+            if alias is not None and len(local_part) >= length:
+                return alias
+        return self.catch_all
+
+
+class Snapshot:
+    """Everything routing knows. Immutable once built; sessions keep the one they began a transaction with."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        generation: int,
+        accounts: Iterable[Account] = (),
+        domains: Iterable[Domain] = (),
+        aliases: Iterable[Alias] = (),
+        destinations: Iterable[Destination] = (),
+    ) -> None:
+        self.settings = settings
+        self.generation = generation
+        confirmed: dict[str, set[str]] = {}
+        for destination in destinations:
+            if destination.confirmed_at is not None:
+                confirmed.setdefault(destination.account_id, set()).add(destination.target.lower())
+        by_domain: dict[str, list[Alias]] = {}
+        self._by_reference: dict[str, Alias] = {}
+        for alias in aliases:
+            by_domain.setdefault(alias.domain_id, []).append(alias)
+            self._by_reference[alias.reference] = alias
+        self._hosted = {
+            domain.name: HostedDomain(
+                domain, by_domain.get(domain.id, ()), frozenset(confirmed.get(domain.account_id, ()))
+            )
+            for domain in domains
+        }
+        self._domains = {hosted.domain.id: hosted.domain for hosted in self._hosted.values()}
+        operators = sorted((account.id, account.email) for account in accounts if account.role is Role.OPERATOR)
+        self.postmaster = settings.postmaster or (operators[0][1] if operators else "")
+        """The operator's mailbox; empty where nobody is the operator yet."""
+
+    def hosted(self, domain: str) -> HostedDomain | None:
+        """The domain of this name (lower case), verified or not."""
+        return self._hosted.get(domain)
+
+    def log_level(self, domain_id: str) -> LogLevel:
+        """How much of this domain's mail the log may remember; NONE for one that is gone."""
+        domain = self._domains.get(domain_id)
+        return LogLevel.NONE if domain is None else domain.log_level
+
+    def alias_address(self, reference: str) -> str | None:
+        """The alias behind the reference in a rewritten sender, as pattern@domain; None where it is gone."""
+        alias = self._by_reference.get(reference)
+        domain = self._domains.get(alias.domain_id) if alias else None
+        return f"{alias.pattern}@{domain.name}" if alias and domain else None
+
+    def postmaster_address(self) -> Address:
+        """The operator's mailbox as an address; bare `postmaster` where nobody is the operator yet.
+
+        Mail for postmaster is always accepted (RFC 5321 §4.5.1); with nobody to have it, it waits in the queue.
+        """
+        return Address.parse(self.postmaster) if self.postmaster else Address("postmaster", "")
+
+
+def load(records: RecordStore, settings: Settings) -> Snapshot:
+    """Build the snapshot of what is stored now. Raises StoreUnavailable."""
+    # The generation first: a change that slips in behind it is loaded once more, and never missed.
+    generation = records.generation(GENERATION)
+    return Snapshot(
+        settings,
+        generation,
+        accounts=[row_to_account(row) for row in _all(records, ACCOUNTS)],
+        domains=[row_to_domain(row) for row in _all(records, DOMAINS)],
+        aliases=[row_to_alias(row) for row in _all(records, ALIASES)],
+        destinations=[row_to_destination(row) for row in _all(records, DESTINATIONS)],
+    )
+
+
+def _all(records: RecordStore, collection: Collection) -> Iterable[dict[str, object]]:
+    after = None
+    while rows := records.find(collection, {}, Page(after=after, limit=_PAGE)):
+        yield from rows
+        after = str(rows[-1]["id"])

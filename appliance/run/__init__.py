@@ -1,0 +1,14 @@
+"""The appliance as processes: one that supervises, one engine, one control.
+
+`supervisor.py` is what `onward run` calls. It opens what listens (`listeners.py`), holds the data directory
+(`lock.py`), forks the two others (`child.py`), and is small enough to outlive their faults: no trio, no store, no key.
+`engine.py` is the composition root of mail, `control.py` that of what faces browsers; each is imported by its own
+process only. `process.py` has what a process arranges for itself, `notify.py` talks to systemd, `log.py` says how a
+line of the log looks.
+
+The two children share nothing but the data directory and the socket in it (`control.sock`).
+"""
+
+
+class CannotStart(Exception):
+    """Why the appliance does not start: one line for people, with what to do about it."""

@@ -1,0 +1,301 @@
+"""The engine: the composition root of mail.
+
+One process, one nursery tree: sessions inward, couriers outward, and around them what keeps the house (the mover of
+events, the sweeper, the eye on the records). It stops in the order in which mail flows: no new mail, then no new
+attempts, then what is left of the log is moved.
+"""
+
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import trio
+
+from appliance import wire
+from appliance.configuration import Configuration, retention_ms
+from appliance.configuration.settings import IpVersion
+from appliance.delivery.courier import Courier, CourierSettings
+from appliance.delivery.hosts import HostSettings
+from appliance.delivery.operator import QueueFilter, QueueOperator
+from appliance.delivery.schedule import RetrySchedule
+from appliance.delivery.scheduler import Scheduler
+from appliance.delivery.settlement import Settler
+from appliance.forwarding.srs import SenderRewriter
+from appliance.logbook.events import Logbook
+from appliance.logbook.live import LiveStream, TooManyFollowers
+from appliance.logbook.mover import keep_moving, move_events
+from appliance.model.domain import LogLevel
+from appliance.model.event import DeliveryEvent
+from appliance.model.ids import id_source
+from appliance.model.time import wall_clock
+from appliance.privacy.sweeper import Sweeper
+from appliance.reception.client_names import ClientNames
+from appliance.reception.session import Reception
+from appliance.resolver import DnsResolver
+from appliance.routing.snapshot import GENERATION, Settings, Snapshot, load
+from appliance.run.stores import SRS_KEY, open_records, open_spool, secrets
+from appliance.spool.committer import GroupCommitter
+from appliance.spool.spool import Spool
+from appliance.storage.records import RecordStore, StoreUnavailable
+from appliance.storage.spool import SpoolStore
+from smtp.trio_server import ServerSettings, Statistics, serve
+
+WATCH_S = 0.3
+"""How often the records are asked whether they have changed: a change acts within a second."""
+
+_logger = logging.getLogger(__name__)
+
+
+def main(
+    config: Configuration,
+    smtp_listeners: list[socket.socket],
+    control_listener: socket.socket,
+    ready: Callable[[], None],
+) -> None:
+    """Run until SIGTERM. Raises StoreUnavailable or SchemaMismatch where the stores can't be opened."""
+    records = open_records(config)
+    store = open_spool(config)
+    try:
+        store.recover()
+        trio.run(_Engine(config, records, store).run, smtp_listeners, control_listener, ready)
+    finally:
+        store.close()
+        records.close()
+
+
+class _Engine:
+    """Everything that is put together for one run."""
+
+    def __init__(self, config: Configuration, records: RecordStore, store: SpoolStore) -> None:
+        self._config = config
+        self._records = records
+        self._store = store
+        self._settings = Settings(config.hostname, config.forwarding.srs_domain, config.mail.postmaster)
+        self.snapshot: Snapshot = load(records, self._settings)
+        self._live = LiveStream()
+        self._statistics = Statistics()
+        self._started_at = wall_clock()
+        self._sweeper = Sweeper(records, store, lambda setting: retention_ms(config, setting))
+
+    async def run(
+        self, smtp_listeners: Sequence[socket.socket], control_listener: socket.socket, ready: Callable[[], None]
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            async with GroupCommitter(self._store) as committer, trio.open_nursery() as background:
+                spool = Spool(self._store, committer, id_source())
+                await self._serve(spool, background, signals, smtp_listeners, control_listener, ready)
+                background.cancel_scope.cancel()
+            await self._move_the_rest()
+
+    async def _serve(
+        self,
+        spool: Spool,
+        background: trio.Nursery,
+        signals: AsyncIterator[int],
+        smtp_listeners: Sequence[socket.socket],
+        control_listener: socket.socket,
+        ready: Callable[[], None],
+    ) -> None:
+        config = self._config
+        resolver = DnsResolver(config.dns.nameservers, config.dns.timeout / 1000)
+        logbook = Logbook(self._log_level, wall_clock, spool.new_id)
+        schedule = RetrySchedule(config.delivery.retry, config.delivery.give_up_after)
+        settler = Settler(spool, logbook, schedule, self._present, wall_clock, config.hostname, config.mail.from_)
+        courier_settings = CourierSettings(config.delivery.port, _host_settings(config))
+        scheduler = Scheduler(
+            spool,
+            settler,
+            self._live,
+            lambda domain: Courier(domain, resolver, courier_settings, wall_clock),
+            self._present,
+            wall_clock,
+            config.delivery.max_per_destination,
+        )
+        reception = Reception(
+            hostname=config.hostname,
+            postmaster=config.mail.from_,
+            routing=self,
+            rewriter=SenderRewriter(config.forwarding.srs_domain, [secrets(config).key(SRS_KEY)]),
+            spool=spool,
+            logbook=logbook,
+            live=self._live,
+            client_names=ClientNames(resolver, background),
+            next=scheduler,
+            clock=wall_clock,
+        )
+        queue = QueueOperator(spool, scheduler, schedule, wall_clock)
+        background.start_soon(self._watch_records)
+        background.start_soon(self._sweep)
+        background.start_soon(keep_moving, spool, self._records)
+        background.start_soon(self._answer_control, control_listener, queue)
+        shutdown, stop_delivery = trio.Event(), trio.Event()
+        async with trio.open_nursery() as mail:
+            mail.start_soon(scheduler.run, stop_delivery)
+            mail.start_soon(_wait_for, signals, shutdown)
+            ready()
+            await serve(
+                smtp_listeners,
+                reception.session,
+                _server_settings(config),
+                shutdown=shutdown,
+                on_error=_logger.error,
+                statistics=self._statistics,
+            )
+            stop_delivery.set()
+
+    # ------------------------------------------------------------------ the present state of the records
+
+    def _present(self) -> Snapshot:
+        return self.snapshot
+
+    def _log_level(self, domain_id: str) -> LogLevel:
+        return self.snapshot.log_level(domain_id)
+
+    async def _watch_records(self) -> None:
+        """Load a new snapshot when the records have changed. A store that is away leaves the old one in place."""
+        while True:
+            await trio.sleep(WATCH_S)
+            try:
+                if await trio.to_thread.run_sync(self._records.generation, GENERATION) != self.snapshot.generation:
+                    self.snapshot = await trio.to_thread.run_sync(load, self._records, self._settings)
+            except StoreUnavailable as error:
+                _logger.warning("records can't be read, routing stays as it is: %s", error)
+
+    # ------------------------------------------------------------------ keeping the house
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                erased = await trio.to_thread.run_sync(self._sweeper.sweep, wall_clock())
+            except StoreUnavailable as error:
+                _logger.warning("what has had its time can't be erased now: %s", error)
+            else:
+                if any(erased.values()):
+                    _logger.info("swept %s", " ".join(f"{name}={count}" for name, count in erased.items() if count))
+            await trio.sleep(self._sweeper.interval_ms() / 1000)
+
+    async def _move_the_rest(self) -> None:
+        """The last events, after the last session and the last courier."""
+        async with GroupCommitter(self._store) as committer:
+            spool = Spool(self._store, committer, id_source())
+            try:
+                while await move_events(spool, self._records):
+                    pass
+            except StoreUnavailable as error:
+                _logger.warning("events wait in the outbox for the next start: %s", error)
+
+    # ------------------------------------------------------------------ the control socket
+
+    async def _answer_control(self, listener: socket.socket, queue: QueueOperator) -> None:
+        async def status(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+            queued, oldest = await trio.to_thread.run_sync(self._store.depth)
+            yield {
+                "healthy": True,
+                "startedAt": self._started_at,
+                "queued": queued,
+                "oldestQueuedAt": oldest,
+                "openConnections": self._statistics.connections_open,
+            }
+
+        async def queue_list(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+            wanted = _filter(arguments, everything=True)
+            shown, after = await queue.page(wanted, None)
+            while True:
+                for delivery in shown:
+                    yield delivery
+                if after is None:
+                    return
+                shown, after = await queue.page(wanted, after)
+
+        async def queue_retry(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+            yield {"affected": await queue.retry(_filter(arguments))}
+
+        async def queue_drop(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+            yield {"affected": await queue.drop(_filter(arguments))}
+
+        async def events(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+            try:
+                follower = self._live.follow()
+            except TooManyFollowers as error:
+                raise wire.WireError(str(error)) from None
+            async for event in follower:
+                yield _plain(event)
+            raise wire.WireError("you have fallen too far behind: read on from the log")
+
+        verbs: dict[str, wire.Verb] = {
+            "status": status,
+            "queue.list": queue_list,
+            "queue.retry": queue_retry,
+            "queue.drop": queue_drop,
+            "events": events,
+        }
+        listener.setblocking(False)
+        await wire.serve(
+            trio.SocketListener(trio.socket.from_stdlib_socket(listener)),
+            {name: _patient(verb) for name, verb in verbs.items()},
+            _logger.error,
+        )
+
+
+def _patient(verb: wire.Verb) -> wire.Verb:
+    """A store that is away is said in words, not with a closed connection."""
+
+    async def answered(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        try:
+            async for result in verb(arguments):
+                yield result
+        except StoreUnavailable as error:
+            raise wire.WireError(f"the store does not answer: {error}") from None
+
+    return answered
+
+
+def _plain(event: DeliveryEvent) -> dict[str, Any]:
+    """An event as JSON has it: the field names of the model, the type by its word."""
+    return {field.name: getattr(event, field.name) for field in fields(event)} | {"type": event.type.value}
+
+
+_FILTERS = ("domain", "destination", "sender", "recipient", "id")
+
+
+def _filter(arguments: Mapping[str, Any], *, everything: bool = False) -> QueueFilter:
+    """What the caller means; with nothing set, everything only where that was said."""
+    given = {name: arguments[name] for name in _FILTERS if arguments.get(name) is not None}
+    unknown = sorted(set(arguments) - {*_FILTERS, "all"})
+    if unknown:
+        raise wire.WireError(f"there is no filter {unknown[0]!r}; there are {', '.join(_FILTERS)} and all")
+    if not all(isinstance(value, str) for value in given.values()):
+        raise wire.WireError("a filter is a text")
+    if not given and not everything and arguments.get("all") is not True:
+        raise wire.WireError("name which deliveries, or say all")
+    return QueueFilter(**given)
+
+
+def _host_settings(config: Configuration) -> HostSettings:
+    return HostSettings(
+        hostname=config.hostname,
+        ipv4=config.delivery.ip is not IpVersion.SIX,
+        ipv6=config.delivery.ip is not IpVersion.FOUR,
+        loopback_destinations=config.delivery.loopback_destinations,
+    )
+
+
+def _server_settings(config: Configuration) -> ServerSettings:
+    return ServerSettings(
+        hostname=config.hostname,
+        max_message_octets=config.smtp.max_message_size,
+        max_recipients=config.smtp.max_recipients,
+        max_connections=config.smtp.max_connections,
+        max_connections_per_client=config.smtp.max_connections_per_client,
+        command_timeout_s=config.smtp.command_timeout / 1000,
+        transaction_timeout_s=config.smtp.transaction_timeout / 1000,
+    )
+
+
+async def _wait_for(signals: AsyncIterator[int], shutdown: trio.Event) -> None:
+    async for _ in signals:
+        shutdown.set()
+        return

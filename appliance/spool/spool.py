@@ -1,0 +1,196 @@
+"""The verbs of the spool.
+
+Begin, append, commit and abort for what arrives; claim, settle and content for what leaves.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from appliance.model.delivery import Delivery
+from appliance.model.event import DeliveryEvent
+from appliance.model.ids import IdSource
+from appliance.spool.committer import Committer
+from appliance.storage.records import StoreUnavailable
+from appliance.storage.spool import (
+    PART_OCTETS,
+    Abandon,
+    Accept,
+    AddPart,
+    Operation,
+    Record,
+    ReturnPath,
+    SpoolStore,
+)
+
+HOT_OCTETS = 64 << 20
+"""Content of messages under way that is kept in memory, so that what goes straight on is not read back."""
+
+SETTLE_RETRY_S = 1.0
+"""How often a record of what has happened is tried again while the disk refuses it."""
+
+
+@dataclass(slots=True)
+class _Hot:
+    octets: bytes
+    deliveries: int
+
+
+class Incoming:
+    """One message on its way in. Nothing of it counts before `commit` has returned."""
+
+    def __init__(self, spool: "Spool", message_id: str) -> None:
+        self._spool = spool
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._parts = 0
+        self.message_id = message_id
+        self.size = 0
+        """Octets appended so far."""
+
+    async def append(self, octets: bytes) -> None:
+        """Take the next octets of the content. Raises StoreUnavailable."""
+        self._pieces.append(octets)
+        self._held += len(octets)
+        self.size += len(octets)
+        while self._held >= PART_OCTETS:
+            gathered = b"".join(self._pieces)
+            await self._spool.committer.commit([AddPart(self.message_id, self._parts, gathered[:PART_OCTETS])])
+            self._parts += 1
+            self._pieces = [gathered[PART_OCTETS:]]
+            self._held = len(self._pieces[0])
+
+    async def commit(
+        self,
+        deliveries: Sequence[Delivery],
+        events: Sequence[DeliveryEvent],
+        return_paths: Sequence[ReturnPath] = (),
+        with_it: Sequence[Operation] = (),
+    ) -> None:
+        """Take responsibility. Durable when it returns; raises StoreUnavailable where nothing was taken.
+
+        `with_it` becomes durable in the same instant, or not at all.
+        """
+        last_part = b"".join(self._pieces)
+        operations: list[Operation] = [Accept(deliveries, events, return_paths), *with_it]
+        if deliveries:
+            operations.insert(0, AddPart(self.message_id, self._parts, last_part))
+            if self._parts == 0:
+                # Before the commit: a courier may ask for it before this task runs again.
+                self._spool.keep_hot(self.message_id, last_part, len(deliveries))
+        try:
+            await self._spool.committer.commit(operations)
+        except BaseException:
+            self._spool.cool(self.message_id)
+            raise
+        if not deliveries:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """Nothing of this message is wanted. Never raises: what can't be erased now, recovery erases."""
+        self._pieces.clear()
+        if self._parts:
+            self._parts = 0
+            try:
+                await self._spool.committer.commit([Abandon(self.message_id)])
+            except StoreUnavailable:
+                pass
+
+
+class Spool:
+    """Mail under way, for reception and delivery."""
+
+    def __init__(self, store: SpoolStore, committer: Committer, new_id: IdSource) -> None:
+        self.store = store
+        self.committer = committer
+        self.new_id = new_id
+        self._hot: dict[str, _Hot] = {}
+        self._hot_octets = 0
+
+    # ------------------------------------------------------------------ arriving
+
+    def begin(self) -> Incoming:
+        """Begin to take a message."""
+        return Incoming(self, self.new_id())
+
+    async def record(self, events: Sequence[DeliveryEvent]) -> None:
+        """Write events down that change no delivery, such as a refusal. Raises StoreUnavailable."""
+        if events:
+            await self.committer.commit([Record(events)])
+
+    async def return_path(self, token: str) -> ReturnPath | None:
+        """See SpoolStore."""
+        return await trio.to_thread.run_sync(self.store.return_path, token)
+
+    # ------------------------------------------------------------------ leaving
+
+    async def claim(self, now: int, limit: int) -> list[Delivery]:
+        """Take up to `limit` deliveries that are due; they are ours until settled, or until this process ends."""
+        return await self.committer.call(lambda: self.store.claim(now, limit))
+
+    async def next_due(self) -> int | None:
+        """When the next waiting delivery is due."""
+        return await self.committer.call(self.store.next_due)
+
+    async def settle(self, operations: Sequence[Operation]) -> None:
+        """Write down what has already happened in the world. Does not return before it is durable.
+
+        A delivery that was made can't be unmade, so a disk that refuses is asked again until it takes it; meanwhile
+        the delivery stays claimed and no second copy leaves.
+        """
+        with trio.CancelScope(shield=True) as scope:
+            while True:
+                try:
+                    await self.committer.commit(operations)
+                except StoreUnavailable:
+                    # From here on a shutdown may end the wait: the delivery will be found claimed and be tried again.
+                    scope.shield = False
+                    await trio.sleep(SETTLE_RETRY_S)
+                else:
+                    return
+
+    async def content(self, message_id: str) -> AsyncIterator[bytes]:
+        """The content of a message, part by part. Raises StoreUnavailable; KeyError where there is none."""
+        hot = self._hot.get(message_id)
+        if hot is not None:
+            yield hot.octets
+            return
+        number = 0
+        while (part := await self._read(message_id, number)) is not None:
+            yield part
+            number += 1
+        if number == 0:
+            raise KeyError(message_id)
+
+    async def head(self, message_id: str) -> bytes:
+        """The first part of a message's content, in which its header section is; empty where it is gone."""
+        hot = self._hot.get(message_id)
+        if hot is not None:
+            return hot.octets[:PART_OCTETS]
+        return await self._read(message_id, 0) or b""
+
+    async def _read(self, message_id: str, number: int) -> bytes | None:
+        return await trio.to_thread.run_sync(self.store.part, message_id, number)
+
+    # ------------------------------------------------------------------ the part of it that is in memory
+
+    def keep_hot(self, message_id: str, octets: bytes, deliveries: int) -> None:
+        """Keep content in memory until that many deliveries are done with it, where there is room."""
+        if self._hot_octets + len(octets) <= HOT_OCTETS:
+            self._hot[message_id] = _Hot(octets, deliveries)
+            self._hot_octets += len(octets)
+
+    def done_with(self, message_id: str) -> None:
+        """One delivery of this message needs its content no more, or not soon."""
+        hot = self._hot.get(message_id)
+        if hot is not None:
+            hot.deliveries -= 1
+            if hot.deliveries <= 0:
+                self.cool(message_id)
+
+    def cool(self, message_id: str) -> None:
+        """Let go of a message's content in memory."""
+        hot = self._hot.pop(message_id, None)
+        if hot is not None:
+            self._hot_octets -= len(hot.octets)

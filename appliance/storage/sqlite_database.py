@@ -1,0 +1,234 @@
+"""One SQLite file: how it is opened, how a transaction begins and ends, and what its errors mean to the house.
+
+Two connections stand on each file, so that readers never wait for the writer's fsync: one writes, under a lock, one
+reads, under another. In WAL mode (https://sqlite.org/wal.html) they do not get in each other's way.
+
+What a commit promises: with `synchronous=FULL` the log is synced before COMMIT returns, so that it survives power loss.
+With `durable=False` it is not: such a transaction survives the process but perhaps not the machine, and nothing after
+it is ever kept without it.
+
+Error handling: whatever apsw raises is turned, here at the border, into StoreUnavailable with a short cause, or into
+Duplicate. An error in our SQL stays what it is.
+"""
+
+import contextlib
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import apsw
+
+from appliance.privacy.declarations import Collection
+from appliance.storage.codec import StoredValue
+from appliance.storage.directory import PRIVATE_FILE_MODE, make_private_directory, sync_directory
+from appliance.storage.records import Duplicate, StoreUnavailable
+from appliance.storage.sqlite_tables import SchemaMismatch, settle
+
+BUSY_TIMEOUT_MS = 5000
+"""How long to wait for another process in the same file: more than its largest transaction, less than patience lasts."""
+
+WAL_PAGES = 4000
+"""The log is written back into the file when it has this many pages (16 MiB). Most mail has come and gone by then, and
+its pages are written once instead of again and again; a restart reads no more than this."""
+
+WAL_OCTETS_KEPT = 64 << 20
+"""A log that a burst has made larger than this is cut when it begins anew."""
+
+CACHE_KIBIBYTES = 16 << 10
+"""Of pages, per connection: the queue's indexes, and the pages of one group before they are committed."""
+
+_SETTINGS = (
+    # Deleted content is overwritten with zeros, in the file as in the log.
+    "secure_delete=ON",
+    # No sorter and no statement journal in a temporary file: what is under way is nowhere but here.
+    "temp_store=MEMORY",
+    f"wal_autocheckpoint={WAL_PAGES}",
+    f"journal_size_limit={WAL_OCTETS_KEPT}",
+    f"cache_size=-{CACHE_KIBIBYTES}",
+    # Tables are plain; a file that someone has put a function into gets it refused.
+    "trusted_schema=OFF",
+)
+
+_CAUSES: tuple[tuple[type[apsw.Error], str], ...] = (
+    (apsw.BusyError, "another process holds it"),
+    (apsw.LockedError, "another process holds it"),
+    (apsw.FullError, "the disk is full"),
+    (apsw.IOError, "the disk reports an error"),
+    (apsw.ReadOnlyError, "it can't be written"),
+    (apsw.PermissionsError, "it can't be written"),
+    (apsw.AuthError, "it can't be written"),
+    (apsw.CorruptError, "the file is damaged"),
+    (apsw.NotADBError, "the file is not a database"),
+    (apsw.CantOpenError, "it can't be opened"),
+    (apsw.NoLFSError, "the file is too large for this system"),
+    (apsw.ProtocolError, "another process holds it"),
+    (apsw.ConnectionClosedError, "it has been closed"),
+    (apsw.NoMemError, "there is no memory"),
+)
+
+
+class Database:
+    """One file with the tables of these collections. Thread-safe; several processes may have it open."""
+
+    def __init__(self, path: Path, collections: Sequence[Collection], *, vfs: str | None = None) -> None:
+        """Open the file, make it where there is none, and see that it holds what is declared and nothing else.
+
+        `vfs` names the SQLite file layer to go through; tests put a failing disk there. Raises StoreUnavailable,
+        SchemaMismatch.
+        """
+        self._path = path
+        self._vfs = vfs
+        self._collections = {collection.name: collection for collection in collections}
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        try:
+            make_private_directory(path.parent)
+            _make_private_file(path)
+        except OSError as error:
+            raise StoreUnavailable(f"{path}: {error.strerror}") from error
+        with self._translated():
+            self._writer = self._connect()
+            _enter_wal(self._writer)
+        try:
+            with self.transaction() as cursor:
+                settle(cursor.connection, collections)
+            with self._translated():
+                self._reader = self._connect()
+                self._reader.execute("PRAGMA query_only=ON")
+        except SchemaMismatch as error:
+            self._writer.close()
+            raise SchemaMismatch(f"{path}: {error}") from None
+        except BaseException:
+            self._writer.close()
+            raise
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[apsw.Cursor]:
+        """All or nothing of what is executed inside; on stable storage when it ends without an error.
+
+        With durable=False the fsync is left out, for what a restart makes again anyway.
+        """
+        with self._write_lock, self._translated():
+            cursor = self._writer.cursor()
+            if not durable:
+                # SQLite sets this when the statement is compiled, so that one from the cache would do nothing.
+                cursor.execute("PRAGMA synchronous=NORMAL", can_cache=False)
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                try:
+                    yield cursor
+                    self._commit(cursor)
+                except BaseException:
+                    self._roll_back(cursor)
+                    raise
+            finally:
+                if not durable:
+                    cursor.execute("PRAGMA synchronous=FULL", can_cache=False)
+
+    def read(self, statement: str, values: Sequence[StoredValue] = ()) -> list[tuple[StoredValue, ...]]:
+        """The rows that a SELECT finds in what is committed."""
+        with self._read_lock, self._translated():
+            return cast("list[tuple[StoredValue, ...]]", self._reader.execute(statement, values).fetchall())
+
+    def close(self) -> None:
+        """Let go of the file; a second time does nothing."""
+        # The reader first: the last connection to go writes the log back, and only one that may write can.
+        with self._read_lock:
+            self._reader.close()
+        with self._write_lock:
+            self._writer.close()
+
+    def _connect(self) -> apsw.Connection:
+        connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=self._vfs)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        # A misspelt column is an error, not the text of its name.
+        connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+        connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
+        # One statement a call: apsw stops at the first that returns rows.
+        for setting in _SETTINGS:
+            connection.execute(f"PRAGMA {setting}").fetchall()
+        connection.execute("PRAGMA synchronous=FULL", can_cache=False)
+        return connection
+
+    def _commit(self, cursor: apsw.Cursor) -> None:
+        try:
+            cursor.execute("COMMIT")
+        except apsw.Error:
+            self._roll_back(cursor)
+            # The log may hold the whole transaction, and only its fsync have failed: to this process it never was, but
+            # a crash now would bring it back at the next start. A log that is written back and cut cannot.
+            with contextlib.suppress(apsw.Error):
+                self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            raise
+
+    def _roll_back(self, cursor: apsw.Cursor) -> None:
+        # Some errors have ended the transaction already, and one while ending it is not the one to tell about: SQLite
+        # is out of the transaction in any case.
+        if self._writer.in_transaction:
+            with contextlib.suppress(apsw.Error):
+                cursor.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.ConstraintError as error:
+            duplicate = self._duplicate(error)
+            if duplicate is None:
+                raise
+            raise duplicate from error
+        except apsw.Error as error:
+            for kind, cause in _CAUSES:
+                if isinstance(error, kind):
+                    raise StoreUnavailable(f"{self._path.name}: {cause}") from error
+            raise
+
+    def _duplicate(self, error: apsw.ConstraintError) -> Duplicate | None:
+        # apsw sets it on every error of SQLite, and its stubs do not know.
+        if getattr(error, "extendedresult", 0) not in (
+            apsw.SQLITE_CONSTRAINT_UNIQUE,
+            apsw.SQLITE_CONSTRAINT_PRIMARYKEY,
+        ):
+            return None
+        # SQLite says which: "UNIQUE constraint failed: aliases.domain_id, aliases.pattern"
+        pairs = [name.split(".") for name in str(error).rpartition(": ")[2].split(", ")]
+        return Duplicate(self._collections[pairs[0][0]], tuple(field for _table, field in pairs))
+
+
+def _make_private_file(path: Path) -> None:
+    """Make the file, empty and durable by name, or shut one that is there. SQLite gives its mode to -wal and -shm."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
+    except FileExistsError:
+        # By name only: to open and close a file that SQLite has open would drop its locks (POSIX fcntl).
+        for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+            if file.exists() and stat.S_IMODE(file.stat().st_mode) != PRIVATE_FILE_MODE:
+                file.chmod(PRIVATE_FILE_MODE)
+        return
+    try:
+        os.fchmod(descriptor, PRIVATE_FILE_MODE)
+    finally:
+        os.close(descriptor)
+    sync_directory(path.parent)
+
+
+def _enter_wal(connection: apsw.Connection) -> None:
+    """The file says for itself that it is in WAL mode; the first process to open it writes that down."""
+    patience_ends = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            ((mode,),) = connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        except apsw.BusyError:
+            # Here alone SQLite does not wait: another process is changing the mode at this moment.
+            if time.monotonic() > patience_ends:
+                raise
+            time.sleep(0.005)
+        else:
+            if mode != "wal":
+                # SQLite says no in this way where the file system has no shared memory: a network file system.
+                raise StoreUnavailable("the data directory lies on a file system that can't keep a write-ahead log")
+            return

@@ -1,0 +1,60 @@
+"""The SQL texts of the SQLite backends, made from declared names and conditions.
+
+Only names from the declarations and conditions from `sqlite_conditions.py` ever become text; every value is bound. So the
+text of a statement depends on its shape alone, and SQLite's prepared statements are found again.
+"""
+# ruff: noqa: S608 - said above: this is the one file that puts SQL together.
+
+from collections.abc import Iterable
+
+from appliance.privacy.declarations import Collection
+from appliance.storage.codec import row_columns, stored_columns
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier. Only declared names ever come here."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def names(columns: Iterable[str]) -> str:
+    """A list of names as SQL takes it."""
+    return ", ".join(quoted(column) for column in columns)
+
+
+def key_is(collection: Collection) -> str:
+    """The condition on one row by its key."""
+    return " AND ".join(f"{quoted(name)} = ?" for name in collection.key)
+
+
+def insert(collection: Collection, conflict: str = "") -> str:
+    """The INSERT of a row as the codec encodes it; `conflict` is its ON CONFLICT clause."""
+    columns = stored_columns(collection)
+    places = ", ".join("?" * len(columns))
+    return f"INSERT INTO {quoted(collection.name)} ({names(columns)}) VALUES ({places}) {conflict}".rstrip()
+
+
+def select(collection: Collection, rest: str, columns: Iterable[str] = ()) -> str:
+    """A SELECT of rows as the codec decodes them, or of other columns; `rest` is all that follows the table."""
+    return f"SELECT {names(columns or row_columns(collection))} FROM {quoted(collection.name)} {rest}"
+
+
+def count(collection: Collection, where: str) -> str:
+    """How many rows meet a condition."""
+    return f"SELECT count(*) FROM {quoted(collection.name)} WHERE {where}"
+
+
+def update(collection: Collection, columns: Iterable[str], where: str) -> str:
+    """An UPDATE of these columns, whose values come first."""
+    assignments = ", ".join(f"{quoted(column)} = ?" for column in columns)
+    return f"UPDATE {quoted(collection.name)} SET {assignments} WHERE {where}"
+
+
+def delete(collection: Collection, where: str) -> str:
+    """The DELETE of what meets a condition."""
+    return f"DELETE FROM {quoted(collection.name)} WHERE {where}"
+
+
+def delete_some(collection: Collection, where: str, limit: int) -> str:
+    """The DELETE of at most so many rows of those that meet a condition."""
+    key, table = names(collection.key), quoted(collection.name)
+    return f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {where} LIMIT {limit})"

@@ -1,0 +1,159 @@
+"""SQLite tables from declarations, and the proof at each start that a file has these tables and no others.
+
+Nothing else in the house writes a CREATE TABLE. Tables are STRICT, so that SQLite holds a column to its type as the
+codec does. A collection in the clear is kept WITHOUT ROWID: one tree instead of a table and an index for its key. One
+with a sealed column is an ordinary table: its rows are hundreds of octets to a mebibyte long, and a tree that carries
+whole rows in its inner pages too is slow beyond a twentieth of a page (https://sqlite.org/withoutrowid.html §4).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import apsw
+
+from appliance.privacy.declarations import Collection, Field, Kind, Protection
+from appliance.storage.codec import SEALED_COLUMN
+from appliance.storage.sqlite_statements import names, quoted
+
+SCHEMA_VERSION = 1
+"""`user_version` of files written by this code. Raised when an older version could not understand what is written."""
+
+_COLUMN_TYPES = {
+    Kind.TEXT: "TEXT",
+    Kind.INTEGER: "INTEGER",
+    Kind.BOOLEAN: "INTEGER",
+    Kind.OCTETS: "BLOB",
+    Kind.LIST: "TEXT",
+}
+
+
+class SchemaMismatch(Exception):
+    """The file holds something that is not declared, or was written by a later version. No table has been touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    type: str
+    required: bool
+
+    @property
+    def definition(self) -> str:
+        """As CREATE TABLE and ALTER TABLE take it."""
+        return f"{quoted(self.name)} {self.type}{' NOT NULL' if self.required else ''}"
+
+
+def columns_of(collection: Collection) -> tuple[Column, ...]:
+    """The columns of a collection's table, in the order in which the codec encodes a row."""
+    columns = [
+        Column(field.name, _COLUMN_TYPES[field.kind], not field.optional)
+        for field in collection.protected(Protection.CLEAR)
+    ]
+    if collection.protected(Protection.SEALED):
+        columns.append(Column(SEALED_COLUMN, "BLOB", True))
+    columns += [
+        Column(field.name, "BLOB", not _twin(collection, field).optional)
+        for field in collection.protected(Protection.KEYED)
+    ]
+    return tuple(columns)
+
+
+def table_statement(collection: Collection) -> str:
+    """The CREATE TABLE of a collection."""
+    definitions = [column.definition for column in columns_of(collection)]
+    definitions.append(f"PRIMARY KEY ({names(collection.key)})")
+    options = "STRICT" if collection.protected(Protection.SEALED) else "STRICT, WITHOUT ROWID"
+    return f"CREATE TABLE {quoted(collection.name)} ({', '.join(definitions)}) {options}"
+
+
+def index_statements(collection: Collection) -> dict[str, str]:
+    """CREATE INDEX statements by the name of the index. The name says everything that the index depends on."""
+    statements = {}
+    for fields in (*collection.indexes, *collection.unique):
+        unique = fields in collection.unique
+        name = f"{collection.name}_{'one_per' if unique else 'by'}_{'_'.join(fields)}"
+        statements[name] = (
+            f"CREATE {'UNIQUE ' if unique else ''}INDEX {quoted(name)} ON {quoted(collection.name)} ({names(fields)})"
+        )
+    return statements
+
+
+def settle(connection: apsw.Connection, collections: Sequence[Collection]) -> None:
+    """Bring the file's tables in line with the declarations, or raise SchemaMismatch before anything is changed.
+
+    A missing table is made, and so is a missing column that may be empty. Call it inside a transaction: two processes
+    may start at once.
+    """
+    version = _single(connection, "PRAGMA user_version")
+    if version > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"it was written by a later version of Onward (its layout is {version}, this one knows {SCHEMA_VERSION}): "
+            "run that version, or move the file away"
+        )
+    statements = _missing(connection, {collection.name: collection for collection in collections})
+    for statement in statements:
+        connection.execute(statement)
+    if version < SCHEMA_VERSION:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _missing(connection: apsw.Connection, declared: dict[str, Collection]) -> list[str]:
+    """The statements that bring what is missing. Raises SchemaMismatch for what is too much or different."""
+    entries = connection.execute("SELECT type, name, tbl_name FROM sqlite_schema").fetchall()
+    present: set[str] = set()
+    statements: list[str] = []
+    wanted_indexes: dict[str, str] = {}
+    for collection in declared.values():
+        wanted_indexes |= index_statements(collection)
+    for kind, name, table in entries:
+        assert isinstance(name, str)
+        if kind == "index":
+            # What SQLite makes for a PRIMARY KEY begins with sqlite_.
+            if table in declared and name not in wanted_indexes and not name.startswith("sqlite_"):
+                statements.append(f"DROP INDEX {quoted(name)}")
+            wanted_indexes.pop(name, None)
+        elif kind == "table" and name in declared:
+            statements += _missing_columns(connection, declared[name])
+            present.add(name)
+        elif not name.startswith("sqlite_"):
+            raise SchemaMismatch(
+                f"it has the {kind} {name!r}, which is not declared in appliance/privacy/declarations.py"
+            )
+    statements += [table_statement(collection) for name, collection in declared.items() if name not in present]
+    return statements + list(wanted_indexes.values())
+
+
+def _missing_columns(connection: apsw.Connection, collection: Collection) -> list[str]:
+    described = connection.execute(f"PRAGMA table_info({quoted(collection.name)})").fetchall()
+    found = {
+        str(name): (Column(str(name), str(type_), bool(required)), position)
+        for _, name, type_, required, _, position in described
+    }
+    statements = []
+    for column in columns_of(collection):
+        if column.name in found:
+            here, position = found.pop(column.name)
+            key_position = collection.key.index(column.name) + 1 if column.name in collection.key else 0
+            if (here, position) != (column, key_position):
+                raise SchemaMismatch(f"{collection.name}.{column.name} stands there otherwise than it is declared")
+        elif column.required:
+            raise SchemaMismatch(f"{collection.name}.{column.name} is missing, and is not optional")
+        else:
+            statements.append(f"ALTER TABLE {quoted(collection.name)} ADD COLUMN {column.definition}")
+    for name in found:
+        raise SchemaMismatch(
+            f"it has the column {collection.name}.{name}, which is not declared in appliance/privacy/declarations.py"
+        )
+    return statements
+
+
+def _twin(collection: Collection, keyed: Field) -> Field:
+    return collection.field(keyed.of)
+
+
+def _single(connection: apsw.Connection, query: str) -> int:
+    ((value,),) = connection.execute(query).fetchall()
+    assert isinstance(value, int)
+    return value

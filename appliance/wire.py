@@ -1,0 +1,111 @@
+"""The control socket: how the command line and the control process speak to the engine.
+
+One request a connection, one JSON object a line. The request is `{"verb": ..., ...arguments}`; the answer is any
+number of `{"result": ...}` lines, and where something went wrong a last `{"error": "..."}`. Whoever can open
+`<data_dir>/control.sock` (mode 0600) is the operator, so nothing here asks who is there.
+"""
+
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+MAX_REQUEST = 64 << 10
+"""Octets of a request line."""
+
+REQUEST_TIMEOUT_S = 10.0
+"""How long a caller has to say what it wants, and to read one line of the answer."""
+
+CALL_TIMEOUT_S = 60.0
+"""How long a caller waits for a line of an answer, unless it follows a stream."""
+
+SOCKET_NAME = "control.sock"
+"""Its name in the data directory."""
+
+Verb = Callable[[Mapping[str, Any]], AsyncIterator[Any]]
+"""Answers one request: takes the arguments, yields results; a WireError it raises is told to the caller."""
+
+
+class WireError(Exception):
+    """The request was refused, in words for the one who asked."""
+
+
+class NotRunning(Exception):
+    """No appliance answers on this data directory."""
+
+
+async def serve(listener: trio.SocketListener, verbs: Mapping[str, Verb], on_error: Callable[[str], None]) -> None:
+    """Answer requests until cancelled. One that fails ends alone: the cause goes to `on_error`."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        try:
+            async with stream:
+                await _answer(stream, verbs)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            pass
+        except Exception as error:  # noqa: BLE001 - a fault in one verb must not end the engine
+            on_error(f"control socket: {type(error).__name__}: {error}")
+
+    await trio.serve_listeners(answer, [listener])
+
+
+async def _answer(stream: trio.SocketStream, verbs: Mapping[str, Verb]) -> None:
+    try:
+        request = await _read_request(stream)
+        verb = verbs.get(request.pop("verb", ""))
+        if verb is None:
+            raise WireError("there is no such verb")
+        async for result in verb(request):
+            await _write_line(stream, {"result": result})
+    except WireError as error:
+        await _write_line(stream, {"error": str(error)})
+
+
+async def _read_request(stream: trio.SocketStream) -> dict[str, Any]:
+    line = bytearray()
+    with trio.fail_after(REQUEST_TIMEOUT_S):
+        while not line.endswith(b"\n"):
+            octets = await stream.receive_some(MAX_REQUEST)
+            line += octets
+            if not octets or len(line) > MAX_REQUEST:
+                raise WireError("that is not a request")
+    try:
+        request = json.loads(line)
+    except ValueError:
+        raise WireError("that is not a request") from None
+    if not isinstance(request, dict):
+        raise WireError("that is not a request")
+    return request
+
+
+async def _write_line(stream: trio.SocketStream, value: object) -> None:
+    with trio.fail_after(REQUEST_TIMEOUT_S):
+        await stream.send_all(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+
+
+def call(path: Path, verb: str, *, follow: bool = False, **arguments: object) -> Iterator[Any]:
+    """Ask the engine from a program without Trio, and yield each result as it comes.
+
+    With `follow` a line may take for ever. Raises NotRunning, or WireError with the engine's words.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(CALL_TIMEOUT_S)
+    with connection:
+        try:
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+            if follow:
+                connection.settimeout(None)
+            with connection.makefile("rb") as lines:
+                for line in lines:
+                    answer = json.loads(line)
+                    if "error" in answer:
+                        raise WireError(answer["error"])
+                    yield answer["result"]
+        except (FileNotFoundError, ConnectionError) as error:
+            raise NotRunning(f"no appliance answers on {path}") from error
+        except TimeoutError:
+            raise WireError(f"the appliance did not answer within {CALL_TIMEOUT_S:.0f} s") from None

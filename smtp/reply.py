@@ -1,0 +1,146 @@
+"""Replies: what a server says, as a value, in both directions."""
+
+import re
+from dataclasses import dataclass
+
+from smtp.errors import ProtocolError
+
+# RFC 5321 §4.5.3.1.5: "The maximum total length of a reply line including the reply code and the <CRLF> is 512 octets."
+MAX_REPLY_LINE_OCTETS = 512
+# What we read may be longer than it should be; a line longer than this, or a reply of more lines, is no reply.
+MAX_READ_LINE_OCTETS = 4096
+MAX_READ_LINES = 128
+
+# RFC 5321 §4.2: textstring = 1*(%d09 / %d32-126)
+_PRINTABLE_RE = re.compile(r"[ -~]*")
+_UNPRINTABLE_RE = re.compile(r"[^ -~]")
+# RFC 5321 §4.2: Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
+#                Reply-code = %x32-35 %x30-35 %x30-39; the second digit goes up to 9 in the wild.
+_REPLY_LINE_RE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+# RFC 3463 §2: status-code = class "." subject "." detail ; class = "2"/"4"/"5" ; subject = 1*3digit ; detail = 1*3digit
+_ENHANCED_RE = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply, of one line or more."""
+
+    code: int
+    """Three digits, 200 to 599."""
+    text: str
+    """What people read; lines are separated by a line feed."""
+    enhanced: str | None = None
+    """RFC 3463, such as `5.1.1`."""
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.code <= 599:
+            raise ValueError(f"{self.code} is not a reply code")
+        # RFC 2034 §4: the class of the enhanced code agrees with the first digit of the code.
+        if self.enhanced is not None and self.enhanced[:1] != str(self.code)[0]:
+            raise ValueError(f"{self.code} does not go with {self.enhanced}")
+
+    @property
+    def positive(self) -> bool:
+        """2xx, or 3xx: go on."""
+        return self.code < 400
+
+    @property
+    def transient(self) -> bool:
+        """4xx: try again later."""
+        return 400 <= self.code < 500
+
+    @property
+    def permanent(self) -> bool:
+        """5xx: do not try again."""
+        return self.code >= 500
+
+    def octets(self) -> bytes:
+        """The reply as it goes over the wire: never a control character in it, never a line of more than 512 octets.
+
+        RFC 2034 §3: the enhanced code stands on every line.
+        """
+        text = self.text
+        if len(text) < 400 and _PRINTABLE_RE.fullmatch(text):
+            if self.enhanced is None:
+                return b"%d %b\r\n" % (self.code, text.encode("ascii"))
+            return f"{self.code} {self.enhanced} {text}\r\n".encode("ascii")
+        prefix = f"{self.enhanced} " if self.enhanced else ""
+        room = MAX_REPLY_LINE_OCTETS - len(f"{self.code} {prefix}\r\n")
+        lines = [
+            line[start : start + room]
+            for line in (_UNPRINTABLE_RE.sub("?", line.replace("\t", " ")) for line in text.split("\n"))
+            for start in range(0, max(len(line), 1), room)
+        ]
+        *first, last = [prefix + line for line in lines]
+        return "".join([*(f"{self.code}-{line}\r\n" for line in first), f"{self.code} {last}\r\n"]).encode("ascii")
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return " ".join(part for part in (str(self.code), self.enhanced, *self.text.split("\n")) if part)
+
+
+class ReplyReader:
+    """Takes a server's octets as they come and gives its replies, one by one.
+
+    Lines end in LF with or without a CR: nothing can be hidden between the two by a server that says them both.
+    """
+
+    __slots__ = ("_buffer", "_code", "_lines")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._code = 0
+        self._lines: list[str] = []
+
+    @property
+    def pending(self) -> bool:
+        """Whether octets have come that are no whole reply yet."""
+        return bool(self._buffer or self._lines)
+
+    def receive(self, octets: bytes) -> None:
+        """Take what has come."""
+        self._buffer += octets
+
+    def next_reply(self) -> Reply | None:
+        """The next whole reply, or None where more octets are needed. Raises ProtocolError."""
+        while True:
+            end = self._buffer.find(b"\n")
+            if end < 0:
+                if len(self._buffer) > MAX_READ_LINE_OCTETS:
+                    raise ProtocolError("a line of the reply is too long")
+                return None
+            line = bytes(self._buffer[:end]).removesuffix(b"\r")
+            del self._buffer[: end + 1]
+            if self._take(line):
+                reply = _reply(self._code, self._lines)
+                self._lines = []
+                return reply
+
+    def _take(self, line: bytes) -> bool:
+        """Add a line; True where it was the last of its reply."""
+        match = _REPLY_LINE_RE.fullmatch(line)
+        if len(line) > MAX_READ_LINE_OCTETS or not match:
+            raise ProtocolError("this is not an SMTP reply")
+        code, mark, text = match.groups()
+        # RFC 5321 §4.2.1: "the reply code on each of the lines MUST be the same"
+        if self._lines and int(code) != self._code:
+            raise ProtocolError("the lines of a reply have different codes")
+        if len(self._lines) >= MAX_READ_LINES:
+            raise ProtocolError("the reply has too many lines")
+        self._code = int(code)
+        self._lines.append(_UNPRINTABLE_RE.sub("?", (text or b"").replace(b"\t", b" ").decode("ascii", "replace")))
+        return mark != b"-"
+
+
+def _reply(code: int, lines: list[str]) -> Reply:
+    """Put a reply together, with the enhanced code taken off its lines."""
+    match = _ENHANCED_RE.match(lines[0])
+    # One that contradicts the reply code is taken for text: the code decides (RFC 5321 §4.2).
+    if not match or int(match.group(1)[0]) != code // 100:
+        return Reply(code, "\n".join(lines))
+    enhanced = match.group(1)
+    stripped = []
+    for line in lines:
+        found = _ENHANCED_RE.match(line)
+        stripped.append(line[found.end() :] if found and found.group(1) == enhanced else line)
+    return Reply(code, "\n".join(stripped), enhanced)

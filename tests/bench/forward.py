@@ -1,0 +1,285 @@
+"""How fast mail goes through: the bare pair smtp-source and smtp-sink, Onward, and a private Postfix, in one run.
+
+All three get the same flood from smtp-source, and for all three a message counts once smtp-sink has it: the clock runs
+until the last one is out. Rounds alternate, so that a machine that is busy for a while is busy for all; the figures are
+medians. Onward and Postfix forward one alias to one mailbox and keep their queues on the same file system.
+
+    python tests/bench/forward.py --messages 5000 --sessions 20 --per-connection many
+
+CPU is that of every process of the system under test (of smtp-sink for the bare pair), without the load generator.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+import private_postfix
+import process_tree
+from appliance_process import Appliance
+from dns_server import DnsServer
+from private_postfix import PrivatePostfix
+
+SENDER = "sender@example.net"
+ALIAS = "info@forward.test"
+TARGET = "owner@destination.test"
+SINK_ADDRESS = "127.0.0.2"
+
+WARM_UP = 200
+"""Messages before the first round, so that processes and connections are there."""
+ROUND_WITHIN = 300.0
+"""Seconds after which a round has failed."""
+COUNTED_EVERY = 0.002
+"""Seconds between two looks at the sink's counter: what a round's time may be off by."""
+
+os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent in one round."""
+
+    messages: int
+    sessions: int
+    size: int
+    connections_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What is measured: where the flood goes, and the process whose tree is charged."""
+
+    name: str
+    port: int
+    address: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one round, or the median of several, came to."""
+
+    messages_per_second: float
+    cpu_ms_per_message: float
+    peak_rss_mib: float
+    """Of all processes together; a page that several share counts in each."""
+    peak_pss_mib: float
+    """The same, but a shared page counts once."""
+
+
+class Sink:
+    """smtp-sink, and how many messages it has had so far."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.count = 0
+        command = ["smtp-sink", "-c", "-m", "500"]
+        if os.geteuid() == 0:
+            # It insists on becoming somebody else.
+            command += ["-u", pwd.getpwnam("nobody").pw_name]
+        self.process = subprocess.Popen([*command, f"{SINK_ADDRESS}:{port}", "1000"], stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self._counter: IO[bytes] = self.process.stdout
+        os.set_blocking(self._counter.fileno(), False)
+        with contextlib.suppress(OSError):
+            # The counter is printed with each event, and must never have to wait for us.
+            fcntl.fcntl(self._counter.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
+        wait_for_port(SINK_ADDRESS, port)
+
+    def look(self) -> int:
+        """Read the counter."""
+        with contextlib.suppress(BlockingIOError):
+            counted = re.findall(rb"mesg=([0-9]+)", os.read(self._counter.fileno(), 1 << 20))
+            if counted:
+                self.count = int(counted[-1])
+        return self.count
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many messages are there. SystemExit where they do not come."""
+        deadline = time.monotonic() + ROUND_WITHIN
+        while self.look() < count:
+            if time.monotonic() > deadline:
+                sys.exit(f"only {self.count} of {count} messages have reached the sink")
+            time.sleep(COUNTED_EVERY)
+
+
+def one_round(system: System, sink: Sink, load: Load) -> Figures:
+    """Send the load through a system and measure until the last message is out."""
+    before = sink.look()
+    command = ["smtp-source", "-s", str(load.sessions), "-m", str(load.messages), "-l", str(load.size)]
+    command += ["-f", SENDER, "-t", ALIAS] + (["-d"] if load.connections_kept else [])
+    with process_tree.PeakMemory(system.pid) as memory:
+        cpu_before = process_tree.cpu_ms(system.pid)
+        began = time.perf_counter()
+        source = subprocess.Popen([*command, f"inet:{system.address}:{system.port}"])
+        sink.wait_for(before + load.messages)
+        seconds = time.perf_counter() - began
+        cpu = process_tree.cpu_ms(system.pid) - cpu_before
+    if source.wait(timeout=60) != 0:
+        sys.exit(f"smtp-source has failed with {system.name}")
+    if sink.look() != before + load.messages:
+        sys.exit(f"{system.name} has delivered {sink.count - before} messages of {load.messages}")
+    return Figures(load.messages / seconds, cpu / load.messages, memory.resident / 2**20, memory.proportional / 2**20)
+
+
+def median(rounds: Sequence[Figures]) -> Figures:
+    """Each figure's median."""
+    columns = zip(*(asdict(figures).values() for figures in rounds), strict=True)
+    return Figures(*(statistics.median(column) for column in columns))
+
+
+@contextlib.contextmanager
+def onward(directory: Path, dns: DnsServer, sink: Sink) -> Iterator[System]:
+    """A running appliance that forwards the alias."""
+    settings = {"smtp": {"max_connections_per_client": 1000}, "delivery": {"max_per_destination": 20}}
+    appliance = Appliance(directory, nameserver=dns.nameserver, delivery_port=sink.port, settings=settings)
+    appliance.add_domain(ALIAS.partition("@")[2])
+    appliance.add_alias(ALIAS, TARGET)
+    with appliance:
+        yield System("Onward", appliance.smtp_port, "127.0.0.1", appliance.pid)
+
+
+@contextlib.contextmanager
+def postfix(directory: Path, sink: Sink) -> Iterator[System]:
+    """A private Postfix that forwards the same alias."""
+    with PrivatePostfix(directory, free_port("127.0.0.1"), ALIAS, TARGET, SINK_ADDRESS, sink.port) as instance:
+        yield System(f"Postfix {private_postfix.version()}", instance.port, "127.0.0.1", instance.pid)
+
+
+def free_port(address: str) -> int:
+    """A port on which nothing listens, for programs that cannot choose one themselves."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for_port(address: str, port: int) -> None:
+    """Wait until somebody listens."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=5).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def on_memory(directory: Path) -> bool:
+    """Whether a directory is on a file system that has no disk under it: fsync would be free there."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    path = str(directory.resolve())
+    above = [(where, kind) for where, kind in mounts if path == where or path.startswith(where.rstrip("/") + "/")]
+    return max(above, key=lambda mount: len(mount[0]))[1] in ("tmpfs", "ramfs", "devtmpfs")
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
+    """All rounds of all systems, by name."""
+    load = Load(arguments.messages, arguments.sessions, arguments.size, arguments.per_connection == "many")
+    directory = Path(tempfile.mkdtemp(prefix="onward-bench-", dir=arguments.directory))
+    if on_memory(directory):
+        directory.rmdir()
+        sys.exit(f"{arguments.directory} is in memory, where fsync costs nothing; choose another --directory")
+    directory.chmod(0o755)  # Postfix's own users must reach its queue.
+    sink = Sink(free_port(SINK_ADDRESS))
+    records = {TARGET.partition("@")[2]: ["MX 10 mx.destination.test."], "mx.destination.test": [f"A {SINK_ADDRESS}"]}
+    try:
+        with contextlib.ExitStack() as stack:
+            dns = stack.enter_context(DnsServer(records, ttl=600))
+            systems = [System("smtp-source to smtp-sink", sink.port, SINK_ADDRESS, sink.process.pid)]
+            if "onward" in arguments.systems:
+                systems.append(stack.enter_context(onward(directory / "onward", dns, sink)))
+            if "postfix" in arguments.systems and private_postfix.is_installed():
+                systems.append(stack.enter_context(postfix(directory / "postfix", sink)))
+            for system in systems:
+                one_round(system, sink, Load(WARM_UP, load.sessions, load.size, load.connections_kept))
+            rounds: dict[str, list[Figures]] = {system.name: [] for system in systems}
+            for _ in range(arguments.rounds):
+                for system in systems:
+                    rounds[system.name].append(one_round(system, sink, load))
+            return rounds
+    finally:
+        sink.process.kill()
+        sink.process.wait()
+        shutil.rmtree(directory)
+
+
+def report(arguments: argparse.Namespace, rounds: dict[str, list[Figures]]) -> None:
+    """For people, or with --json for programs."""
+    figures = {name: median(of_one) for name, of_one in rounds.items()}
+    ours = figures.get("Onward")
+    others = {name: of_one for name, of_one in figures.items() if name != "Onward"} if ours else {}
+    ratios = {
+        name: {
+            "messages_per_second": ours.messages_per_second / other.messages_per_second,
+            "cpu_ms_per_message": ours.cpu_ms_per_message / max(other.cpu_ms_per_message, 0.001),
+        }
+        for name, other in others.items()
+        if ours
+    }
+    if arguments.json:
+        document = {
+            "load": {key: getattr(arguments, key) for key in ("messages", "sessions", "size", "per_connection")},
+            "median": {name: asdict(of_one) for name, of_one in figures.items()},
+            "rounds": {name: [asdict(each) for each in of_one] for name, of_one in rounds.items()},
+            "onward_to": ratios,
+        }
+        print(json.dumps(document, indent=2))
+        return
+    print(
+        f"{arguments.messages} messages of {arguments.size} octets, {arguments.sessions} sessions, "
+        f"{arguments.per_connection} per connection; median of {arguments.rounds} rounds\n"
+    )
+    print(f"{'':26}{'messages/s':>12}{'CPU ms/message':>16}{'peak RSS MiB':>14}{'peak PSS MiB':>14}")
+    for name, of_one in figures.items():
+        print(
+            f"{name:26}{of_one.messages_per_second:12.0f}{of_one.cpu_ms_per_message:16.2f}"
+            f"{of_one.peak_rss_mib:14.0f}{of_one.peak_pss_mib:14.0f}"
+        )
+    for name, ratio in ratios.items():
+        print(
+            f"\nOnward to {name}: {ratio['messages_per_second']:.2f} times the messages/s, "
+            f"{ratio['cpu_ms_per_message']:.2f} times the CPU a message",
+            end="",
+        )
+    print()
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=2000, help="in each round")
+    parser.add_argument("--sessions", type=int, default=20, help="connections of smtp-source at once")
+    parser.add_argument("--size", type=int, default=4096, help="octets of a message")
+    parser.add_argument("--per-connection", choices=("many", "one"), default="many", help="messages")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--directory", default="/var/tmp", help="on a disk: where the queues are")
+    parser.add_argument("--systems", nargs="*", choices=("onward", "postfix"), default=("onward", "postfix"))
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if shutil.which("smtp-source") is None:
+        sys.exit("smtp-source is missing: run tests/install-peers as root")
+    report(arguments, measure(arguments))
+
+
+if __name__ == "__main__":
+    main()

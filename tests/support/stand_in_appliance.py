@@ -1,0 +1,63 @@
+"""The real supervisor and control process with a stand-in for the engine: `python stand_in_appliance.py FILE`.
+
+The stand-in greets each SMTP client with its process id and the configured hostname, then takes one command that says
+how it is to misbehave. So a test can tell the generations of the engine apart, and make one of them end in any way.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import trio
+
+from appliance.configuration import Configuration, load
+from appliance.run import control
+from appliance.run.child import Ready
+from appliance.run.supervisor import supervise
+
+
+def engine_main(config: Configuration, smtp: list[socket.socket], control_socket: socket.socket, ready: Ready) -> None:
+    """Stands in for `appliance.run.engine.main`."""
+    if os.environ.get("STAND_IN") == "fails":
+        raise RuntimeError("the spool is upside down")
+    trio.run(_serve, config, smtp, control_socket, ready)
+
+
+async def _serve(config: Configuration, smtp: list[socket.socket], control_socket: socket.socket, ready: Ready) -> None:
+    async def greet(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(f"220 {os.getpid()} {config.hostname}\r\n".encode())
+            match await stream.receive_some():
+                case b"CRASH":
+                    os._exit(3)
+                case b"RAISE":
+                    raise ValueError("no mail for somebody@example.org")
+                case b"STUBBORN":
+                    stubborn.set()
+                    await stream.send_all(b"250 as you like\r\n")
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            assert json.loads(await stream.receive_some()) == {"verb": "status"}
+            await stream.send_all(json.dumps({"result": {"ready": True}}).encode() + b"\n")
+
+    stubborn = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in smtp]
+            nursery.start_soon(trio.serve_listeners, greet, listeners)
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(control_socket))
+            nursery.start_soon(trio.serve_listeners, answer, [listener])
+            ready()
+            async for _ in signals:
+                if not stubborn.is_set():
+                    break
+            nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    file = Path(sys.argv[1])
+    sys.exit(supervise(load(file), file, engine_main, control.main))
