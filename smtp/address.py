@@ -40,6 +40,7 @@ _QUOTED_PAIR_RE = re.compile(r"\\(.)")
 # What nearly every mailbox looks like, in one go.
 # RFC 5321 §4.1.2: Mailbox = Local-part "@" ( Domain / address-literal )
 _PLAIN_MAILBOX_RE = re.compile(rf"({_DOT_STRING})@({_DOMAIN})")
+_PLAIN_PATH_RE = re.compile(rf"<({_DOT_STRING}@{_DOMAIN})>(?: +|\Z)")
 # Where the local part ends. A quoted one may have "@" and ">" in it.
 _LOCAL_PART_RE = re.compile(rf'({_QUOTED_STRING}|[^"@<>\s]*)@')
 # RFC 5321 §4.1.2: Path = "<" [ A-d-l ":" ] Mailbox ">". What is between is looked at by Address.parse.
@@ -125,6 +126,9 @@ def parse_forward_path(text: str) -> tuple[Address, str]:
 
 
 def _split_path(text: str) -> tuple[str, str]:
+    match = _PLAIN_PATH_RE.match(text)
+    if match:
+        return match.group(1), text[match.end() :]
     # RFC 5321 §3.3 allows no space behind the colon; so many clients put one there that it is taken.
     text = text.lstrip(" ")
     if not text.startswith("<"):

@@ -23,8 +23,6 @@ _SIZE_RE = re.compile(r"[0-9]{1,20}")
 # addresses, and §4.1.4 forbids refusing mail for a name that does not check out: everything is taken that can stand
 # in a header without doing harm there.
 _HELLO_NAME_RE = re.compile(r"\[[A-Za-z0-9.:\-]{1,253}\]|[A-Za-z0-9_.:\-]{1,255}")
-# RFC 5321 §2.4: commands are ASCII; an argument has no control characters in it.
-_LINE_RE = re.compile(rb"[ -~]*")
 
 
 class Verb(Enum):
@@ -44,6 +42,9 @@ class Verb(Enum):
     FOREIGN = "FOREIGN"
     """A word of another protocol: a web browser that was led here."""
     UNKNOWN = "UNKNOWN"
+
+    # Members are single objects. Enum's own hash, written in Python, would cost more than the look-up it serves.
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,20 @@ class CommandError(Exception):
         self.reply = reply
 
 
-def verb_of(line: bytes) -> Verb:
-    """What a line (without its CRLF) asks for, whatever may be wrong with the rest of it."""
-    return _VERBS.get(line.partition(b" ")[0].upper(), Verb.UNKNOWN)
+def split_command(line: bytes) -> tuple[Verb, bytes]:
+    """What a line (without its CRLF) asks for, whatever may be wrong with the rest of it, and that rest."""
+    word, _, argument = line.partition(b" ")
+    return _VERBS.get(word.upper(), Verb.UNKNOWN), argument
 
 
-def parse_command(verb: Verb, line: bytes) -> Command:
-    """Read the arguments of a line whose verb is known. Raises CommandError."""
-    if not _LINE_RE.fullmatch(line):
+def parse_command(verb: Verb, argument: bytes) -> Command:
+    """Read the argument of a verb that is known. Raises CommandError."""
+    text = argument.decode("latin-1")
+    # RFC 5321 §2.4: commands are ASCII, and no argument has a control character in it.
+    if not (text.isascii() and text.isprintable()):
         raise CommandError(answers.NOT_ASCII)
     # RFC 5321 §4.1.1: servers "SHOULD tolerate trailing white space before the terminating <CRLF>".
-    return _PARSERS[verb](line.decode("ascii").partition(" ")[2].strip(" "))
+    return _PARSERS[verb](text.strip(" "))
 
 
 def _hello(verb: Verb) -> Callable[[str], Command]:

@@ -12,7 +12,6 @@ MAX_READ_LINE_OCTETS = 4096
 MAX_READ_LINES = 128
 
 # RFC 5321 §4.2: textstring = 1*(%d09 / %d32-126)
-_PRINTABLE_RE = re.compile(r"[ -~]*")
 _UNPRINTABLE_RE = re.compile(r"[^ -~]")
 # RFC 5321 §4.2: Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
 #                Reply-code = %x32-35 %x30-35 %x30-39; the second digit goes up to 9 in the wild.
@@ -60,7 +59,7 @@ class Reply:
         RFC 2034 §3: the enhanced code stands on every line.
         """
         text = self.text
-        if len(text) < 400 and _PRINTABLE_RE.fullmatch(text):
+        if len(text) < 400 and text.isascii() and text.isprintable():
             if self.enhanced is None:
                 return b"%d %b\r\n" % (self.code, text.encode("ascii"))
             return f"{self.code} {self.enhanced} {text}\r\n".encode("ascii")

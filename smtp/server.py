@@ -5,30 +5,20 @@ an event asks for with `answer`, and sends what `octets_to_send` returns. What n
 sizes, NOOP and its kind) the session answers itself, so that replies are always in the order of the commands, however
 many came at once (RFC 2920).
 
-Which command may come when is in one table. Its reasons, in prose:
-
-- Nothing is asked of a client before it has said who it is, except what harms nobody: NOOP, RSET, HELP, VRFY, EXPN and
-  QUIT are answered at any time (RFC 5321 §4.1.4).
-- EHLO and HELO may come again. They act as RSET does (§4.1.4): a transaction that was open is over.
-- A transaction is MAIL, then RCPT, then DATA (§3.3). MAIL inside one is out of sequence; so is RCPT without one. DATA
-  with a sender and no accepted recipient has nobody to be for: 554, and the transaction stays open for a better RCPT.
-- A command that is refused changes nothing. Only the answer to the end of the content closes a transaction whatever
-  it says (§4.1.1.4).
-- A word of another protocol closes the connection: what follows is not meant for us, and somebody may have hidden mail
-  in it (§7.8 allows it).
+Which command may come when is the table of `smtp.sequence`.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 
 from smtp import answers
 from smtp.address import Address
-from smtp.commands import Command, CommandError, MailParameters, Verb, parse_command, verb_of
+from smtp.commands import Command, CommandError, MailParameters, Verb, parse_command, split_command
 from smtp.data import ContentReader, Fault
 from smtp.errors import SessionMisuse
 from smtp.reply import Reply
+from smtp.sequence import IN_TRANSACTION, TRANSITIONS, State
+from smtp.trace import Trace
 
 # RFC 5321 §4.5.3.1.4 asks for 512 octets and for more where an extension adds parameters. Four times that holds every
 # parameter of every extension; a longer line is not a command.
@@ -37,91 +27,6 @@ MAX_COMMAND_OCTETS = 2048
 MAX_UNKNOWN_COMMANDS = 20
 # Replies to a pipelined group are collected up to here. What a client does not read must not pile up at our end.
 MAX_UNSENT_OCTETS = 16384
-
-Trace = Callable[[str, str], None]
-"""Told each line: `<` for what was received, `>` for what was sent; content only by its size."""
-
-
-class State(Enum):
-    """Where a session stands."""
-
-    CONNECTED = "connected"
-    """The greeting has been said; the client has not told its name."""
-    GREETED = "greeted"
-    """Between transactions."""
-    SENDER = "sender"
-    """In a transaction: MAIL was accepted, no recipient yet."""
-    RECIPIENTS = "recipients"
-    """In a transaction with at least one recipient."""
-    CONTENT = "content"
-    """354 has been said: all that comes is content, up to its end."""
-    CLOSED = "closed"
-    """Nothing more is read."""
-
-
-def _row(state: State, commands: Mapping[Verb, State | Reply]) -> dict[Verb, State | Reply]:
-    """The given commands, and those that are answered alike in every state."""
-    return {
-        Verb.NOOP: state,
-        Verb.VRFY: state,
-        Verb.EXPN: answers.NOT_IMPLEMENTED,
-        Verb.HELP: state,
-        Verb.QUIT: State.CLOSED,
-        Verb.FOREIGN: State.CLOSED,
-        Verb.UNKNOWN: answers.UNKNOWN_COMMAND,
-        **commands,
-    }
-
-
-# State x command: the state after the command has succeeded, or the reply that refuses it.
-TRANSITIONS: dict[State, dict[Verb, State | Reply]] = {
-    State.CONNECTED: _row(
-        State.CONNECTED,
-        {
-            Verb.EHLO: State.GREETED,
-            Verb.HELO: State.GREETED,
-            Verb.MAIL: answers.HELLO_FIRST,
-            Verb.RCPT: answers.HELLO_FIRST,
-            Verb.DATA: answers.HELLO_FIRST,
-            Verb.RSET: State.CONNECTED,
-        },
-    ),
-    State.GREETED: _row(
-        State.GREETED,
-        {
-            Verb.EHLO: State.GREETED,
-            Verb.HELO: State.GREETED,
-            Verb.MAIL: State.SENDER,
-            Verb.RCPT: answers.MAIL_FIRST,
-            Verb.DATA: answers.MAIL_FIRST,
-            Verb.RSET: State.GREETED,
-        },
-    ),
-    State.SENDER: _row(
-        State.SENDER,
-        {
-            Verb.EHLO: State.GREETED,
-            Verb.HELO: State.GREETED,
-            Verb.MAIL: answers.MAIL_TWICE,
-            Verb.RCPT: State.RECIPIENTS,
-            Verb.DATA: answers.NO_RECIPIENTS,
-            Verb.RSET: State.GREETED,
-        },
-    ),
-    State.RECIPIENTS: _row(
-        State.RECIPIENTS,
-        {
-            Verb.EHLO: State.GREETED,
-            Verb.HELO: State.GREETED,
-            Verb.MAIL: answers.MAIL_TWICE,
-            Verb.RCPT: State.RECIPIENTS,
-            Verb.DATA: State.CONTENT,
-            Verb.RSET: State.GREETED,
-        },
-    ),
-}
-
-_IN_TRANSACTION = frozenset({State.SENDER, State.RECIPIENTS, State.CONTENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +127,7 @@ class ServerSession:
     @property
     def in_transaction(self) -> bool:
         """Whether MAIL has been accepted and the transaction is not over."""
-        return self.state in _IN_TRANSACTION
+        return self.state in IN_TRANSACTION
 
     @property
     def unsent(self) -> int:
@@ -340,7 +245,7 @@ class ServerSession:
     def _act_on(self, line: bytes) -> None:
         if self._trace is not None:
             self._trace("<", line.decode("ascii", "backslashreplace"))
-        verb = verb_of(line)
+        verb, argument = split_command(line)
         after = TRANSITIONS[self.state][verb]
         if verb is Verb.UNKNOWN:
             self._refuse_unknown(answers.UNKNOWN_COMMAND)
@@ -351,7 +256,7 @@ class ServerSession:
             self.hang_up(None)
         else:
             try:
-                command = parse_command(verb, line)
+                command = parse_command(verb, argument)
             except CommandError as error:
                 reply = error.reply
                 if verb in (Verb.EHLO, Verb.HELO):

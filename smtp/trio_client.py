@@ -1,40 +1,40 @@
-"""signatures first; the body follows"""
+"""The client's driver: one connection to a server, sockets and time round the pure session of `smtp.client`.
 
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+Error handling. `Connection.open` raises ConnectError where no reply came and Refused where the server said no. `send`
+returns what the server said for each recipient; where it vanishes, Lost tells how far things had come, because only a
+connection lost after the final dot leaves a doubt. After any of them the connection is closed. Cancelling closes it
+too: half a message never gets a final dot.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Self
 
+import trio
+
 from smtp.address import Address
+from smtp.client import ClientSession, ClientState, Done, Event, GoAhead, Rejected, Result, Stage
+from smtp.errors import ProtocolError
 from smtp.reply import Reply
+from smtp.trace import Trace
+from smtp.trio_socket import Socket
 
 __all__ = ["ConnectError", "Connection", "Lost", "Refused", "Result", "Stage", "Timeouts", "Trace"]
 
-Trace = Callable[[str, str], None]
-
-
-class Stage(Enum):
-    CONNECT = "connect"
-    GREETING = "greeting"
-    EHLO = "ehlo"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"
-    END_OF_DATA = "end_of_data"
-    RSET = "rset"
-    QUIT = "quit"
-    LOCAL = "local"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    reply: Reply
-    stage: Stage
+# Content is handed to the kernel in blocks of at least this size, the final dot together with the last of them: a small
+# message is one packet train and one call.
+BLOCK_OCTETS = 65536
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
+    """How long to wait for each step, in seconds. RFC 5321 §4.5.3.2 gives the least; we take it."""
+
     connect: float = 30.0
+    """Not in the RFC. A server that is there answers at once; where there are more addresses, they get their turn."""
     greeting: float = 300.0
     ehlo: float = 300.0
     mail: float = 300.0
@@ -42,14 +42,34 @@ class Timeouts:
     data: float = 120.0
     block: float = 180.0
     end_of_data: float = 600.0
-    quit: float = 5.0
+    """Ten minutes: giving up sooner, while the server is still at it, makes duplicates (§4.5.3.2.6)."""
+    quit: float = 2.0
+    """What was promised stays promised whether QUIT is answered or not, so that we do not stay for long."""
+
+    def of(self, stage: Stage) -> float:
+        """The time for the reply to this stage."""
+        match stage:
+            case Stage.GREETING:
+                return self.greeting
+            case Stage.EHLO:
+                return self.ehlo
+            case Stage.RCPT:
+                return self.rcpt
+            case Stage.DATA:
+                return self.data
+            case Stage.END_OF_DATA:
+                return self.end_of_data
+            case _:
+                return self.mail
 
 
 class ConnectError(Exception):
-    """str(error) is the reason"""
+    """No conversation came about, and no reply says why. Trying again later, or elsewhere, may help."""
 
 
 class Refused(Exception):
+    """The server greeted us with 4xx or 5xx, or answered EHLO and HELO so."""
+
     def __init__(self, reply: Reply, stage: Stage) -> None:
         super().__init__(f"{stage.value}: {reply}")
         self.reply = reply
@@ -57,6 +77,11 @@ class Refused(Exception):
 
 
 class Lost(Exception):
+    """The connection broke, or the server fell silent or said what is no SMTP, in the middle of a message.
+
+    Stage.END_OF_DATA means that the message may have been delivered. At every other stage it was not.
+    """
+
     def __init__(self, stage: Stage, reason: str, reply: Reply | None = None) -> None:
         super().__init__(f"{stage.value}: {reason}")
         self.stage = stage
@@ -65,8 +90,17 @@ class Lost(Exception):
 
 
 class Connection:
-    extensions: dict[str, str]
-    server_name: str
+    """A conversation with one server, good for many messages one after the other."""
+
+    def __init__(self, connected: Socket, session: ClientSession, timeouts: Timeouts) -> None:
+        """Use `open`."""
+        self._socket = connected
+        self._session = session
+        self._timeouts = timeouts
+        self._scope = trio.CancelScope()
+        self._half_sent = False
+        self.server_name = ""
+        """What the server calls itself in its greeting, or the name it was expected to have."""
 
     @classmethod
     async def open(
@@ -80,11 +114,32 @@ class Connection:
         expected_name: str = "",
         trace: Trace | None = None,
     ) -> Self:
-        raise NotImplementedError
+        """Connect to an IP address, wait for the greeting, and say EHLO (or HELO). Raises ConnectError and Refused.
+
+        `expected_name` is the host name that led to the address.
+        """
+        connected = await _connect(address, port, source_address, timeouts.connect)
+        connection = cls(connected, ClientSession(helo, trace=trace), timeouts)
+        try:
+            event = await connection._converse(connection._next_event)
+        except Lost as lost:
+            raise ConnectError(str(lost)) from None
+        if isinstance(event, Rejected):
+            connection.aclose()
+            raise Refused(event.reply, event.stage)
+        connection.server_name = connection._session.server_name or expected_name
+        return connection
+
+    @property
+    def extensions(self) -> dict[str, str]:
+        """What EHLO offered: keyword in upper case, and its parameters. Empty after HELO."""
+        return self._session.extensions
 
     @property
     def usable(self) -> bool:
-        raise NotImplementedError
+        """Whether another message can be tried: the connection stands, as far as one can see from here."""
+        session = self._session
+        return session.state is ClientState.READY and not session.unasked and self._socket.quiet()
 
     async def send(
         self,
@@ -95,10 +150,156 @@ class Connection:
         size: int,
         eight_bit: bool,
     ) -> list[Result]:
-        raise NotImplementedError
+        """Send one message; one result for each recipient, in order. Raises Lost.
+
+        Addresses are envelope text without brackets; '' is the null reverse-path. Content is read only once it is
+        asked for. What it raises passes through, and the connection is closed.
+        """
+        session = self._session
+        if not self.usable:
+            self.aclose()
+            raise Lost(Stage.MAIL, "the connection had ended before")
+        session.begin(str(sender), recipients, size=size, eight_bit=eight_bit)
+
+        async def run() -> Event:
+            event = await self._next_event()
+            if not isinstance(event, GoAhead):
+                return event
+            if isinstance(content, AsyncIterable):
+                async for octets in content:
+                    await self._send_content(octets)
+            else:
+                for octets in content:
+                    await self._send_content(octets)
+            session.end_content()
+            return await self._next_event()
+
+        event = await self._converse(run)
+        if not isinstance(event, Done):
+            raise TypeError(f"a message cannot end with {event}")
+        if session.state is ClientState.CLOSED:
+            self.aclose()
+        return list(event.results)
 
     async def quit(self) -> None:
-        raise NotImplementedError
+        """Say QUIT, wait for the answer for a short time, and close. Never raises."""
+        try:
+            if self._session.state is ClientState.READY:
+                self._session.quit()
+                with trio.move_on_after(self._timeouts.quit):
+                    await self._converse(self._next_event)
+        except Lost:
+            # Nothing depends on the answer.
+            pass
+        finally:
+            self.aclose()
 
     def aclose(self) -> None:
-        raise NotImplementedError
+        """Close without a word. May be called again."""
+        self._session.state = ClientState.CLOSED
+        self._socket.close()
+
+    async def _converse(self, run: Callable[[], Awaitable[Event]]) -> Event:
+        """Do this under the clock. Raises Lost; the connection is closed then, as after any other exception."""
+        try:
+            with trio.CancelScope() as self._scope:
+                try:
+                    return await run()
+                except ProtocolError as error:
+                    reason = str(error)
+                except OSError as error:
+                    reason = _reason(error)
+            if self._scope.cancelled_caught:
+                reason = "timed out"
+            event = self._last_words()
+            if event is None:
+                raise Lost(self._stage(), reason)
+        except BaseException:
+            self.aclose()
+            raise
+        self.aclose()
+        return event
+
+    def _stage(self) -> Stage:
+        """How far things have come. A final dot that is still with us has not been sent."""
+        stage = self._session.stage
+        return Stage.DATA if stage is Stage.END_OF_DATA and self._half_sent else stage
+
+    def _last_words(self) -> Event | None:
+        """What the server said before it turned away while we were still sending: it may well have said why."""
+        if not self._half_sent:
+            return None
+        try:
+            self._session.receive(self._socket.receive_now() or b"")
+            event = self._session.next_event()
+        except (OSError, ProtocolError):
+            return None
+        if isinstance(event, Done) and any(result.reply.positive for result in event.results):
+            # Nobody can have accepted what was not sent whole.
+            return None
+        return event
+
+    async def _next_event(self) -> Event:
+        """Send what there is to send, and read until the session has something to tell."""
+        session = self._session
+        replies_read = -1
+        while (event := session.next_event()) is None:
+            await self._flush()
+            octets = self._socket.receive_now()
+            while octets is None:
+                if session.replies_read != replies_read:
+                    # The clock begins anew with each reply, not with each octet of one.
+                    replies_read = session.replies_read
+                    self._scope.deadline = trio.current_time() + self._timeouts.of(session.stage)
+                await self._socket.readable()
+                octets = self._socket.receive_now()
+            if not octets:
+                raise ConnectionResetError(errno.ECONNRESET, "closed by the server")
+            session.receive(octets)
+        return event
+
+    async def _send_content(self, octets: bytes) -> None:
+        self._session.content(octets)
+        if self._session.unsent >= BLOCK_OCTETS:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        if not self._session.unsent:
+            return
+        self._half_sent = True
+        rest = self._socket.send_now(self._session.octets_to_send())
+        while rest:
+            self._scope.deadline = trio.current_time() + self._timeouts.block
+            await self._socket.writable()
+            rest = self._socket.send_now(rest)
+        self._half_sent = False
+
+
+async def _connect(address: str, port: int, source_address: str | None, timeout_s: float) -> Socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    connecting = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connecting.setblocking(False)
+        if source_address is not None:
+            connecting.bind((source_address, 0))
+        error = connecting.connect_ex((address, port))
+        if error == errno.EINPROGRESS:
+            with trio.fail_after(timeout_s):
+                await trio.lowlevel.wait_writable(connecting)
+            error = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        return Socket(connecting)
+    except trio.TooSlowError:
+        connecting.close()
+        raise ConnectError("connect: timed out") from None
+    except OSError as error:
+        connecting.close()
+        raise ConnectError(f"connect: {_reason(error)}") from None
+    except BaseException:
+        connecting.close()
+        raise
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()

@@ -39,8 +39,8 @@ def add(invocation: Invocation, name: str, email: str, verified: bool, as_json: 
         say(f"Added {added.name}.")
     if not verified:
         say(
-            f"Mail for {added.name} is refused until it is verified. The check in DNS is not built yet: for now, add it "
-            "again with --verified where you know whose it is."
+            f"Mail for {added.name} is refused until it is verified. The check in DNS is not built yet: for now, "
+            "add it again with --verified where you know whose it is."
         )
 
 

@@ -94,6 +94,9 @@ def _change(
 def _ask(invocation: Invocation, verb: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
     from appliance.wire import call
 
+    if arguments["sender"] == "<>":
+        # RFC 5321 §4.5.5: the null reverse-path, which is empty where it is kept.
+        arguments = {**arguments, "sender": ""}
     given = {name: value for name, value in arguments.items() if value is not None}
     return list(call(invocation.socket, verb, **given))
 

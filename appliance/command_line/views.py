@@ -4,13 +4,16 @@ Each is a selection of the type's fields: what does not exist yet is left out, n
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.accounts.aliases import ListedAlias
 from appliance.model.account import Account, Plan
 from appliance.model.domain import Domain
 from appliance.model.event import DeliveryEvent
 from appliance.model.time import format_instant
+
+if TYPE_CHECKING:
+    from appliance.run.explanation import Explanation
 
 Json = dict[str, Any]
 
@@ -93,6 +96,27 @@ def event_view(event: DeliveryEvent) -> Json:
         "serverAddress": event.server_address,
         "durationMs": event.duration_ms,
         "attempt": event.attempt,
+    }
+
+
+def explanation_view(explanation: "Explanation") -> Json:
+    """`Explanation`."""
+    return {
+        "accepted": explanation.accepted,
+        "code": explanation.reply.code,
+        "enhancedCode": explanation.reply.enhanced,
+        "reply": explanation.reply.text,
+        "reason": explanation.reason,
+        "steps": [{"check": step.check, "outcome": step.outcome, "detail": step.detail} for step in explanation.steps],
+        "deliveries": [
+            {
+                "target": delivery.target,
+                "envelopeSender": delivery.envelope_sender,
+                "hosts": list(delivery.hosts),
+                "mode": delivery.mode.name,
+            }
+            for delivery in explanation.deliveries
+        ],
     }
 
 

@@ -23,6 +23,7 @@ from appliance.demo.name_server import Records, serve_names
 from appliance.demo.samples import ALIAS, FRIEND, MAILBOX, SAMPLES
 from appliance.demo.stage import Stage
 from appliance.model.account import Role
+from appliance.model.event import EventType
 from appliance.run.stores import open_records
 from smtp.trio_client import Connection
 from smtp.trio_server import ServerSettings, Statistics, serve
@@ -53,11 +54,7 @@ def main() -> int:
             if port is None:
                 stage.note("the appliance did not start")
                 return 1
-            try:
-                return trio.run(_play, stage, Path(folder), port, names, mailbox)
-            except KeyboardInterrupt:
-                stage.note("\nThe demo is over; nothing of it is left.")
-                return 0
+            return trio.run(_until_told, stage, Path(folder), port, names, mailbox)
 
 
 # ------------------------------------------------------------------ the set
@@ -155,6 +152,25 @@ def _smtp_port(errors: IO[str]) -> int | None:
 # ------------------------------------------------------------------ the play
 
 
+async def _until_told(stage: Stage, folder: Path, port: int, names: socket.socket, mailbox: socket.socket) -> int:
+    """Play until the end, or until Ctrl-C or SIGTERM, which end it well."""
+    status = 0
+    async with trio.open_nursery() as nursery:
+
+        async def play() -> None:
+            nonlocal status
+            status = await _play(stage, folder, port, names, mailbox)
+            nursery.cancel_scope.cancel()
+
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            nursery.start_soon(play)
+            async for _ in signals:
+                stage.note("\nThe demo is over; nothing of it is left.")
+                nursery.cancel_scope.cancel()
+                break
+    return status
+
+
 async def _play(stage: Stage, folder: Path, port: int, names: socket.socket, mailbox: socket.socket) -> int:
     send, arrived = trio.open_memory_channel[Arrived](10)
     settings = ServerSettings(
@@ -174,12 +190,18 @@ async def _play(stage: Stage, folder: Path, port: int, names: socket.socket, mai
                 statistics=Statistics(),
             )
         )
-        nursery.start_soon(partial(trio.to_thread.run_sync, _follow, stage, folder, abandon_on_cancel=True))
+        delivered = trio.Semaphore(0)
+        follow = partial(_follow, stage, folder / "data" / wire.SOCKET_NAME, delivered)
+        nursery.start_soon(partial(trio.to_thread.run_sync, follow, abandon_on_cancel=True))
         for number, (title, content) in enumerate(SAMPLES, start=1):
             stage.title(f"{number}. {title}, {len(content)} octets")
+            if number > 1:
+                stage.note("  (onward's connection to the mailbox's server is still open, and is used again)")
             with trio.move_on_after(WAIT_S):
                 await _send(stage, port, content)
-                if _compare(stage, content, await arrived.receive()):
+                same = _compare(stage, content, await arrived.receive())
+                await delivered.acquire()
+                if same:
                     continue
             stage.note("  that did not come through")
             nursery.cancel_scope.cancel()
@@ -220,10 +242,12 @@ def _compare(stage: Stage, content: bytes, message: Arrived) -> bool:
     return same
 
 
-def _follow(stage: Stage, folder: Path) -> None:
+def _follow(stage: Stage, control_socket: Path, delivered: trio.Semaphore) -> None:
     """Tell of each event of the log as it happens, until the appliance is gone."""
-    with suppress(wire.NotRunning, wire.WireError):
-        for event in wire.call(folder / "data" / wire.SOCKET_NAME, "events", follow=True):
+    with suppress(wire.NotRunning, wire.WireError, trio.RunFinishedError, trio.Cancelled):
+        for event in wire.call(control_socket, "events", follow=True):
             where = f" by {event['server_name']}" if event["server_name"] else ""
             answer = f"{event['code']} {event['response']}{where}"
             stage.told("onward", f"log: {event['type']} for {event['recipient']}: {answer}")
+            if event["type"] == EventType.DELIVERED.value:
+                trio.from_thread.run_sync(delivered.release)

@@ -8,7 +8,6 @@ guess is the one secret that an alias has.
 """
 
 import re
-from collections.abc import Iterator
 
 from appliance.forwarding.trace import printable
 from smtp.address import Address
@@ -32,6 +31,11 @@ def mask(text: str, target: Address, recipient: str, server_name: str | None) ->
     server's name, which the log has as a data point of its own, become words in brackets.
     """
     text = printable(" ".join(text.split())[:_EXAMINED_CHARACTERS])
+    lowered = text.lower()
+    names = (target.local_part, _in_quotes(target.local_part), target.domain, server_name)
+    if not any(name and name.lower() in lowered for name in names):
+        # Nearly always: most servers only say that all is well, and patterns are dear to make.
+        return text[:LOGGED_CHARACTERS]
     patterns = [rf"(?P<mailbox>{_mailbox_pattern(target)})"]
     if server_name:
         patterns.append(rf"(?P<server>{_word(server_name)})")
@@ -48,12 +52,18 @@ def mask(text: str, target: Address, recipient: str, server_name: str | None) ->
 
 
 def _mailbox_pattern(target: Address) -> str:
-    quoted = target.local_part.replace("\\", "\\\\").replace('"', '\\"')
     # The @ as it is, percent-encoded, as in VERP and as in xtext (RFC 3461 §4).
     at = r"(?:@|%40|=40|\+40|=(?=[a-z0-9-]+\.))"
     domain = r"(?:\[[^\]\s]{1,60}\]|[a-z0-9](?:[a-z0-9.-]{0,253}[a-z0-9])?)"
-    local_part = rf'(?:"{re.escape(quoted)}"|{re.escape(target.local_part)})'
-    return rf"(?<![a-z0-9]){local_part}(?:(?:{at}){domain}|(?![a-z0-9]))"
+    local_part = rf'(?:"{re.escape(_in_quotes(target.local_part))}"|{re.escape(target.local_part)})'
+    # The local part with any domain or alone, as a word; and the very address even in the middle of one.
+    as_a_word = rf"(?<![a-z0-9]){local_part}(?:{at}{domain}|(?![a-z0-9]))"
+    return rf"{as_a_word}|{local_part}{at}{re.escape(target.domain)}[a-z0-9.-]*" if target.domain else as_a_word
+
+
+def _in_quotes(local_part: str) -> str:
+    """What stands between the quotes of RFC 5321 §4.1.2's Quoted-string."""
+    return local_part.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _word(text: str) -> str:
@@ -66,41 +76,45 @@ def _word(text: str) -> str:
 # numbers of at most three digits, and of enhanced codes. That leaves no room for an address, a host or provider, a
 # person's name, a URL, an IP address, a queue id, or anything encoded: a list of what is harmless has an end, a list of
 # what gives a mailbox away has none.
-_VOCABULARY = frozenset(
-    """
+_WORDS = """
     a about accept accepted accepting access account action active actively address administrative again aliases all
-    allowed already an and any are as at attachment attachments attempt attempts authentication authorized bad be because
-    been before being believed blocked body bounce bounced busy but by can cannot capacity closed closing code command
-    complete completed concurrent condition configuration configured connect connection connections contact contain
-    contains content could currently daily data database deactivated deferred delay delayed delete deleted delivered
-    delivery denied detected did directory disabled discarded disk does domain due duplicate email emails encountered
-    encryption ended error errors exceed exceeded exceeding exceeds excessive exist expired fail failed failing fails
-    failure false few filter filtered find fixed for forbidden format found from full greylisted greylisting had handle
-    has have header headers host hour hours if illegal improper in inactive incoming incorrect insufficient internal
-    invalid is issue it later less limit limited limits line lines list listed loaded local locked lookup looks loop mail
-    mailbox mailboxes malformed many maximum memory message messages minute minutes missing more moved multiple
-    name need needs negative no non nonexistent not now number occurred of on one or our out outgoing over
-    overloaded parse part parts pass passed per perform permanent permanently permission permitted please policy
-    possible postmaster prior problem problems process processing prohibited protocol quota rate reach reached reason
-    reasons received receiving recipient recipients refused reject rejected rejection relay relaying reputation request
-    requested required requires resolve resources resubmit retry return route routing rule rules score seconds
-    security seems send sender senders sending sent server service session short should similar site size smaller
-    soon source space spam storage such suspected suspended syntax system table taken temporarily temporary
-    terminated than that the their there this time timed timeout to too transaction transfer transport tried try trying
-    unable unacceptable unauthenticated unauthorized unavailable undeliverable unexpected unknown unrecognized
-    unrouteable unsolicited unsupported until us use used user users valid verification verify
-    virtual virus volume wait was we when which while will with without wrong you your
-    """.split()
-)
+    allowed already an and any are as at attachment attachments attempt attempted attempts authentication authorized
+    bad be because been before being believed blocked body bounce bounced busy but by bytes can cannot capacity
+    closed closing code command complete completed concurrent condition configuration configured connect connection
+    connections contact contain contains content could currently daily data database deactivated deferred delay
+    delayed delete deleted delivered delivery denied destination detected did directory disabled discarded disk does
+    domain due duplicate email emails encountered encryption ended error errors exceed exceeded exceeding exceeds
+    excessive exhausted exist expired fail failed failing fails failure false few filter filtered find fixed for
+    forbidden format found from full greylisted greylisting had handle has have header headers host hour hours if
+    illegal improper in inactive incoming incorrect insufficient internal invalid is issue it kilobytes large later
+    less likely limit limited limits line lines list listed loaded local locked looks lookup loop mail mailbox
+    mailboxes malformed many maximum may megabytes memory message messages minute minutes missing more moved
+    multiple must name need needs negative no non nonexistent not now number occurred of on one or our out outgoing
+    over overloaded parse part parts pass passed per perform permanent permanently permission permitted please
+    policy possible postmaster prior problem problems process processing prohibited protocol quota quotas rate reach
+    reached reading reason reasons received receiving recipient recipients refused reject rejected rejection relay
+    relaying reputation request requested required requires resolve resources resubmit retry return route routing
+    rule rules score seconds security seems send sender senders sending sent server service session short should
+    similar site size smaller soon source space spam storage such suspected suspended syntax system table taken
+    temporarily temporary terminated than that the their there this time timed timeout to too transaction transfer
+    transport tried try trying unable unacceptable unauthenticated unauthorized unavailable undeliverable unexpected
+    unknown unrecognized unrouteable unsolicited unsupported until us use used user users valid verification
+    verified verify virtual virus volume wait was we when which while will with without writing wrong you your
+"""
+_VOCABULARY = frozenset(_WORDS.split())
 _WORD = re.compile(
     r"[(\"']?(?:(?P<word>[A-Za-z]+(?:-[A-Za-z]+)*)|[0-9]{1,3}|[245]\.[0-9]\.[0-9]{1,2})[)\"']?[.,:;!?]?|-", re.ASCII
 )
 _SQUEEZED_OUT = re.compile(r"[^a-z0-9]", re.ASCII)
 
 # Labels under which many organisations stand; which one it is, the label before them says.
-_SHARED_LABELS = frozenset("ac co com edu go gov gr ltd me mil ne net nhs or org plc".split())
+_SHARED_LABELS = frozenset(
+    {"ac", "co", "com", "edu", "go", "gov", "gr", "ltd", "me", "mil", "ne", "net", "nhs", "or", "org", "plc"}
+)
 # What servers are called everywhere: "mail" in a text is no hint, unless the organisation is called so.
-_SERVER_LABELS = frozenset("filter gateway in inbound mail mailbox mta mx relay server smtp".split())
+_SERVER_LABELS = frozenset(
+    {"filter", "gateway", "in", "inbound", "mail", "mailbox", "mta", "mx", "relay", "server", "smtp"}
+)
 _PIECE_CHARACTERS = 3
 """From this length on, a piece of a name (`doe` of `john.doe`) counts as the name."""
 
@@ -110,12 +124,17 @@ def fit_for_strangers(text: str, target: Address, server_name: str | None) -> st
     shown = " ".join(text[: SHOWN_CHARACTERS + 1].split())
     if not shown or len(text) > SHOWN_CHARACTERS or not _says_nothing_new(shown):
         return None
-    # Even a known word is too much where it is the name of the mailbox.
+    # Even a known word is too much where it is a name.
     lowered = shown.lower()
-    squeezed = _SQUEEZED_OUT.sub("", lowered)
-    if any(name in lowered for name in _whole_names(target, server_name)):
+    if any(name.lower() in lowered for name in (target.local_part, target.domain, server_name) if name):
         return None
-    return None if any(name in squeezed for name in _pieces_of_names(target, server_name)) else shown
+    squeezed = _SQUEEZED_OUT.sub("", lowered)
+    words = set(_SQUEEZED_OUT.split(lowered)) - {""}
+    for name in (target.local_part.lower(), *_labels(target.domain), *_labels(server_name or "")):
+        joined = _SQUEEZED_OUT.sub("", name)
+        if (len(joined) >= _PIECE_CHARACTERS and joined in squeezed) or not words.isdisjoint((joined, *_pieces(name))):
+            return None
+    return shown
 
 
 def _says_nothing_new(shown: str) -> bool:
@@ -126,31 +145,14 @@ def _says_nothing_new(shown: str) -> bool:
     return True
 
 
-def _whole_names(target: Address, server_name: str | None) -> Iterator[str]:
-    """The names as they are, however short."""
-    for name in (target.local_part, target.domain, server_name):
-        if name:
-            yield name.lower()
+def _labels(domain: str) -> list[str]:
+    """The labels that say whose domain it is, or whose server."""
+    labels = domain.lower().strip("[].").split(".")
+    own = [label for label in labels[:-1] if label not in _SHARED_LABELS] or labels
+    # The last of them is the organisation's, whatever it is called.
+    return [label for label in own if label == own[-1] or label not in _SERVER_LABELS]
 
 
-def _pieces_of_names(target: Address, server_name: str | None) -> Iterator[str]:
-    """What must not stand in the text even with everything but letters and digits left out of it."""
-    yield from _pieces(target.local_part.lower())
-    for label in target.domain.lower().strip("[]").split(".")[:-1]:
-        if label not in _SHARED_LABELS:
-            yield from _pieces(label)
-    host = (server_name or "").lower().rstrip(".").split(".")
-    own = [label for label in host[:-1] if label not in _SHARED_LABELS]
-    for label in own:
-        # The last of them is the organisation's.
-        if label == own[-1] or (len(label) >= _PIECE_CHARACTERS and label not in _SERVER_LABELS):
-            yield from _pieces(label)
-
-
-def _pieces(name: str) -> Iterator[str]:
-    """The name without its punctuation, and its longer parts."""
-    if whole := _SQUEEZED_OUT.sub("", name):
-        yield whole
-    for piece in re.split(r"[^a-z]+", name):
-        if len(piece) >= _PIECE_CHARACTERS and piece not in _SERVER_LABELS:
-            yield piece
+def _pieces(name: str) -> list[str]:
+    """The longer parts of a name."""
+    return [piece for piece in re.split(r"[^a-z]+", name) if len(piece) >= _PIECE_CHARACTERS]

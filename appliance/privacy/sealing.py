@@ -8,8 +8,8 @@ The decision on nonces
 AES-GCM breaks when a nonce comes twice under one key, and random nonces of 96 bits do that by the birthday bound: NIST
 SP 800-38D §8.3 allows 2^32 of them under one key. A busy appliance seals four times for each message and would be there
 in two weeks, while the key is to live for years. So no two rows share a key: each context (the name of the collection
-and the key of the row) is expanded into an AES-256 key of its own, and only what is sealed again and again *for the same
-row*, a delivery that is deferred, draws on the same 2^32. That needs no counter that a crash, a fork or a restored
+and the key of the row) is expanded into an AES-256 key of its own, and only what is sealed again and again *for the
+same row*, a delivery that is deferred, draws on the same 2^32. That needs no counter that a crash, a fork or a restored
 backup could turn back, costs one HMAC (about 1 µs), and binds the sealed octets to their row: moved to another, they
 meet another key and do not open.
 """

@@ -11,7 +11,7 @@ within named limits; nothing makes it raise.
 
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
 
@@ -172,11 +172,13 @@ def _read_parts(body: bytes, boundary: bytes) -> ReturnedReport | None:
     # within a part.
     body = b"\n" + body
     delimiter = re.compile(rb"\n--" + re.escape(boundary) + rb"(?:--)?[ \t]*\r?(?=\n|\Z)")
-    ends = [(found.start(), found.end() + 1) for found in islice(delimiter.finditer(body), PARTS + 1)]
+    delimiters = list(islice(delimiter.finditer(body), PARTS + 1))
+    # What stands before the first is a preamble, and what stands behind the last looks like a part and has no type.
+    ends = [found.start() for found in delimiters[1:]] + [len(body)]
     report: ReturnedReport | None = None
     automatic = False
-    for (_, start), (end, _) in zip(ends, [*ends[1:], (len(body), 0)], strict=True):
-        part = body[start:end]
+    for found, end in zip(delimiters, ends, strict=False):
+        part = body[found.end() + 1 : end]
         head = header_section(part, PART_HEADER_OCTETS)
         media_type = _media_type(head)
         if media_type in _STATUS_TYPES and report is None:
@@ -186,8 +188,7 @@ def _read_parts(body: bytes, boundary: bytes) -> ReturnedReport | None:
         elif media_type in (b"message/disposition-notification", b"message/feedback-report"):
             # RFC 6522 §3 wants a report-type. Without one, these tell what the report is.
             return None
-    found = report or ReturnedReport(Action.FAILED)
-    return ReturnedReport(found.action, found.status, found.code, automatic)
+    return replace(report or ReturnedReport(Action.FAILED), about_automatic_mail=automatic)
 
 
 def _read_groups(fields: bytes) -> ReturnedReport | None:

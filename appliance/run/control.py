@@ -52,7 +52,7 @@ def engine_status(data_dir: Path) -> Callable[[], Awaitable[Mapping[str, object]
         try:
             with trio.fail_after(STATUS_S):
                 return await _ask(path)
-        except (OSError, trio.TooSlowError, trio.BrokenResourceError, msgspec.MsgspecError):
+        except (OSError, trio.TooSlowError, trio.BrokenResourceError, msgspec.MsgspecError, RecursionError):
             return None
 
     return ask

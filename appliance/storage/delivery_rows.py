@@ -1,8 +1,8 @@
 """What the spool keeps, as rows, and back: deliveries and return paths.
 
 A target is kept as its two parts with an @ between, unquoted, and parted at the last one: a domain never has an @.
-Unlike the form of RFC 5321 that can be read back whatever the parts are, by any later version: a delivery that could not
-be read would be mail that is neither delivered nor bounced.
+Unlike the form of RFC 5321 that can be read back whatever the parts are, by any later version: a delivery that could
+not be read would be mail that is neither delivered nor bounced.
 """
 
 from typing import cast

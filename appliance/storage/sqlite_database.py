@@ -29,7 +29,7 @@ from appliance.storage.records import Duplicate, StoreUnavailable
 from appliance.storage.sqlite_tables import SchemaMismatch, settle
 
 BUSY_TIMEOUT_MS = 5000
-"""How long to wait for another process in the same file: more than its largest transaction, less than patience lasts."""
+"""How long to wait for another process in the same file: more than its largest transaction takes."""
 
 WAL_PAGES = 4000
 """The log is written back into the file when it has this many pages (16 MiB). Most mail has come and gone by then, and

@@ -176,7 +176,7 @@ def _reseal(cursor: apsw.Cursor, codec: Codec, terms: str, values: Bindings, cha
     return len(rows)
 
 
-def _opened(codec: Codec, stored: tuple[StoredValue, ...]) -> dict[str, object]:
+def _opened(codec: Codec, stored: Sequence[object]) -> dict[str, object]:
     try:
         return codec.decode(stored)
     except Unsealable as error:

@@ -27,7 +27,7 @@ from appliance.privacy.declarations import (
 )
 from appliance.privacy.sealing import Keyring, Unsealable
 from appliance.storage import sqlite_statements as sql
-from appliance.storage.codec import Codec, RowRefused, StoredValue, row_columns, stored_columns
+from appliance.storage.codec import Codec, RowRefused, row_columns, stored_columns
 from appliance.storage.delivery_rows import delivery_to_row, return_path_to_row, row_to_delivery, row_to_return_path
 from appliance.storage.event_rows import event_to_row
 from appliance.storage.records import StoredRow, StoreUnavailable
@@ -237,15 +237,15 @@ class SqliteSpool:
         if events:
             statements.append((_ADD_EVENT, [self._outbox.encode(event_to_row(event)) for event in events]))
 
-    def _opened(self, stored: tuple[StoredValue, ...]) -> Delivery | None:
+    def _opened(self, stored: Sequence[object]) -> Delivery | None:
         try:
             return row_to_delivery(self._deliveries.decode(stored))
         except Unsealable as error:
             _log.error("delivery %s can't be opened: %s", stored[0], error)
             return None
 
-    def _opened_or_held(self, stored: tuple[StoredValue, ...], cursor: apsw.Cursor) -> Delivery | None:
+    def _opened_or_held(self, stored: Sequence[object], cursor: apsw.Cursor) -> Delivery | None:
         delivery = self._opened(stored)
         if delivery is None:
-            cursor.execute(_HOLD, (_HELD, stored[0]))
+            cursor.execute(_HOLD, (_HELD, str(stored[0])))
         return delivery

@@ -1,7 +1,7 @@
 """The SQL texts of the SQLite backends, made from declared names and conditions.
 
-Only names from the declarations and conditions from `sqlite_conditions.py` ever become text; every value is bound. So the
-text of a statement depends on its shape alone, and SQLite's prepared statements are found again.
+Only names from the declarations and conditions from `sqlite_conditions.py` ever become text; every value is bound. So
+the text of a statement depends on its shape alone, and SQLite's prepared statements are found again.
 """
 # ruff: noqa: S608 - said above: this is the one file that puts SQL together.
 

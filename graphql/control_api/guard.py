@@ -4,6 +4,9 @@ Hypercorn 0.18.0 lets an error in one connection through to the nursery of all c
 with an octet behind its headers, from anybody, is such an error. So the class that serves a connection is replaced by
 one that catches what its own connection raises. That class is private to Hypercorn, which is why pyproject.toml pins it
 exactly; `tests/run/test_guard.py` holds the inputs that once went through.
+
+And there is no HTTP/2: where a client goes away while a response is on its way, Hypercorn's side of it waits for ever,
+so that anybody could use up the connections. What is asked over HTTP/2 is answered in HTTP/1.1.
 """
 
 import logging
@@ -12,9 +15,12 @@ import socket
 from collections.abc import Sequence
 from typing import cast
 
+import h11
+import hypercorn.protocol
 import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio import serve
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import Framework
@@ -55,8 +61,22 @@ class GuardedServer(TCPServer):
             GuardedServer.open_connections -= 1
             await trio.aclose_forcefully(self.stream)
 
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # The client has closed. Hypercorn would keep the connection until its idle time is over, and so would we count it.
+        await self.idle_task.stop()
+
+
+class OnlyHttp1(H11Protocol):
+    """A connection that stays at HTTP/1.1, whatever it is asked to become."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        # RFC 9110 §7.8: a server may ignore Upgrade. A websocket is looked for elsewhere.
+        pass
+
 
 hypercorn.trio.run.TCPServer = GuardedServer  # type: ignore[attr-defined]
+hypercorn.protocol.H11Protocol = OnlyHttp1  # type: ignore[attr-defined]
 
 
 async def serve_guarded(
@@ -100,7 +120,7 @@ def _config(listeners: Sequence[socket.socket]) -> Config:
     config.include_server_header = False
     config.keep_alive_timeout = IDLE_S
     config.h11_max_incomplete_size = HEADER_OCTETS
-    config.h2_max_header_list_size = HEADER_OCTETS
+    config.alpn_protocols = ["http/1.1"]
     config.websocket_max_message_size = 64 * 1024
     config.graceful_timeout = SHUTDOWN_S
     return config

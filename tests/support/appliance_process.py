@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 import process_tree
 from smtp_client import SmtpClient
@@ -39,7 +39,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found], within: float = 10, what: str = "") -> Found:
+def eventually(look: Callable[[], Found | None], within: float = 10, what: str = "") -> Found:
     """Look again and again until there is something to see, and return it. Fails after so many seconds."""
     deadline = time.monotonic() + within
     while True:
@@ -119,7 +119,7 @@ class Appliance:
     def start(self) -> Self:
         """Start it, and wait until it is ready."""
         since = self.errors.stat().st_size if self.errors.exists() else 0
-        self._process = self.spawn()
+        self._process = self.spawn("run")
 
         def is_ready() -> bool:
             assert self._process is not None
@@ -136,11 +136,11 @@ class Appliance:
         self._remember()
         return self
 
-    def spawn(self) -> subprocess.Popen[bytes]:
-        """Start a process of `onward run` with this configuration and wait for nothing. The caller ends it."""
+    def spawn(self, *arguments: str, stdout: int | IO[bytes] = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        """Start a command of `onward` with this configuration and wait for nothing. The caller ends it."""
         with self.errors.open("ab") as errors:
             return subprocess.Popen(
-                self._command("run"), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, env=_environment()
+                self._command(*arguments), stdin=subprocess.DEVNULL, stdout=stdout, stderr=errors, env=_environment()
             )
 
     def stop(self) -> int:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -46,16 +47,16 @@ async def _serve(config: Configuration, smtp: list[socket.socket], control_socke
 
     stubborn = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in smtp]
-            nursery.start_soon(trio.serve_listeners, greet, listeners)
-            listener = trio.SocketListener(trio.socket.from_stdlib_socket(control_socket))
-            nursery.start_soon(trio.serve_listeners, answer, [listener])
+        async with trio.open_nursery() as sessions, trio.open_nursery() as accepting:
+            for listener, handler in [*((one, greet) for one in smtp), (control_socket, answer)]:
+                listening = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
+                accepting.start_soon(partial(trio.serve_listeners, handler, listening, handler_nursery=sessions))
             ready()
             async for _ in signals:
                 if not stubborn.is_set():
                     break
-            nursery.cancel_scope.cancel()
+            # Who was let in is greeted, who was not stays with the supervisor's socket.
+            accepting.cancel_scope.cancel()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A supervised appliance as a child process of a test: what it says, where it listens, and that it is gone in the end."""
+"""A supervised appliance as a child process of a test: what it says, where it listens, and that it ends."""
 
 import os
 import queue

@@ -112,7 +112,7 @@ class World:
             found = self.main.for_recipient(mailbox)
             return found if len(found) >= count else None
 
-        return eventually(look, within, f"mail for {mailbox}") or []
+        return eventually(look, within, f"mail for {mailbox}")
 
     def report_to(self, sender: str, within: float = 10) -> ReceivedMessage:
         """The report that has come to a sender."""
@@ -127,8 +127,9 @@ class World:
         eventually(lambda: not self.appliance.queue(), within, "an empty queue")
 
     def objections(self) -> list[str]:
-        """What any of the servers could hold against the appliance."""
-        return [words for server in (self.main, self.second, self.senders) for words in server.violations]
+        """What could be held against the appliance: by the servers, and by those whose addresses it may not log."""
+        leaked = [line for line in self.appliance.said().splitlines() if re.search(r"@\w+\.test", line)]
+        return leaked + [words for server in (self.main, self.second, self.senders) for words in server.violations]
 
     def _scripted(self, moment: Moment) -> Answer | None:
         for script in list(self._scripts):

@@ -1,0 +1,135 @@
+"""Where a message would go and why: the decision that RCPT gets, and behind it the hosts that DNS names today.
+
+The same functions decide here and in a session, over a snapshot that is loaded for the purpose. Nothing is sent and
+nothing is stored; the running appliance is not asked, so that this works with it stopped too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from appliance.configuration import Configuration
+from appliance.configuration.settings import IpVersion
+from appliance.delivery.hosts import HostSettings, NoHosts, find_addresses
+from appliance.forwarding.srs import SenderRewriter
+from appliance.model.domain import DeliveryMode
+from appliance.model.time import Clock, wall_clock
+from appliance.reception.decision import Decision, decide
+from appliance.resolver import DnsResolver, Resolver
+from appliance.routing.route import Step
+from appliance.routing.snapshot import Settings, load
+from appliance.run.stores import SRS_KEY, secrets
+from appliance.storage.records import RecordStore, StoreUnavailable
+from appliance.storage.spool import ReturnPath
+from smtp.address import Address
+from smtp.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDelivery:
+    """One copy that would leave."""
+
+    target: str
+    envelope_sender: str
+    hosts: tuple[str, ...]
+    """The servers that would be tried, best first; empty where DNS names none, and then a step says why."""
+    mode: DeliveryMode
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What would become of a message for one recipient."""
+
+    reply: Reply
+    reason: str
+    steps: tuple[Step, ...]
+    deliveries: tuple[PlannedDelivery, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether mail for the recipient is taken."""
+        return self.reply.code == 250
+
+
+def explain(
+    config: Configuration,
+    records: RecordStore,
+    recipient: Address,
+    sender: Address | None,
+    clock: Clock = wall_clock,
+) -> Explanation:
+    """Decide about one recipient, and look up where its copies would go. Asks the DNS, for `dns.timeout` at most.
+
+    Raises StoreUnavailable.
+    """
+    snapshot = load(records, Settings(config.hostname, config.forwarding.srs_domain, config.mail.postmaster))
+    rewriter = SenderRewriter(config.forwarding.srs_domain, [secrets(config).key(SRS_KEY)])
+    now = clock()
+    decision = decide(snapshot, rewriter, sender, recipient, now, _look_up)
+    found = _find_hosts(config, sorted({target.key[1] for target in decision.targets if target.domain}))
+    written = str(sender) if sender else ""
+    deliveries = tuple(
+        PlannedDelivery(
+            target=str(target),
+            envelope_sender=rewriter.rewrite(written, decision.reference, now).return_path,
+            hosts=found.get(target.key[1], _NOWHERE).hosts,
+            mode=_mode(decision),
+        )
+        for target in decision.targets
+    )
+    steps = (*decision.steps, *(each.step for each in found.values()))
+    return Explanation(decision.reply, decision.reason, steps, deliveries)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    hosts: tuple[str, ...]
+    step: Step
+
+
+_NOWHERE = _Found((), Step("hosts", "none", ""))
+
+
+def _mode(decision: Decision) -> DeliveryMode:
+    # What is not a domain's is the appliance's own, such as mail for its postmaster, and always goes by the spool.
+    return decision.domain.delivery_mode if decision.domain else DeliveryMode.SPOOL
+
+
+def _look_up(token: str) -> ReturnPath | None:
+    raise StoreUnavailable("what this rewritten sender stands for is kept in the spool, which only the appliance opens")
+
+
+def _find_hosts(config: Configuration, domains: Sequence[str]) -> dict[str, _Found]:
+    """Look up where mail for these domains goes, all at once."""
+    if not domains:
+        return {}
+    settings = HostSettings(
+        config.hostname,
+        ipv4=config.delivery.ip is not IpVersion.SIX,
+        ipv6=config.delivery.ip is not IpVersion.FOUR,
+        loopback_destinations=config.delivery.loopback_destinations,
+    )
+    resolver = DnsResolver(config.dns.nameservers, config.dns.timeout / 1000)
+    found: dict[str, _Found] = {}
+
+    async def look_up(domain: str) -> None:
+        found[domain] = await _hosts_of(resolver, domain, settings)
+
+    async def look_up_all() -> None:
+        async with trio.open_nursery() as nursery:
+            for domain in domains:
+                nursery.start_soon(look_up, domain)
+
+    trio.run(look_up_all)
+    return {domain: found[domain] for domain in domains}
+
+
+async def _hosts_of(resolver: Resolver, domain: str, settings: HostSettings) -> _Found:
+    try:
+        addresses = await find_addresses(resolver, domain, settings)
+    except NoHosts as error:
+        outcome = type(error.outcome).__name__.lower()
+        return _Found((), Step("hosts", outcome, error.outcome.answer.text))
+    hosts = tuple(dict.fromkeys(address.host for address in addresses))
+    return _Found(hosts, Step("hosts", "ok", f"mail for {domain} goes to {', '.join(hosts)}"))

@@ -1,0 +1,83 @@
+"""What a server is given and gives: its settings, what it knows of a client, who decides about mail, and its counters."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from smtp.address import Address
+from smtp.commands import MailParameters
+from smtp.reply import Reply
+from smtp.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How to serve. Times in seconds."""
+
+    hostname: str
+    max_message_octets: int = 50 << 20
+    max_recipients: int = 100
+    """RFC 5321 §4.5.3.1.8 asks for at least 100."""
+    max_connections: int = 1000
+    max_connections_per_client: int = 20
+    """IPv6 clients are counted by /64: one machine has that many addresses."""
+    command_timeout_s: float = 300.0
+    """RFC 5321 §4.5.3.2.7: at least five minutes. Also the longest silence within content."""
+    transaction_timeout_s: float = 1800.0
+    """From MAIL to the end of data, so that nobody holds a transaction by sending an octet now and then."""
+    shutdown_grace_s: float = 10.0
+    """How long a transaction may still take once shutdown has begun."""
+    sweep_interval_s: float = 1.0
+    """How exactly the times above are kept."""
+    trace: Trace | None = None
+
+
+@dataclass(slots=True)
+class Peer:
+    """What is known of a client. The session fills in what it learns."""
+
+    address: str
+    """An IPv4 address in its own form, however the socket shows it."""
+    port: int
+    helo: str = ""
+    """What it calls itself; empty before EHLO or HELO."""
+    protocol: str = "SMTP"
+    """`SMTP` or `ESMTP`: the `with` keyword of RFC 3848."""
+
+
+class Receiver(Protocol):
+    """Decides, for one session, what becomes of its mail. An exception is answered with 451 4.3.0."""
+
+    async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
+        """A transaction begins where the reply is positive. None is the null reverse-path."""
+
+    async def recipient(self, recipient: Address) -> Reply:
+        """One more recipient of this transaction, where the reply is positive."""
+
+    async def data(self) -> Reply | None:
+        """None lets the content come (354); a reply refuses it."""
+
+    async def content(self, octets: bytes) -> None:
+        """The next octets of the message: dots unstuffed, lines ending in CRLF."""
+
+    async def end_of_data(self) -> Reply:
+        """The message is whole. A positive reply is the promise; whatever it is, the transaction is over."""
+
+    async def reset(self) -> None:
+        """The transaction is over without `end_of_data`, or that has raised: nothing may come of the message."""
+
+
+class Statistics:
+    """Counters that may be read at any time."""
+
+    def __init__(self) -> None:
+        self.connections_open = 0
+        self.connections_accepted = 0
+        self.connections_turned_away = 0
+        self.messages = 0
+        """Accepted: a positive reply to the end of data."""
+        self.replies_by_first_digit = [0] * 6
+
+    @property
+    def replies(self) -> dict[int, int]:
+        """How many replies of each class have been given: 2, 3, 4 and 5."""
+        return {digit: self.replies_by_first_digit[digit] for digit in (2, 3, 4, 5)}

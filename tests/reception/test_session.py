@@ -1,0 +1,376 @@
+"""One connection's receiver, with a real spool: what is answered, what is stored, and what is said in the log."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+from values import NOW
+
+from appliance.forwarding.srs import SenderRewriter
+from appliance.logbook.events import Logbook
+from appliance.logbook.live import LiveStream
+from appliance.model.account import Account, Role
+from appliance.model.delivery import Delivery, DeliveryState
+from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
+from appliance.model.ids import id_source
+from appliance.privacy.declarations import EVENTS
+from appliance.privacy.sealing import Sealer
+from appliance.reception.client_names import ClientNames
+from appliance.reception.session import MAX_RECEIVED, Reception, Session
+from appliance.resolver import LookupFailed, NoSuchName
+from appliance.routing.snapshot import Settings, Snapshot
+from appliance.spool.committer import GroupCommitter
+from appliance.spool.spool import Spool
+from appliance.storage.records import StoreUnavailable
+from appliance.storage.sqlite_records import SqliteRecords
+from appliance.storage.sqlite_spool import SqliteSpool
+from smtp.address import Address
+from smtp.reply import Reply
+from smtp.trio_server import MailParameters, Peer
+
+KEYRING = {"spool": Sealer(bytes(32)), "log": Sealer(bytes(32))}
+OWNER = Account("a1", "owner@home.test", True, Role.OPERATOR, "free", NOW)
+SENDER = Address.parse("friend@sender.test")
+CONTENT = b"Subject: Apples\r\nFrom: friend@sender.test\r\n\r\nHello\r\n"
+
+
+def _alias(name: str, *targets: str, domain: str = "domain1", action: AliasAction = AliasAction.FORWARD) -> Alias:
+    return Alias(name + domain, domain, name, action, targets, f"ref{name[:3]:a>3}", NOW)
+
+
+def _snapshot() -> Snapshot:
+    levels = {"domain1": ("example.org", LogLevel.EVENTS), "domain2": ("quiet.test", LogLevel.NONE)}
+    levels["domain3"] = ("errors.test", LogLevel.ERRORS)
+    targets = ("alice@home.test", "bob@home.test")
+    return Snapshot(
+        Settings("mx.example.net", "srs.mx.example.net"),
+        1,
+        accounts=[OWNER],
+        domains=[
+            Domain(id, OWNER.id, name, True, DeliveryMode.SPOOL, level, NOW) for id, (name, level) in levels.items()
+        ],
+        aliases=[
+            _alias("sales", *targets),
+            _alias("ali", targets[0]),
+            _alias("bin", action=AliasAction.DISCARD),
+            _alias("quiet", targets[0], domain="domain2"),
+            _alias("err", targets[0], domain="domain3"),
+        ],
+        destinations=[Destination(target, OWNER.id, target, NOW, NOW) for target in targets],
+    )
+
+
+@dataclass
+class Table:
+    """Holds the present snapshot, as the engine does."""
+
+    snapshot: Snapshot
+
+
+@dataclass
+class Onward:
+    """Remembers what it was given, where the scheduler would be."""
+
+    room: int = 100
+    taken: list[Delivery] = field(default_factory=list)
+    woken: int = 0
+
+    def reserve(self, count: int) -> bool:
+        if count > self.room:
+            return False
+        self.room -= count
+        return True
+
+    def release(self, count: int) -> None:
+        self.room += count
+
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        self.taken += deliveries
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+class Names:
+    """A reverse zone: one client has a name that leads back, one has a name that does not, one a failing server."""
+
+    async def mx(self, domain: str) -> list[tuple[int, str]]:
+        raise NoSuchName(domain)
+
+    async def addresses(self, host: str, *, ipv6: bool) -> list[str]:
+        return ["192.0.2.1"] if host == "good.sender.test" else []
+
+    async def name_of(self, address: str) -> str | None:
+        if address == "192.0.2.3":
+            raise LookupFailed(address)
+        return {"192.0.2.1": "good.sender.test", "192.0.2.2": "forged.sender.test"}.get(address)
+
+
+@dataclass
+class World:
+    """A reception with everything round it."""
+
+    reception: Reception
+    store: SqliteSpool
+    records: SqliteRecords
+    onward: Onward
+
+    def session(self, address: str = "192.0.2.1") -> Session:
+        return self.reception.session(Peer(address, 25, helo="laptop.sender.test", protocol="ESMTP"))
+
+    async def transact(
+        self,
+        *recipients: str,
+        sender: Address | None = SENDER,
+        content: bytes = CONTENT,
+        session: Session | None = None,
+    ) -> tuple[list[Reply], Reply | None]:
+        """One transaction as the server would conduct it: the replies to RCPT, and the last one."""
+        session = session or self.session()
+        assert (await session.mail(sender, MailParameters())).code == 250
+        replies = [await session.recipient(_recipient(each)) for each in recipients]
+        if not any(reply.code == 250 for reply in replies):
+            return replies, None
+        assert await session.data() is None
+        for start in range(0, len(content), 50_000):
+            await session.content(content[start : start + 50_000])
+        return replies, await session.end_of_data()
+
+    def events(self) -> list[dict[str, object]]:
+        """The events in the outbox, opened by way of the log."""
+        self.records.import_stored(EVENTS, self.store.outbox(1000))
+        return self.records.find(EVENTS, {})
+
+    def content(self, message_id: str) -> bytes:
+        parts: list[bytes] = []
+        while (part := self.store.part(message_id, len(parts))) is not None:
+            parts.append(part)
+        return b"".join(parts)
+
+
+def _recipient(text: str) -> Address:
+    return Address.parse(text) if "@" in text else Address(text, "")
+
+
+@asynccontextmanager
+async def _world(tmp_path: Path) -> AsyncIterator[World]:
+    store = SqliteSpool(tmp_path / "spool.sqlite", KEYRING)
+    records = SqliteRecords(tmp_path / "records.sqlite", KEYRING)
+    table, onward, new_id = Table(_snapshot()), Onward(), id_source()
+    async with GroupCommitter(store) as committer, trio.open_nursery() as nursery:
+        reception = Reception(
+            hostname="mx.example.net",
+            postmaster="postmaster@mx.example.net",
+            routing=table,
+            rewriter=SenderRewriter("srs.mx.example.net", [bytes(32)]),
+            spool=Spool(store, committer, new_id),
+            logbook=Logbook(lambda id: table.snapshot.log_level(id), lambda: NOW, new_id),
+            live=LiveStream(),
+            client_names=ClientNames(Names(), nursery),
+            next=onward,
+            clock=lambda: NOW,
+        )
+        yield World(reception, store, records, onward)
+    store.close()
+    records.close()
+
+
+async def test_a_message_is_durable_and_handed_on_when_the_250_is_given(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        replies, final = await world.transact("sales@example.org")
+        assert [reply.code for reply in replies] == [250]
+        assert final is not None
+        assert (final.code, final.enhanced) == (250, "2.0.0")
+        queued = world.store.deliveries()
+        assert sorted(str(each.target) for each in queued) == ["alice@home.test", "bob@home.test"]
+        assert {each.id for each in queued} == {each.id for each in world.onward.taken}
+        assert {each.state for each in queued} == {DeliveryState.UNDER_WAY}
+        assert queued[0].message_id in final.text
+        assert queued[0].return_path.endswith("@srs.mx.example.net")
+        stored = world.content(queued[0].message_id)
+        assert stored.endswith(CONTENT)
+        assert len(stored) == queued[0].size
+        front = stored.removesuffix(CONTENT)
+        assert front.startswith(b"Received: from laptop.sender.test ([192.0.2.1])")
+        assert b"for <sales@example.org>" in front
+        assert b"home.test" not in front
+
+
+async def test_several_recipients_do_not_learn_of_each_other_and_a_mailbox_gets_one_copy(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        await world.transact("ali@example.org", "sales@example.org", "quiet@quiet.test")
+        queued = {str(each.target): each for each in world.store.deliveries()}
+        assert len(queued) == 2
+        assert [each.address for each in queued["alice@home.test"].recipients] == [
+            "ali@example.org",
+            "sales@example.org",
+            "quiet@quiet.test",
+        ]
+        front = world.content(queued["bob@home.test"].message_id).removesuffix(CONTENT)
+        assert b" for " not in front
+
+
+async def test_the_log_level_decides_what_is_remembered(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        session = world.session()
+        await world.transact("sales@example.org", session=session)  # begins to look for the client's name
+        await trio.testing.wait_all_tasks_blocked()
+        await world.transact("sales@example.org", "quiet@quiet.test", "err@errors.test", session=session)
+        await world.transact("nobody@quiet.test", "nobody@errors.test", "a@elsewhere.test")
+        events = world.events()
+        assert [(each["type"], each["recipient"]) for each in events] == [
+            ("RECEIVED", "sales@example.org"),
+            ("RECEIVED", "sales@example.org"),
+            ("REFUSED", "nobody@errors.test"),
+        ]
+        full, poor = events[1], events[2]
+        assert full["subject"] == "Apples"
+        assert (full["client_address"], full["client_name"]) == ("192.0.2.1", "good.sender.test")
+        assert (poor["code"], poor["reason"]) == (550, "alias-unknown")
+        assert (poor.get("client_address"), poor.get("client_name"), poor.get("subject")) == (None, None, None)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.2", "192.0.2.3", "2001:db8::1"])
+async def test_a_client_name_counts_only_where_it_leads_back(tmp_path: Path, address: str) -> None:
+    async with _world(tmp_path) as world:
+        session = world.session(address)
+        for _ in range(2):
+            await world.transact("sales@example.org", session=session)
+            await trio.testing.wait_all_tasks_blocked()
+        assert [each["client_name"] for each in world.events()] == [None, None]
+
+
+async def test_what_is_discarded_is_accepted_and_not_stored(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        _, final = await world.transact("bin@example.org")
+        assert final is not None
+        assert final.code == 250
+        assert world.store.deliveries() == []
+        assert [each["type"] for each in world.events()] == ["RECEIVED"]
+
+
+async def test_without_room_in_memory_a_message_is_left_waiting_in_the_spool(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        world.onward.room = 1
+        await world.transact("sales@example.org")
+        assert {each.state for each in world.store.deliveries()} == {DeliveryState.WAITING}
+        assert world.onward.taken == []
+        assert world.onward.woken == 1
+
+
+async def test_a_message_that_goes_round_in_circles_is_refused_and_not_stored(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        content = b"Received: from a by b; Fri, 20 Nov 2026 10:00:00 +0000\r\n" * MAX_RECEIVED + CONTENT
+        _, final = await world.transact("sales@example.org", content=content)
+        assert final is not None
+        assert (final.code, final.enhanced) == (554, "5.4.6")
+        assert world.store.deliveries() == []
+        assert [(each["type"], each["reason"]) for each in world.events()] == [("REFUSED", "too-many-hops")]
+        _, final = await world.transact("sales@example.org", content=content[len(content) // MAX_RECEIVED :])
+        assert final is not None
+
+
+async def test_a_reset_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        session = world.session()
+        await session.mail(SENDER, MailParameters())
+        await session.recipient(Address.parse("sales@example.org"))
+        await session.data()
+        await session.content(b"x" * 1_000_000)
+        await session.reset()
+        await session.reset()
+        assert world.store.deliveries() == []
+        assert world.events() == []
+        _, final = await world.transact("sales@example.org", session=session)
+        assert final is not None
+        assert final.code == 250
+
+
+async def test_a_store_that_refuses_is_a_451_and_gives_the_room_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with _world(tmp_path) as world:
+
+        def refuse(operations: object) -> None:
+            raise StoreUnavailable("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store, "apply", refuse)
+            _, final = await world.transact("sales@example.org")
+            assert final is not None
+            assert (final.code, final.enhanced) == (451, "4.3.0")
+            _, final = await world.transact("sales@example.org", content=CONTENT + b"x" * 1_000_000 + b"\r\n")
+            assert final is not None
+            assert final.code == 451
+        assert world.onward.room == 100
+        assert world.onward.taken == []
+        _, final = await world.transact("sales@example.org")
+        assert final is not None
+        assert final.code == 250
+
+
+REPORT = (
+    b"From: MAILER-DAEMON@home.test\r\nTo: x\r\nSubject: failed\r\nMIME-Version: 1.0\r\n"
+    b"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n"
+    b"--b\r\nContent-Type: text/plain\r\n\r\nalice@home.test is over quota\r\n"
+    b"--b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.home.test\r\n\r\n"
+    b"Final-Recipient: rfc822; alice@home.test\r\nAction: failed\r\nStatus: 5.2.2\r\n"
+    b"Diagnostic-Code: smtp; 552 5.2.2 alice is over quota\r\n\r\n--b--\r\n"
+)
+
+
+async def test_what_comes_back_becomes_a_report_of_our_own_that_names_the_alias(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        await world.transact("ali@example.org")
+        (forwarded,) = world.store.deliveries()
+        replies, final = await world.transact(forwarded.return_path, sender=None, content=REPORT)
+        assert replies[0].code == 250
+        assert final is not None
+        assert final.code == 250
+        report = next(each for each in world.store.deliveries() if each.id != forwarded.id)
+        assert (str(report.target), report.sender, report.return_path) == ("friend@sender.test", "", "")
+        assert report.state is DeliveryState.WAITING
+        assert world.onward.woken == 1
+        content = world.content(report.message_id)
+        assert b"ali@example.org" in content
+        assert b"5.2.2" in content
+        assert b"home.test" not in content
+        assert b"alice" not in content.replace(b"ali@example.org", b"")
+
+
+async def test_a_rewritten_sender_takes_reports_only_and_only_its_own(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        await world.transact("ali@example.org")
+        return_path = world.store.deliveries()[0].return_path
+        (with_sender,), _ = await world.transact(return_path)
+        assert (with_sender.code, with_sender.enhanced) == (550, "5.7.1")
+        tag = return_path.split("=")[1]
+        forged = return_path.replace(tag, ("a" if tag[0] != "a" else "b") + tag[1:])
+        (reply,), _ = await world.transact(forged, sender=None)
+        assert reply.code == 550
+        (reply,), _ = await world.transact("someone@srs.mx.example.net", sender=None)
+        assert (reply.code, reply.enhanced) == (550, "5.1.1")
+
+
+async def test_a_sender_too_long_to_be_carried_is_found_again_by_its_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with _world(tmp_path) as world:
+        sender = Address.parse("bounces+" + "x" * 50 + "@news.a-rather-long-name-for-a-domain.sender.test")
+        await world.transact("ali@example.org", sender=sender)
+        return_path = world.store.deliveries()[0].return_path
+        assert len(return_path.rpartition("@")[0]) <= 64
+        _, final = await world.transact(return_path, sender=None, content=REPORT)
+        assert final is not None
+        assert final.code == 250
+        assert str(sender) in {str(each.target) for each in world.store.deliveries()}
+
+        def away(token: str) -> None:
+            raise StoreUnavailable("locked")
+
+        monkeypatch.setattr(world.store, "return_path", away)
+        (reply,), _ = await world.transact(return_path, sender=None)
+        assert reply.code == 451, "what can't be looked up is never refused for good"

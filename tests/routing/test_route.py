@@ -1,0 +1,235 @@
+"""Where an address leads: one table of cases for each rule in the docstring of appliance.routing."""
+
+from dataclasses import replace
+
+import pytest
+
+from appliance.model.account import Account, Role
+from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
+from appliance.routing.route import MAX_COPIES, MAX_DEPTH, Route, route
+from appliance.routing.snapshot import Settings, Snapshot
+from smtp.address import Address
+
+NOW = 1_800_000_000_000
+SETTINGS = Settings("mx.example.net", "srs.mx.example.net")
+OWNER = Account("a1", "owner@home.test", True, Role.MEMBER, "free", NOW)
+OPERATOR = Account("a2", "boss@home.test", True, Role.OPERATOR, "free", NOW)
+
+
+def domain(name: str, *, verified: bool = True) -> Domain:
+    return Domain(name, OWNER.id, name, verified, DeliveryMode.SPOOL, LogLevel.EVENTS, NOW)
+
+
+def alias(address: str, *targets: str, action: AliasAction = AliasAction.FORWARD) -> Alias:
+    pattern, _, domain_name = address.rpartition("@")
+    return Alias(address, domain_name, pattern, action, targets, address, NOW)
+
+
+def snapshot(*aliases: Alias, confirmed: tuple[str, ...] = (), operator: bool = True) -> Snapshot:
+    targets = {target for each in aliases for target in each.targets} | set(confirmed)
+    return Snapshot(
+        SETTINGS,
+        1,
+        accounts=[OWNER, OPERATOR] if operator else [OWNER],
+        domains=[domain("example.org"), domain("other.test"), domain("unproven.test", verified=False)],
+        aliases=aliases,
+        destinations=[Destination(target, OWNER.id, target, NOW, NOW) for target in targets],
+    )
+
+
+def ask(table: Snapshot, recipient: str) -> Route:
+    address = Address(recipient, "") if "@" not in recipient else Address.parse(recipient)
+    return route(table, address, NOW)
+
+
+def targets(found: Route) -> list[str]:
+    return [str(target) for target in found.targets]
+
+
+PRECEDENCE = snapshot(
+    alias("sales@example.org", "exact@home.test"),
+    alias("sales+vip@example.org", "vip@home.test"),
+    alias("sa*@example.org", "short@home.test"),
+    alias("sales*@example.org", "long@home.test"),
+    alias("*@example.org", "rest@home.test"),
+)
+
+
+@pytest.mark.parametrize(
+    ("recipient", "target"),
+    [
+        ("sales@example.org", "exact@home.test"),
+        ("SALES@Example.ORG", "exact@home.test"),
+        ('"sales"@example.org', "exact@home.test"),
+        ("sales+vip@example.org", "vip@home.test"),
+        ("sales+other@example.org", "exact@home.test"),
+        ("sales+a+b@example.org", "exact@home.test"),
+        ("salesman@example.org", "long@home.test"),
+        ("sam@example.org", "short@home.test"),
+        ("sa@example.org", "short@home.test"),
+        ("sam+x@example.org", "short@home.test"),
+        ("s@example.org", "rest@home.test"),
+        ("+x@example.org", "rest@home.test"),
+        ("postmaster@example.org", "rest@home.test"),
+    ],
+)
+def test_the_most_particular_alias_wins(recipient: str, target: str) -> None:
+    found = ask(PRECEDENCE, recipient)
+    assert (found.reply.code, targets(found)) == (250, [target])
+
+
+@pytest.mark.parametrize(
+    ("recipient", "code", "enhanced", "reason"),
+    [
+        ("nobody@other.test", 550, "5.1.1", "alias-unknown"),
+        ("a@elsewhere.test", 550, "5.7.1", "relay-denied"),
+        ("a@unproven.test", 550, "5.7.1", "relay-denied"),
+        ("a@sub.example.org", 550, "5.7.1", "relay-denied"),
+        ("a@mx.example.net", 550, "5.1.1", "alias-unknown"),
+        ("a@[127.0.0.1]", 550, "5.7.1", "relay-denied"),
+    ],
+)
+def test_refusals(recipient: str, code: int, enhanced: str, reason: str) -> None:
+    found = ask(PRECEDENCE, recipient)
+    assert (found.reply.code, found.reply.enhanced, found.reason) == (code, enhanced, reason)
+    assert not found.accepted
+    assert found.targets == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "reason"),
+    [
+        ({"action": AliasAction.REJECT}, 550, "alias-rejects"),
+        ({"action": AliasAction.DEFER}, 450, "alias-defers"),
+        ({"enabled": False}, 550, "alias-disabled"),
+        ({"expires_at": NOW}, 550, "alias-expired"),
+        ({"expires_at": NOW + 1}, 250, "accepted"),
+        ({"action": AliasAction.DISCARD}, 250, "accepted"),
+    ],
+)
+def test_an_alias_that_takes_an_address_keeps_it_from_the_catch_all(
+    change: dict[str, object], code: int, reason: str
+) -> None:
+    taker = replace(alias("shop@example.org", "shop@home.test"), **change)  # type: ignore[arg-type]
+    found = ask(snapshot(taker, alias("*@example.org", "rest@home.test")), "shop@example.org")
+    assert (found.reply.code, found.reason) == (code, reason)
+    assert "rest@home.test" not in targets(found)
+
+
+def test_a_discarding_alias_accepts_and_leads_nowhere() -> None:
+    found = ask(snapshot(alias("bin@example.org", action=AliasAction.DISCARD)), "bin@example.org")
+    assert found.accepted
+    assert found.targets == ()
+
+
+@pytest.mark.parametrize(
+    "recipient",
+    ["postmaster", "PostMaster", "postmaster@mx.example.net", "postmaster@other.test", "POSTMASTER@srs.mx.example.net"],
+)
+def test_postmaster_exists_everywhere_and_leads_to_the_operator(recipient: str) -> None:
+    found = ask(PRECEDENCE, recipient)
+    assert (found.reply.code, targets(found)) == (250, ["boss@home.test"])
+
+
+def test_postmaster_does_not_exist_where_nothing_is_ours() -> None:
+    assert not ask(PRECEDENCE, "postmaster@elsewhere.test").accepted
+    assert not ask(PRECEDENCE, "postmaster@unproven.test").accepted
+
+
+def test_an_alias_may_take_postmaster_but_not_refuse_it() -> None:
+    taken = ask(snapshot(alias("postmaster@other.test", "own@home.test")), "postmaster@other.test")
+    assert targets(taken) == ["own@home.test"]
+    refused = ask(snapshot(alias("*@other.test", action=AliasAction.REJECT)), "postmaster@other.test")
+    assert (refused.reply.code, targets(refused)) == (250, ["boss@home.test"])
+
+
+def test_postmaster_without_an_operator_is_accepted_and_waits() -> None:
+    found = ask(snapshot(operator=False), "postmaster")
+    assert found.accepted
+    assert found.targets == (Address("postmaster", ""),)
+
+
+def test_postmaster_who_lives_behind_an_alias_is_followed_inside() -> None:
+    table = Snapshot(
+        Settings("mx.example.net", "srs.mx.example.net", postmaster="ops@example.org"),
+        1,
+        accounts=[OWNER],
+        domains=[domain("example.org")],
+        aliases=[alias("ops@example.org", "ops@home.test")],
+        destinations=[Destination("d", OWNER.id, "ops@home.test", NOW, NOW)],
+    )
+    assert targets(ask(table, "postmaster")) == ["ops@home.test"]
+
+
+def test_hosted_aliases_are_followed_inside_and_a_mailbox_gets_one_copy() -> None:
+    table = snapshot(
+        alias("all@example.org", "team@other.test", "me@home.test"),
+        alias("team@other.test", "Me@Home.test", "you@home.test"),
+    )
+    assert targets(ask(table, "all@example.org")) == ["Me@Home.test", "you@home.test"]
+
+
+def test_a_loop_is_refused_even_where_another_branch_leads_somewhere() -> None:
+    table = snapshot(
+        alias("a@example.org", "b@other.test", "me@home.test"),
+        alias("b@other.test", "a@example.org"),
+    )
+    found = ask(table, "a@example.org")
+    assert (found.reply.code, found.reply.enhanced, found.reason) == (550, "5.4.6", "alias-loop")
+
+
+def test_a_catch_all_that_leads_to_itself_is_a_loop() -> None:
+    found = ask(snapshot(alias("*@example.org", "other@example.org")), "x@example.org")
+    assert found.reason == "alias-loop"
+
+
+@pytest.mark.parametrize(("length", "accepted"), [(MAX_DEPTH, True), (MAX_DEPTH + 1, False)])
+def test_only_so_many_aliases_may_follow_each_other(length: int, accepted: bool) -> None:
+    chain = [alias(f"n{i}@example.org", f"n{i + 1}@example.org") for i in range(length - 1)]
+    chain.append(alias(f"n{length - 1}@example.org", "end@home.test"))
+    assert ask(snapshot(*chain), "n0@example.org").accepted is accepted
+
+
+def test_a_recipient_never_becomes_more_than_so_many_copies() -> None:
+    hubs = [alias(f"h{i}@example.org", *(f"m{i}-{j}@home.test" for j in range(10))) for i in range(11)]
+    table = snapshot(alias("all@example.org", *(f"h{i}@example.org" for i in range(10))), *hubs)
+    assert len(ask(table, "all@example.org").targets) == MAX_COPIES
+    table = snapshot(alias("all@example.org", *(f"h{i}@example.org" for i in range(11))), *hubs)
+    assert ask(table, "all@example.org").reason == "too-many-copies"
+
+
+def test_a_branch_that_leads_nowhere_counts_where_no_other_leads_anywhere() -> None:
+    broken = alias("a@example.org", "gone@other.test")
+    assert ask(snapshot(broken), "a@example.org").reason == "alias-unknown"
+    mended = replace(broken, targets=("gone@other.test", "me@home.test"))
+    assert targets(ask(snapshot(mended), "a@example.org")) == ["me@home.test"]
+
+
+def test_a_branch_that_defers_keeps_the_whole_message_with_the_sender() -> None:
+    table = snapshot(
+        alias("a@example.org", "me@home.test", "later@other.test"),
+        alias("later@other.test", action=AliasAction.DEFER),
+    )
+    assert ask(table, "a@example.org").reply.code == 450
+
+
+def test_nothing_is_forwarded_to_a_mailbox_whose_owner_has_not_agreed() -> None:
+    table = Snapshot(
+        SETTINGS,
+        1,
+        accounts=[OWNER],
+        domains=[domain("example.org")],
+        aliases=[alias("a@example.org", "me@home.test")],
+        destinations=[
+            Destination("d1", OWNER.id, "me@home.test", None, NOW),
+            Destination("d2", "another account", "me@home.test", NOW, NOW),
+        ],
+    )
+    found = ask(table, "a@example.org")
+    assert (found.reply.code, found.reason, found.targets) == (451, "destination-unconfirmed", ())
+
+
+def test_every_step_of_a_decision_can_be_told() -> None:
+    steps = ask(PRECEDENCE, "salesman@example.org").steps
+    assert [step.check for step in steps] == ["domain", "alias", "destination"]
+    assert "sales*@example.org" in steps[1].detail

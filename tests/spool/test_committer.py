@@ -1,0 +1,167 @@
+"""Group commit with a real spool on a real disk: who waits, who is told what, and that nobody suffers for another."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import trio
+from values import delivery
+
+from appliance.model.ids import id_source
+from appliance.privacy.sealing import Sealer
+from appliance.spool.committer import GroupCommitter
+from appliance.spool.spool import Spool
+from appliance.storage.records import StoreUnavailable
+from appliance.storage.spool import PART_OCTETS, Accept, AddPart, Complete, Operation
+from appliance.storage.sqlite_spool import SqliteSpool
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteSpool]:
+    opened = SqliteSpool(tmp_path / "spool.sqlite", {"spool": Sealer(bytes(32)), "log": Sealer(bytes(32))})
+    yield opened
+    opened.close()
+
+
+class Watched:
+    """A real store that remembers the groups it was given, and fails when it is told to."""
+
+    def __init__(self, store: SqliteSpool) -> None:
+        self._store = store
+        self.groups: list[int] = []
+        self.failing: Exception | None = None
+        self.poison = ""
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        self.groups.append(len(operations))
+        if self.failing is not None:
+            raise self.failing
+        if any(isinstance(each, AddPart) and each.message_id == self.poison for each in operations):
+            raise ValueError("a defect in one unit")
+        self._store.apply(operations)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+async def test_what_was_committed_is_there_when_commit_returns(store: SqliteSpool) -> None:
+    async with GroupCommitter(store) as committer:
+        await committer.commit([AddPart("m1", 0, b"octets"), Accept([delivery()])])
+        assert store.part("m1", 0) == b"octets"
+        assert [each.id for each in store.deliveries()] == ["d1"]
+
+
+async def test_many_tasks_share_few_groups(store: SqliteSpool) -> None:
+    async with GroupCommitter(store) as committer:
+        async with trio.open_nursery() as nursery:
+            for number in range(300):
+                nursery.start_soon(committer.commit, [Accept([delivery(f"d{number:03}", f"m{number:03}")])])
+        assert committer.units == 300
+        assert committer.groups < 100
+    assert len(store.deliveries()) == 300
+
+
+async def test_a_store_that_refuses_is_told_to_every_task_of_the_group_and_then_works_again(store: SqliteSpool) -> None:
+    watched = Watched(store)
+    refused: list[str] = []
+
+    async def try_to(committer: GroupCommitter, number: int) -> None:
+        try:
+            await committer.commit([Accept([delivery(f"d{number}", f"m{number}")])])
+        except StoreUnavailable as error:
+            refused.append(str(error))
+
+    async with GroupCommitter(watched) as committer:  # type: ignore[arg-type]
+        watched.failing = StoreUnavailable("the disk is full")
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(try_to, committer, number)
+        assert refused == ["the disk is full"] * 20
+        assert store.deliveries() == []
+        watched.failing = None
+        await committer.commit([Accept([delivery()])])
+    assert len(store.deliveries()) == 1
+
+
+async def test_a_defect_in_one_unit_does_not_hurt_its_neighbours(store: SqliteSpool) -> None:
+    watched = Watched(store)
+    watched.poison = "m7"
+    failed: list[int] = []
+
+    async def try_to(committer: GroupCommitter, number: int) -> None:
+        try:
+            await committer.commit([AddPart(f"m{number}", 0, b"x"), Accept([delivery(f"d{number}", f"m{number}")])])
+        except ValueError:
+            failed.append(number)
+
+    async with GroupCommitter(watched) as committer, trio.open_nursery() as nursery:  # type: ignore[arg-type]
+        for number in range(20):
+            nursery.start_soon(try_to, committer, number)
+    assert failed == [7]
+    assert len(store.deliveries()) == 19
+
+
+async def test_leaving_waits_for_what_was_handed_in(store: SqliteSpool) -> None:
+    async with trio.open_nursery() as nursery:
+        async with GroupCommitter(store) as committer:
+            nursery.start_soon(committer.commit, [Accept([delivery()])])
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(store.deliveries()) == 1
+
+
+async def test_a_large_message_is_kept_in_parts_and_comes_back_whole(store: SqliteSpool) -> None:
+    content = bytes(range(256)) * 4096 + b"the end"
+    async with GroupCommitter(store) as committer:
+        spool = Spool(store, committer, id_source())
+        incoming = spool.begin()
+        for start in range(0, len(content), 70_000):
+            await incoming.append(content[start : start + 70_000])
+        assert incoming.size == len(content)
+        assert store.deliveries() == []
+        await incoming.commit([delivery(message_id=incoming.message_id)], [])
+        parts = [part async for part in spool.content(incoming.message_id)]
+        assert b"".join(parts) == content
+        assert {len(part) for part in parts[:-1]} == {PART_OCTETS}
+        assert await spool.head(incoming.message_id) == content[:PART_OCTETS]
+        await spool.settle([Complete("d1", incoming.message_id)])
+        assert store.part(incoming.message_id, 0) is None
+
+
+async def test_nothing_is_left_of_a_large_message_that_was_abandoned(store: SqliteSpool) -> None:
+    async with GroupCommitter(store) as committer:
+        incoming = Spool(store, committer, id_source()).begin()
+        await incoming.append(bytes(2 * PART_OCTETS))
+        assert store.part(incoming.message_id, 0) is not None
+        await incoming.abort()
+        assert store.part(incoming.message_id, 0) is None
+
+
+async def test_a_refused_commit_leaves_nothing_in_memory(store: SqliteSpool) -> None:
+    watched = Watched(store)
+    async with GroupCommitter(watched) as committer:  # type: ignore[arg-type]
+        spool = Spool(store, committer, id_source())
+        incoming = spool.begin()
+        await incoming.append(b"octets")
+        watched.failing = StoreUnavailable("no")
+        with pytest.raises(StoreUnavailable):
+            await incoming.commit([delivery(message_id=incoming.message_id)], [])
+        with pytest.raises(KeyError):
+            _ = [part async for part in spool.content(incoming.message_id)]
+
+
+async def test_settling_asks_a_refusing_disk_until_it_takes_it(store: SqliteSpool) -> None:
+    watched = Watched(store)
+    async with GroupCommitter(watched) as committer:  # type: ignore[arg-type]
+        spool = Spool(store, committer, id_source())
+        await committer.commit([AddPart("m1", 0, b"x"), Accept([delivery()])])
+        watched.failing = StoreUnavailable("no")
+
+        async def mend() -> None:
+            while len(watched.groups) < 2:
+                await trio.sleep(0.01)
+            watched.failing = None
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mend)
+            await spool.settle([Complete("d1", "m1")])
+    assert store.deliveries() == []

@@ -1,0 +1,374 @@
+"""What every spool store keeps to, whatever it is made of."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from appliance.model.delivery import DeliveryState, Recipient
+from appliance.model.event import EventType
+from appliance.privacy.declarations import EVENTS, RETURN_PATHS, Retention
+from appliance.storage.codec import RowRefused
+from appliance.storage.event_rows import row_to_event
+from appliance.storage.records import Duplicate, StoreUnavailable
+from appliance.storage.spool import (
+    PART_OCTETS,
+    Abandon,
+    Accept,
+    AddPart,
+    Complete,
+    Forget,
+    Keep,
+    Record,
+    ReturnPath,
+    SpoolStore,
+)
+from smtp.address import Address
+from storage_backends import Backend
+from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
+
+
+def accept(spool: SpoolStore, *numbers: int, content: bytes = b"content") -> None:
+    """One message with one delivery for each number."""
+    for number in numbers:
+        spool.apply([AddPart(an_id(number), 0, content), Accept([a_delivery(number)])])
+
+
+def outbox_ids(spool: SpoolStore) -> list[object]:
+    return [row["id"] for row in spool.outbox(100)]
+
+
+# ------------------------------------------------------------------ accepting
+
+
+def test_what_is_accepted_can_be_read(spool: SpoolStore) -> None:
+    deliveries = [
+        a_delivery(1, message_id=an_id(9)),
+        a_delivery(
+            2,
+            message_id=an_id(9),
+            sender="",
+            return_path="",
+            target=Address('odd "one" @ home', "[IPv6:2001:db8::1]"),
+            recipients=(Recipient("a@hosted.example", an_id(1)), Recipient("b@hosted.example", "")),
+            eight_bit=True,
+            priority=10,
+            state=DeliveryState.HELD,
+            attempts=3,
+            next_attempt_at=NOON + 5,
+            last_response="451 4.3.0 später",
+        ),
+    ]
+    octets = bytes(range(256)) * 16
+    spool.apply([AddPart(an_id(9), 0, octets), AddPart(an_id(9), 1, b""), Accept(deliveries)])
+    assert spool.deliveries() == deliveries
+    assert [spool.delivery(delivery.id) for delivery in deliveries] == deliveries
+    assert [spool.part(an_id(9), part) for part in range(3)] == [octets, b"", None]
+    assert spool.part(an_id(8), 0) is None
+    assert spool.delivery(an_id(8)) is None
+
+
+def test_what_is_accepted_is_there_when_the_store_is_opened_again(backend: Backend) -> None:
+    first = backend.spool()
+    accept(first, 1)
+    first.close()
+    second = backend.spool()
+    assert second.deliveries() == [a_delivery(1)]
+    assert second.part(an_id(1), 0) == b"content"
+
+
+def test_a_part_of_the_largest_size(spool: SpoolStore) -> None:
+    octets = b"0123456789abcdef" * (PART_OCTETS // 16)
+    spool.apply([AddPart(an_id(1), 0, octets)])
+    assert spool.part(an_id(1), 0) == octets
+    with pytest.raises(RowRefused, match="content.octets"):
+        spool.apply([AddPart(an_id(1), 1, octets + b"x")])
+
+
+def test_a_group_is_all_or_nothing(spool: SpoolStore) -> None:
+    accept(spool, 1)
+    with pytest.raises(Duplicate):
+        spool.apply(
+            [
+                AddPart(an_id(2), 0, b"two"),
+                Accept([a_delivery(2)], [an_event(2)], [ReturnPath("token", "s@sender.example", "abcdef", NOON)]),
+                Complete(an_id(1), an_id(1), [an_event(3)]),
+                Accept([a_delivery(4), a_delivery(4)]),
+            ]
+        )
+    assert spool.deliveries() == [a_delivery(1)]
+    assert (spool.part(an_id(1), 0), spool.part(an_id(2), 0)) == (b"content", None)
+    assert spool.outbox(10) == []
+    assert spool.return_path("token") is None
+    accept(spool, 2)
+    assert spool.depth()[0] == 2
+
+
+def test_a_refused_value_stops_the_whole_group(spool: SpoolStore) -> None:
+    with pytest.raises(RowRefused, match="deliveries.sender"):
+        spool.apply([AddPart(an_id(1), 0, b"x"), Accept([a_delivery(1, sender=b"octets")])])
+    assert spool.part(an_id(1), 0) is None
+
+
+def test_an_empty_group_is_nothing(spool: SpoolStore) -> None:
+    spool.apply([])
+    spool.apply([Accept([]), Record([]), Forget()])
+    assert spool.depth() == (0, None)
+
+
+def test_operations_of_a_group_follow_each_other(spool: SpoolStore) -> None:
+    """What is accepted, deferred and completed within one group is gone at its end; what comes later stays."""
+    spool.apply(
+        [
+            AddPart(an_id(1), 0, b"one"),
+            Accept([a_delivery(1)]),
+            Keep(a_delivery(1, attempts=1)),
+            Complete(an_id(1), an_id(1)),
+            AddPart(an_id(2), 0, b"broken off"),
+            Abandon(an_id(2)),
+            AddPart(an_id(2), 0, b"again"),
+            Accept([a_delivery(2)]),
+        ]
+    )
+    assert spool.deliveries() == [a_delivery(2)]
+    assert (spool.part(an_id(1), 0), spool.part(an_id(2), 0)) == (None, b"again")
+
+
+# ------------------------------------------------------------------ claiming
+
+
+def test_what_is_due_is_claimed_once_and_the_earliest_first(spool: SpoolStore) -> None:
+    for number, due in ((1, NOON + 2), (2, NOON), (3, NOON + 1), (4, NOON + 3)):
+        spool.apply([Accept([a_delivery(number, next_attempt_at=due)])])
+    assert spool.claim(NOON - 1, 10) == []
+    assert [delivery.id for delivery in spool.claim(NOON + 2, 2)] == [an_id(2), an_id(3)]
+    (third,) = spool.claim(NOON + 2, 2)
+    assert third == a_delivery(1, next_attempt_at=NOON + 2, state=DeliveryState.UNDER_WAY)
+    assert spool.claim(NOON + 2, 2) == []
+    assert spool.delivery(an_id(1)) == third
+
+
+def test_what_is_held_or_under_way_is_not_due(spool: SpoolStore) -> None:
+    spool.apply(
+        [Accept([a_delivery(1, state=DeliveryState.HELD), a_delivery(2), a_delivery(3, next_attempt_at=NOON + 7)])]
+    )
+    assert spool.next_due() == NOON
+    assert [delivery.id for delivery in spool.claim(NOON, 10)] == [an_id(2)]
+    assert spool.next_due() == NOON + 7
+    spool.apply([Complete(an_id(3), an_id(3))])
+    assert spool.next_due() is None
+
+
+def test_recovery_gives_back_what_was_under_way(backend: Backend) -> None:
+    first = backend.spool()
+    accept(first, 1)
+    first.apply([Accept([a_delivery(2, state=DeliveryState.HELD)])])
+    first.claim(NOON, 10)
+    first.close()
+    second = backend.spool()
+    second.recover()
+    assert second.deliveries() == [a_delivery(1), a_delivery(2, state=DeliveryState.HELD)]
+    assert second.claim(NOON, 10) == [a_delivery(1, state=DeliveryState.UNDER_WAY)]
+
+
+def test_recovery_erases_content_that_no_delivery_needs(spool: SpoolStore) -> None:
+    accept(spool, 1)
+    spool.apply([AddPart(an_id(2), 0, b"never"), AddPart(an_id(2), 1, b"accepted")])
+    spool.recover()
+    assert [spool.part(an_id(1), 0), spool.part(an_id(2), 0), spool.part(an_id(2), 1)] == [b"content", None, None]
+
+
+# ------------------------------------------------------------------ keeping and completing
+
+
+def test_the_content_goes_with_the_last_delivery(spool: SpoolStore) -> None:
+    message = an_id(9)
+    spool.apply(
+        [
+            AddPart(message, 0, b"zero"),
+            AddPart(message, 1, b"one"),
+            Accept([a_delivery(1, message_id=message), a_delivery(2, message_id=message)]),
+        ]
+    )
+    accept(spool, 3)
+    spool.apply([Complete(an_id(1), message, [an_event(1, type=EventType.DELIVERED)])])
+    assert (spool.part(message, 0), spool.part(message, 1)) == (b"zero", b"one")
+    spool.apply([Complete(an_id(2), message, [an_event(2, type=EventType.HARD_BOUNCED)])])
+    assert (spool.part(message, 0), spool.part(message, 1)) == (None, None)
+    assert spool.deliveries() == [a_delivery(3)]
+    assert spool.part(an_id(3), 0) == b"content"
+    assert outbox_ids(spool) == [an_id(1), an_id(2)]
+
+
+def test_the_last_deliveries_of_a_message_in_one_group(spool: SpoolStore) -> None:
+    message = an_id(9)
+    spool.apply(
+        [AddPart(message, 0, b"x"), Accept([a_delivery(1, message_id=message), a_delivery(2, message_id=message)])]
+    )
+    spool.apply([Complete(an_id(1), message), Complete(an_id(2), message)])
+    assert spool.part(message, 0) is None
+    assert spool.depth() == (0, None)
+
+
+def test_a_delivery_that_is_kept_says_what_it_was_given(spool: SpoolStore) -> None:
+    accept(spool, 1, 2)
+    (claimed, _) = spool.claim(NOON, 10)
+    deferred = replace(
+        claimed,
+        state=DeliveryState.WAITING,
+        attempts=1,
+        next_attempt_at=NOON + 60_000,
+        last_response="451 4.7.1 Greylisted",
+    )
+    spool.apply([Keep(deferred, [an_event(5, type=EventType.SOFT_BOUNCED)])])
+    assert spool.delivery(an_id(1)) == deferred
+    assert spool.claim(NOON, 10) == []
+    assert spool.next_due() == NOON + 60_000
+    assert [delivery.last_response for delivery in spool.claim(NOON + 60_000, 10)] == ["451 4.7.1 Greylisted"]
+    assert outbox_ids(spool) == [an_id(5)]
+
+
+def test_what_was_dropped_does_not_come_back_when_its_courier_returns(spool: SpoolStore) -> None:
+    accept(spool, 1)
+    (claimed,) = spool.claim(NOON, 1)
+    spool.apply([Complete(claimed.id, claimed.message_id)])
+    spool.apply([Keep(replace(claimed, state=DeliveryState.WAITING))])
+    assert spool.depth() == (0, None)
+    spool.apply([Complete(claimed.id, claimed.message_id)])
+
+
+def test_a_reception_that_is_broken_off_leaves_nothing(spool: SpoolStore) -> None:
+    accept(spool, 1)
+    spool.apply([AddPart(an_id(2), 0, b"x")])
+    spool.apply([Abandon(an_id(2))])
+    assert spool.part(an_id(2), 0) is None
+    # But what is accepted is never abandoned.
+    spool.apply([Abandon(an_id(1))])
+    assert spool.part(an_id(1), 0) == b"content"
+
+
+# ------------------------------------------------------------------ the queue as seen from outside
+
+
+def test_the_queue_is_listed_page_by_page(spool: SpoolStore) -> None:
+    accept(spool, 3, 1, 2)
+    assert [delivery.id for delivery in spool.deliveries(limit=2)] == [an_id(1), an_id(2)]
+    assert [delivery.id for delivery in spool.deliveries(after=an_id(2), limit=2)] == [an_id(3)]
+    assert spool.deliveries(after=an_id(3)) == []
+
+
+def test_the_depth_of_the_queue(spool: SpoolStore) -> None:
+    assert spool.depth() == (0, None)
+    spool.apply([Accept([a_delivery(1, accepted_at=NOON + 5), a_delivery(2, accepted_at=NOON)])])
+    spool.claim(NOON, 1)
+    assert spool.depth() == (2, NOON)
+
+
+# ------------------------------------------------------------------ events
+
+
+def test_events_wait_in_the_outbox_until_they_are_forgotten(spool: SpoolStore) -> None:
+    spool.apply([Record([an_event(3), an_event(1)]), Accept([a_delivery(1)], [an_event(2)])])
+    assert outbox_ids(spool) == [an_id(1), an_id(2), an_id(3)]
+    assert [row["id"] for row in spool.outbox(2)] == [an_id(1), an_id(2)]
+    spool.apply([Forget([an_id(1), an_id(3), an_id(77)])])
+    assert outbox_ids(spool) == [an_id(2)]
+
+
+def test_an_event_says_the_same_when_it_has_reached_the_log(backend: Backend) -> None:
+    spool, records = backend.spool(), backend.records()
+    event = an_event(1, subject=None, enhanced_code=None, response="Füße", type=EventType.SOFT_BOUNCED)
+    spool.apply([Record([event])])
+    records.import_stored(EVENTS, spool.outbox(1))
+    (row,) = records.find(EVENTS, {"recipient": event.recipient})
+    assert row_to_event(row) == event
+
+
+# ------------------------------------------------------------------ return paths
+
+
+def test_a_return_path_is_found_until_it_is_swept(spool: SpoolStore) -> None:
+    old, young = (
+        ReturnPath("old", f"{'long' * 20}@sender.example", "abcdef", NOON - 1),
+        ReturnPath("young", "s@sender.example", "ghijkl", NOON),
+    )
+    spool.apply([Accept([a_delivery(1)], return_paths=[old, young])])
+    assert [spool.return_path(token) for token in ("old", "young", "other")] == [old, young, None]
+    (retention,) = RETURN_PATHS.retention
+    assert spool.sweep(retention, NOON) == 1
+    assert [spool.return_path(token) for token in ("old", "young")] == [None, young]
+
+
+def test_a_return_path_that_is_used_again_begins_its_time_anew(spool: SpoolStore) -> None:
+    first = ReturnPath("token", "s@sender.example", "abcdef", NOON)
+    again = replace(first, created_at=NOON + 9)
+    spool.apply([Accept([a_delivery(1)], return_paths=[first])])
+    spool.apply([Accept([a_delivery(2)], return_paths=[again])])
+    assert spool.return_path("token") == again
+
+
+def test_only_declared_retentions_are_swept(spool: SpoolStore) -> None:
+    with pytest.raises(RowRefused):
+        spool.sweep(Retention("1d", since="created_at"), NOON)
+
+
+# ------------------------------------------------------------------ keys and threads
+
+
+def test_what_cannot_be_opened_is_held_and_stops_nothing_else(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = backend.spool(a_keyring(seed=2))
+    accept(first, 1)
+    first.apply([Accept([], return_paths=[ReturnPath("token", "s@sender.example", "abcdef", NOON)])])
+    first.close()
+    spool = backend.spool()
+    accept(spool, 2)
+    assert [delivery.id for delivery in spool.claim(NOON, 10)] == [an_id(2)]
+    assert f"delivery {an_id(1)} can't be opened" in caplog.text
+    assert [delivery.id for delivery in spool.deliveries(limit=1)] == [an_id(2)]
+    assert spool.delivery(an_id(1)) is None
+    with pytest.raises(StoreUnavailable, match="part 0 of message"):
+        spool.part(an_id(1), 0)
+    with pytest.raises(StoreUnavailable, match="token"):
+        spool.return_path("token")
+    # It is still in the queue, and goes out once the right key is back.
+    assert spool.depth()[0] == 2
+    spool.close()
+    again = backend.spool(a_keyring(seed=2))
+    assert again.delivery(an_id(1)) == a_delivery(1, state=DeliveryState.HELD)
+    assert again.part(an_id(1), 0) == b"content"
+
+
+def test_others_read_while_one_writes(spool: SpoolStore) -> None:
+    accept(spool, 1)
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                assert spool.part(an_id(1), 0) == b"content"
+                assert spool.delivery(an_id(1)) == a_delivery(1)
+                # A group is seen whole or not at all.
+                assert (spool.depth()[0] - 1) % 3 == 0
+        except BaseException as error:  # noqa: BLE001 - told to the main thread
+            failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for first in range(10, 190, 3):
+        spool.apply([Accept([a_delivery(number)]) for number in range(first, first + 3)])
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not failures
+
+
+def test_a_closed_store_says_so(spool: SpoolStore) -> None:
+    spool.close()
+    spool.close()
+    for use in (spool.next_due, spool.recover, lambda: spool.apply([Abandon(an_id(1))]), lambda: spool.claim(0, 1)):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            use()
