@@ -1,4 +1,4 @@
-"""What a server is given and gives: its settings, what it knows of a client, who decides about mail, and its counters."""
+"""What a server is given, and what it gives: settings, a client as it is known, who decides about mail, counters."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -3,4 +3,4 @@
 from collections.abc import Callable
 
 Trace = Callable[[str, str], None]
-"""Told each line of commands and replies: `<` for what was received, `>` for what was sent; content only by its size."""
+"""Told each line of commands and replies: `<` for received, `>` for sent; content only by its size."""

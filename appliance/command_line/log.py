@@ -11,6 +11,7 @@ from appliance.command_line.views import event_view
 from appliance.command_line.when import When
 from appliance.model.event import DeliveryEvent, EventType
 from appliance.storage.records import RecordStore
+from appliance.wire import NotRunning, call
 
 PAGE = 1000
 """Events that are read at once, so that a long log is never in memory whole."""
@@ -41,6 +42,7 @@ def log(
     if follow:
         for event in _live(invocation, domain_id, recipient):
             _print(event, as_json)
+        raise NotRunning("the appliance has stopped")
 
 
 def _domain_id(invocation: Invocation, name: str) -> str:
@@ -61,13 +63,10 @@ def _stored(
 
 
 def _live(invocation: Invocation, domain_id: str | None, recipient: str | None) -> Iterator[DeliveryEvent]:
-    from appliance.wire import call
-
     for told in call(invocation.socket, "events", follow=True):
         event = _event(told)
-        if domain_id not in (None, event.domain_id) or recipient not in (None, event.recipient):
-            continue
-        yield event
+        if domain_id in (None, event.domain_id) and (recipient is None or recipient.lower() == event.recipient.lower()):
+            yield event
 
 
 def _event(told: Mapping[str, Any]) -> DeliveryEvent:

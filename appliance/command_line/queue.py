@@ -18,6 +18,8 @@ _FILTERS = (
     click.option("--id", metavar="ID", help="Only this delivery, or all of the message with this id."),
 )
 
+_NOTHING_DONE = "No waiting delivery matches; one that is under way cannot be called back."
+
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_FILTERS):
@@ -84,11 +86,11 @@ def _change(
         raise click.UsageError("Which deliveries? Give at least one filter, or --all.")
     affected = sum(answer["affected"] for answer in _ask(invocation, verb, {**filters, "all": everything or None}))
     if affected == 0 and filters["id"] is not None:
-        raise Refused(f"There is no delivery {filters['id']} in the queue (any more).", "id")
+        raise Refused(f"No delivery with the id {filters['id']} waits in the queue: it is done, or under way.", "id")
     if as_json:
         print_json({"affected": affected})
     else:
-        say(done.format(counted(affected, "delivery", "deliveries")) if affected else "Nothing in the queue matches.")
+        say(done.format(counted(affected, "delivery", "deliveries")) if affected else _NOTHING_DONE)
 
 
 def _ask(invocation: Invocation, verb: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,15 +4,16 @@ import click
 
 from appliance.command_line.invocation import Command, json_option
 from appliance.command_line.output import print_json
+from appliance.version import commit
+from appliance.version import version as version_number
 
 
 @click.command(cls=Command)
 @json_option
 def version(as_json: bool) -> None:
     """Print the version, and the commit it was built from."""
-    from appliance import version as this
-
+    number, origin = version_number(), commit()
     if as_json:
-        print_json({"version": this.version(), "commit": this.commit()})
+        print_json({"version": number, "commit": origin})
     else:
-        click.echo(f"onward {this.version()} ({this.commit() or 'commit unknown'})")
+        click.echo(f"onward {number} ({origin or 'commit unknown'})")

@@ -65,9 +65,10 @@ class Settler:
         if isinstance(outcome, Deferred) and not self._schedule.has_expired(delivery.accepted_at, now):
             return self._keep(delivery, attempt, shown, now)
         if isinstance(outcome, Deferred):
-            # RFC 3463 §3.5: X.4.7, delivery time expired. What the last attempt was told stands in the text.
-            outcome = Failed(replace(outcome.answer, enhanced_code="5.4.7", reason="expired"))
-            shown = replace(shown, enhanced_code="5.4.7", reason="expired")
+            # The codes of the last attempt stay: RFC 3464 §2.3.3 lets a failure have a 4.X.X status where a transient
+            # one has lasted too long, and "mailbox full" says more than "expired".
+            outcome = Failed(replace(outcome.answer, reason="expired"))
+            shown = replace(shown, reason="expired")
         return await self._fail(delivery, attempt, outcome.answer, shown, now)
 
     def _keep(self, delivery: Delivery, attempt: int, shown: Answer, now: int) -> Settlement:

@@ -56,9 +56,11 @@ def _mailbox_pattern(target: Address) -> str:
     at = r"(?:@|%40|=40|\+40|=(?=[a-z0-9-]+\.))"
     domain = r"(?:\[[^\]\s]{1,60}\]|[a-z0-9](?:[a-z0-9.-]{0,253}[a-z0-9])?)"
     local_part = rf'(?:"{re.escape(_in_quotes(target.local_part))}"|{re.escape(target.local_part)})'
-    # The local part with any domain or alone, as a word; and the very address even in the middle of one.
+    # The local part with any domain or alone, as a word; and the very address even at the end of one.
     as_a_word = rf"(?<![a-z0-9]){local_part}(?:{at}{domain}|(?![a-z0-9]))"
-    return rf"{as_a_word}|{local_part}{at}{re.escape(target.domain)}[a-z0-9.-]*" if target.domain else as_a_word
+    if not target.domain:
+        return as_a_word
+    return rf"{as_a_word}|[a-z0-9]{{0,64}}?{local_part}{at}{re.escape(target.domain)}[a-z0-9.-]*"
 
 
 def _in_quotes(local_part: str) -> str:

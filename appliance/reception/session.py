@@ -317,6 +317,7 @@ class Session:
                 postmaster=reception.postmaster,
                 sender=str(decision.opened.sender),
                 alias=transaction.snapshot.alias_address(decision.opened.reference),
+                sent_at=decision.opened.rewritten_at,
             )
             if octets is None:
                 continue

@@ -276,7 +276,8 @@ class _Supervisor:
             self._unwatch(one)
             one.close()
             del self._children[name]
-            if name in self._expected:
+            # Where a whole group is told to stop, as timeout(1) does it, a child ends before it was asked by us.
+            if name in self._expected or self._stop_asked_at is not None:
                 self._expected.discard(name)
                 continue
             why = child.how(status)
@@ -315,7 +316,8 @@ class _Supervisor:
                 if self._children.get(key.data.name) is key.data:
                     self._hear(key.data)
             else:
-                for number in self._signals.recv(256):
+                # SIGCHLD last: what else has come says whether the end of a child was meant.
+                for number in sorted(self._signals.recv(256), key=signal.SIGCHLD.__eq__):
                     self._signalled(number)
 
     def _hear(self, one: Child) -> None:

@@ -2,8 +2,8 @@
 
 Nothing else in the house writes a CREATE TABLE. Tables are STRICT, so that SQLite holds a column to its type as the
 codec does. A collection in the clear is kept WITHOUT ROWID: one tree instead of a table and an index for its key. One
-with a sealed column is an ordinary table: its rows are hundreds of octets to a mebibyte long, and a tree that carries
-whole rows in its inner pages too is slow beyond a twentieth of a page (https://sqlite.org/withoutrowid.html §4).
+with a sealed column is an ordinary table: its rows are hundreds of octets to hundreds of kilobytes long, and a tree
+that carries whole rows in its inner pages too is slow beyond a twentieth of a page (sqlite.org/withoutrowid.html §4).
 """
 
 from collections.abc import Sequence

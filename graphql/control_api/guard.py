@@ -63,7 +63,7 @@ class GuardedServer(TCPServer):
 
     async def _read_data(self) -> None:
         await super()._read_data()
-        # The client has closed. Hypercorn would keep the connection until its idle time is over, and so would we count it.
+        # The client has closed. Hypercorn would keep, and we count, the connection until its idle time is over.
         await self.idle_task.stop()
 
 

@@ -59,7 +59,7 @@ def application(engine_status: EngineStatus) -> App:
     async def ready() -> Answer:
         status = await engine_status()
         # One word and no numbers: whoever can reach the port can read this.
-        word = "unreachable" if status is None else "ready" if status.get("ready", True) is True else "not ready"
+        word = "unreachable" if status is None else "ready" if status.get("healthy") is True else "not healthy"
         answer = HTTPStatus.OK if word == "ready" else HTTPStatus.SERVICE_UNAVAILABLE
         return Answer(answer, {"ready": word == "ready", "engine": word})
 

@@ -61,7 +61,7 @@ MALFORMED = {
 
 
 async def _well() -> Mapping[str, object]:
-    return {"ready": True}
+    return {"healthy": True}
 
 
 @asynccontextmanager
@@ -203,7 +203,7 @@ async def test_live_and_ready() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "word"), [(None, "unreachable"), ({"ready": False, "queued": 7}, "not ready"), ({"ready": 1}, "not ready")]
+    ("told", "word"), [(None, "unreachable"), ({"healthy": False, "queued": 7}, "not healthy"), ({}, "not healthy")]
 )
 async def test_not_ready(told: Mapping[str, object] | None, word: str) -> None:
     async def status() -> Mapping[str, object] | None:
@@ -277,7 +277,7 @@ async def test_the_end_waits_for_a_request_under_way() -> None:
     async def slow() -> Mapping[str, object]:
         asked.set()
         await go_on.wait()
-        return {"ready": True}
+        return {"healthy": True}
 
     answers: list[int] = []
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,16 +65,20 @@ def test_no_process_can_leave_a_core(config: Path) -> None:
             assert [line.split()[4:6] for line in limits if line.startswith("Max core file size")] == [["0", "0"]]
 
 
+@pytest.mark.parametrize("kill", [os.kill, os.killpg])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_both_and_leaves_nothing(config: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_both_and_leaves_nothing(
+    config: Path, number: signal.Signals, kill: Callable[[int, int], None]
+) -> None:
     with Supervised.stand_in(config) as appliance:
         appliance.ready()
         children = appliance.children()
-        # To the whole group, as a terminal does it: the children leave it to the supervisor.
-        os.killpg(appliance.process.pid, signal.SIGINT) if number is signal.SIGINT else appliance.signal(number)
+        # To it alone, as systemd does it; or to the whole group, as a terminal and timeout(1) do it.
+        kill(appliance.process.pid, number)
         assert appliance.ended() == 0
         assert not any(is_running(child) for child in children)
         assert not (config.parent / "var/control.sock").exists()
+        assert not any("died" in line for line in appliance.said)
 
 
 def test_the_engine_ends_before_the_control_process(config: Path) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from storage_backends import BACKENDS, Backend, SqliteBackend
 
 from appliance.storage.records import RecordStore
 from appliance.storage.spool import SpoolStore
-from storage_backends import BACKENDS, Backend, SqliteBackend
 
 
 @pytest.fixture(params=BACKENDS)

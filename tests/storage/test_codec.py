@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stored_values import a_keyring, a_row, an_event, an_id
 
 from appliance.privacy.declarations import (
     ACCOUNTS,
@@ -22,7 +23,6 @@ from appliance.privacy.declarations import (
 from appliance.privacy.sealing import MAC_OCTETS, Unsealable
 from appliance.storage.codec import Codec, KeyMissing, RowRefused, row_columns, stored_columns
 from appliance.storage.event_rows import event_to_row
-from stored_values import a_keyring, a_row, an_event, an_id
 
 EVENT_ROW = dict(event_to_row(an_event()))
 
@@ -166,7 +166,7 @@ def test_a_sealed_field_that_is_needed_cannot_appear_from_nowhere() -> None:
     one = Field("one", protection=Protection.SEALED)
     old = Codec(declared(one), a_keyring()).encode({"id": an_id(1), "one": "1"})
     later = Codec(declared(one, Field("two", protection=Protection.SEALED)), a_keyring())
-    with pytest.raises(RowRefused, match="notes.sealed: stands in the store otherwise"):
+    with pytest.raises(RowRefused, match=r"notes\.sealed: stands in the store otherwise"):
         later.decode(old)
 
 

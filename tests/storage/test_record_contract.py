@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterable
 
 import pytest
+from storage_backends import Backend
+from stored_values import NOON, a_keyring, a_row, an_event, an_id
 
 from appliance.model.event import EventType
 from appliance.privacy.declarations import (
@@ -33,8 +35,6 @@ from appliance.storage.records import (
     Update,
 )
 from appliance.storage.spool import Record
-from storage_backends import Backend
-from stored_values import NOON, a_keyring, a_row, an_event, an_id
 
 
 def insert_accounts(records: RecordStore, numbers: Iterable[int]) -> None:
@@ -280,7 +280,7 @@ def test_conditions_that_cannot_be_asked_are_refused(
 
 
 def test_a_list_cannot_be_asked_for(records: RecordStore) -> None:
-    with pytest.raises(RowRefused, match="aliases.targets: is a list"):
+    with pytest.raises(RowRefused, match=r"aliases\.targets: is a list"):
         records.find(ALIASES, {"targets": ["a@b.example"]})
 
 

@@ -4,6 +4,8 @@ import threading
 from dataclasses import replace
 
 import pytest
+from storage_backends import Backend
+from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
 
 from appliance.model.delivery import DeliveryState, Recipient
 from appliance.model.event import EventType
@@ -24,8 +26,6 @@ from appliance.storage.spool import (
     SpoolStore,
 )
 from smtp.address import Address
-from storage_backends import Backend
-from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
 
 
 def accept(spool: SpoolStore, *numbers: int, content: bytes = b"content") -> None:
@@ -81,7 +81,7 @@ def test_a_part_of_the_largest_size(spool: SpoolStore) -> None:
     octets = b"0123456789abcdef" * (PART_OCTETS // 16)
     spool.apply([AddPart(an_id(1), 0, octets)])
     assert spool.part(an_id(1), 0) == octets
-    with pytest.raises(RowRefused, match="content.octets"):
+    with pytest.raises(RowRefused, match=r"content\.octets"):
         spool.apply([AddPart(an_id(1), 1, octets + b"x")])
 
 
@@ -105,7 +105,7 @@ def test_a_group_is_all_or_nothing(spool: SpoolStore) -> None:
 
 
 def test_a_refused_value_stops_the_whole_group(spool: SpoolStore) -> None:
-    with pytest.raises(RowRefused, match="deliveries.sender"):
+    with pytest.raises(RowRefused, match=r"deliveries\.sender"):
         spool.apply([AddPart(an_id(1), 0, b"x"), Accept([a_delivery(1, sender=b"octets")])])
     assert spool.part(an_id(1), 0) is None
 

@@ -157,6 +157,15 @@ class Appliance:
         process_tree.kill_tree(self._process.pid)
         self._process.wait(timeout=STOP_WITHIN)
 
+    def kill_supervisor(self) -> None:
+        """SIGKILL to the supervisor alone. Returns once its children are gone too, which they must be by themselves."""
+        assert self._process is not None
+        self._remember()
+        below = process_tree.descendants(self._process.pid)[1:]
+        self._process.kill()
+        self._process.wait()
+        eventually(lambda: not any(process_tree.is_alive(pid) for pid in below), what="the children are gone too")
+
     def restart(self) -> None:
         """Stop it in order and start it again."""
         assert self.stop() == 0

@@ -8,15 +8,12 @@ One thread per connection with blocking sockets, which takes some thousands of m
 
 import contextlib
 import errno
-import hashlib
-import json
 import re
 import socket
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -60,18 +57,16 @@ class Destination:
         name: str = "destination.test",
         extensions: Sequence[str] = ("PIPELINING", "SIZE 52428800", "8BITMIME", "ENHANCEDSTATUSCODES"),
         script: Script | None = None,
-        keep_content: bool = True,
-        ledger: Path | None = None,
     ) -> None:
-        """With a `ledger`, each message is also a line of JSON in that file before it is answered."""
+        """Nothing is opened yet."""
         self.address = address
         self.port = port
         self.name = name
         self.extensions = tuple(extensions)
         self.script = script
-        self.keep_content = keep_content
-        self.ledger = ledger
         self.messages: list[ReceivedMessage] = []
+        self.take: Callable[[ReceivedMessage], None] = self.messages.append
+        """What is done with a message before its 250. May be replaced where there are too many to be kept."""
         self.violations: list[str] = []
         self.connections = 0
         self.lock = threading.Lock()
@@ -130,20 +125,6 @@ class Destination:
         """What came with these octets in it so far."""
         with self.lock:
             return [message for message in self.messages if octets in message.content]
-
-    def keep(self, message: ReceivedMessage) -> None:
-        """Take a message, before its 250."""
-        entry = ""
-        if self.ledger is not None:
-            digest = hashlib.sha256(message.content).hexdigest()
-            entry = json.dumps({"at": message.at, "recipients": message.recipients, "sha256": digest}) + "\n"
-        if not self.keep_content:
-            message = replace(message, content=b"")
-        with self.lock:
-            self.messages.append(message)
-            if self.ledger is not None:
-                with self.ledger.open("a", encoding="ascii") as ledger:
-                    ledger.write(entry)
 
     def _accept(self, listener: socket.socket) -> None:
         while not self.stopped.is_set():
@@ -366,7 +347,8 @@ class _Conversation:
             answer = Answer(code, text)
         positive = answer.code in range(200, 400)
         if positive and taken is not None:
-            self.server.keep(taken)
+            with self.server.lock:
+                self.server.take(taken)
         if answer.code:
             lines = answer.text.split("\n")
             marked = [f"{answer.code}{' ' if line is lines[-1] else '-'}{line}\r\n" for line in lines]

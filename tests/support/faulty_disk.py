@@ -1,7 +1,7 @@
 """A disk that fails when told to: a SQLite file layer over the real one."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 
 import apsw
 
@@ -15,19 +15,19 @@ class FaultyDisk(apsw.VFS):
         super().__init__(self.NAME, "")
         self.syncs = 0
         self.write_error: apsw.Error | None = None
-        self.sync_error: apsw.Error | None = None
+        self.sync_errors: list[apsw.Error] = []
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         return _File(self, name, flags)
 
     @contextmanager
-    def failing(self, *, write: apsw.Error | None = None, sync: apsw.Error | None = None) -> Iterator[None]:
-        """Within this block, writing or syncing raises this error."""
-        self.write_error, self.sync_error = write, sync
+    def failing(self, *, write: apsw.Error | None = None, sync: Sequence[apsw.Error] = ()) -> Iterator[None]:
+        """Within this block, every write raises this error, and each of the next syncs raises one of these."""
+        self.write_error, self.sync_errors = write, list(sync)
         try:
             yield
         finally:
-            self.write_error = self.sync_error = None
+            self.write_error, self.sync_errors = None, []
 
 
 class _File(apsw.VFSFile):
@@ -42,6 +42,6 @@ class _File(apsw.VFSFile):
 
     def xSync(self, flags: int) -> None:
         self._disk.syncs += 1
-        if self._disk.sync_error is not None:
-            raise self._disk.sync_error
+        if self._disk.sync_errors:
+            raise self._disk.sync_errors.pop(0)
         super().xSync(flags)

@@ -43,7 +43,7 @@ async def _serve(config: Configuration, smtp: list[socket.socket], control_socke
     async def answer(stream: trio.SocketStream) -> None:
         async with stream:
             assert json.loads(await stream.receive_some()) == {"verb": "status"}
-            await stream.send_all(json.dumps({"result": {"ready": True}}).encode() + b"\n")
+            await stream.send_all(json.dumps({"result": {"healthy": True}}).encode() + b"\n")
 
     stubborn = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM) as signals:

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Protocol
 
+from stored_values import a_keyring
+
 from appliance.privacy.sealing import Keyring
 from appliance.storage.records import RecordStore
 from appliance.storage.spool import SpoolStore
 from appliance.storage.sqlite_records import SqliteRecords
 from appliance.storage.sqlite_spool import SqliteSpool
-from stored_values import a_keyring
 
 
 class Backend(Protocol):

@@ -1,4 +1,4 @@
-"""Deliveries, events and keyrings for tests of what is stored: whole values, of which a test names only what it is about."""
+"""Deliveries, events, rows and keyrings for tests of what is stored: a test names only what it is about."""
 
 from dataclasses import replace
 from typing import Any

@@ -26,14 +26,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 
 import process_tree
 import pytest
 from appliance_process import Settings, eventually
+from destination import ReceivedMessage
 from destination_scripts import Answer, Stage, first_of, sometimes
 from smtp_client import Closed, SmtpClient
-from world import World, put_in_front
+from world import World
 
 QUICK_KILLS = 5
 LONG_KILLS = int(os.environ.get("ONWARD_KILLS", "50"))
@@ -45,6 +47,9 @@ MESSAGES_PER_SECOND = 200
 AT_LEAST_PER_SECOND = 50
 """What must have been accepted on average, the time of being dead included."""
 TEMPORARY_FAILURES = 0.2
+
+STILL_ON_ITS_WAY = 2.0
+"""Seconds for which the destination may still read what the dead had sent."""
 
 _ID = re.compile(rb"^X-Id: ([0-9]+)\r\n", re.MULTILINE)
 
@@ -60,10 +65,12 @@ class Fate(Enum):
 
 @dataclass(slots=True)
 class Ledger:
-    """What the clients have sent and were told."""
+    """What the clients have sent and were told, and what the destination has taken."""
 
     fates: dict[int, Fate] = field(default_factory=dict)
     digests: dict[int, bytes] = field(default_factory=dict)
+    arrivals: dict[int, list[float]] = field(default_factory=dict)
+    changed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def new_message(self, lots: random.Random) -> tuple[int, bytes]:
@@ -77,6 +84,15 @@ class Ledger:
         content = header + line * (size // len(line) + 1)
         self.digests[number] = hashlib.sha256(content).digest()
         return number, content
+
+    def take(self, message: ReceivedMessage) -> None:
+        """Called for one message after the other."""
+        found = _ID.search(message.content)
+        assert found is not None
+        number = int(found[1])
+        original = message.content[message.content.index(b"From: a@sender.test") :]
+        self.changed += hashlib.sha256(original).digest() != self.digests[number]
+        self.arrivals.setdefault(number, []).append(message.at)
 
 
 class Client(threading.Thread):
@@ -141,42 +157,52 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def kill_something(world: World, lots: random.Random) -> tuple[str, float]:
-    """Kill the whole or a part, have it running again, and return what was killed when."""
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """What was killed, and between which instants."""
+
+    what: str
+    began: float
+    ended: float
+
+    def explains(self, one: float, next_one: float) -> bool:
+        """Whether a message that arrived at these instants may have arrived twice because of it."""
+        return one <= self.ended + STILL_ON_ITS_WAY and self.began <= next_one
+
+
+def kill_something(world: World, lots: random.Random) -> Kill:
+    """Kill the whole or a part, and have it running again."""
     appliance = world.appliance
     what = lots.choices(["appliance", "supervisor", "engine or control"], [5, 2, 3])[0]
+    began = time.time()
     if what == "appliance":
-        at = time.time()
         appliance.kill()
+        ended = time.time()
         appliance.start()
     elif what == "supervisor":
-        children = process_tree.children(appliance.pid)
-        at = time.time()
-        os.kill(appliance.pid, signal.SIGKILL)
-        eventually(lambda: not any(process_tree.is_alive(child) for child in children))
+        appliance.kill_supervisor()
+        ended = time.time()
         appliance.start()
     else:
         child = lots.choice(eventually(lambda: process_tree.children(appliance.pid)))
-        at = time.time()
         os.kill(child, signal.SIGKILL)
-    return what, at
+        ended = time.time()
+    return Kill(what, began, ended)
 
 
 @pytest.mark.parametrize("kills", [QUICK_KILLS, pytest.param(LONG_KILLS, marks=pytest.mark.long)])
 def test_kills(world: World, kills: int, capsys: pytest.CaptureFixture[str]) -> None:
     lots = random.Random(SEED)
     ledger, stopped = Ledger(), threading.Event()
+    world.main.take = ledger.take
     clients = [Client(world, ledger, lots.getrandbits(32), stopped) for _ in range(CLIENTS)]
     for client in clients:
         client.start()
     began = time.monotonic()
-    instants: list[float] = []
-    killed: Counter[str] = Counter()
+    done: list[Kill] = []
     for _ in range(kills):
         stopped.wait(lots.uniform(0.3, 2.5))
-        what, at = kill_something(world, lots)
-        killed[what] += 1
-        instants.append(at)
+        done.append(kill_something(world, lots))
     stopped.wait(1)
     stopped.set()
     for client in clients:
@@ -186,40 +212,31 @@ def test_kills(world: World, kills: int, capsys: pytest.CaptureFixture[str]) -> 
     eventually(lambda: world.appliance.http("/health/ready")[0] == 200, within=60)
     world.queue_is_empty(within=120)
 
-    arrivals: dict[int, list[float]] = {}
-    changed = 0
-    for message in world.main.messages:
-        found = _ID.search(message.content)
-        assert found is not None
-        number = int(found[1])
-        original = message.content[message.content.index(b"From: a@sender.test") :]
-        put_in_front(message.content, original)
-        changed += hashlib.sha256(original).digest() != ledger.digests[number]
-        arrivals.setdefault(number, []).append(message.at)
-
+    arrivals = ledger.arrivals
     of = {fate: {number for number, found in ledger.fates.items() if found is fate} for fate in Fate}
     lost = of[Fate.ACCEPTED] - arrivals.keys()
     ghosts = (of[Fate.REFUSED] | of[Fate.BROKEN_OFF]) & arrivals.keys()
     duplicates, unexplained = 0, 0
     for times in arrivals.values():
         times.sort()
-        for one, next_one in zip(times, times[1:], strict=False):
+        for one, next_one in pairwise(times):
             duplicates += 1
-            unexplained += not any(one <= at <= next_one for at in instants)
+            unexplained += not any(kill.explains(one, next_one) for kill in done)
     rate = len(of[Fate.ACCEPTED]) / seconds
 
+    killed = Counter(kill.what for kill in done)
     with capsys.disabled():
         print(
             f"\n{kills} kills ({', '.join(f'{count} of {what}' for what, count in sorted(killed.items()))}) "
             f"in {seconds:.0f} s; accepted {len(of[Fate.ACCEPTED])} ({rate:.0f}/s), refused {len(of[Fate.REFUSED])}, "
             f"broken off {len(of[Fate.BROKEN_OFF])}, unanswered {len(of[Fate.UNKNOWN])}, "
             f"of which {len(of[Fate.UNKNOWN] & arrivals.keys())} arrived; "
-            f"lost {len(lost)}, ghosts {len(ghosts)}, changed {changed}, "
+            f"lost {len(lost)}, ghosts {len(ghosts)}, changed {ledger.changed}, "
             f"duplicates {duplicates}, unexplained {unexplained}; seed {SEED}"
         )
     assert not lost
     assert not ghosts
-    assert not changed
+    assert not ledger.changed
     assert not unexplained
     assert rate >= AT_LEAST_PER_SECOND
     assert not world.senders.messages, "a temporary failure has bounced"

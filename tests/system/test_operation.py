@@ -195,9 +195,7 @@ def test_child_that_dies_is_replaced(world: World, which: int) -> None:
 
 
 def test_children_do_not_outlive_their_supervisor(world: World) -> None:
-    pid, children = world.appliance.pid, world.appliance.children()
-    os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not any(process_tree.is_alive(child) for child in children))
+    world.appliance.kill_supervisor()
     world.appliance.start()
     assert world.send("ok@forward.test").code == 250
 

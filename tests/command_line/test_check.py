@@ -1,0 +1,107 @@
+"""`onward check`: each fault is found, says what to do, and counts where mail would not flow."""
+
+import json
+import socket
+
+import pytest
+from command_line_desk import OWNER, Desk
+
+
+@pytest.fixture
+def ports(desk: Desk) -> Desk:
+    """A desk whose appliance would listen wherever the kernel likes."""
+    desk.configure('[smtp]\nlisten = ["127.0.0.1:0"]\n[http]\nlisten = ["127.0.0.1:0"]')
+    return desk
+
+
+def findings(desk: Desk, status: int = 0) -> dict[str, dict[str, object]]:
+    """What it finds, by the name of the check."""
+    result = desk.type("check", "--json")
+    assert result.exit_code == status, result.output
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    return {each["check"]: each for each in found}
+
+
+def test_a_new_appliance_could_run_and_lacks_an_operator(ports: Desk) -> None:
+    found = findings(ports)
+    assert {check for check, each in found.items() if not each["ok"]} == {"postmaster"}
+    assert "--operator" in str(found["postmaster"]["advice"])
+    assert not ports.data_dir.exists()
+
+
+def test_a_settled_appliance_has_no_fault(ports: Desk) -> None:
+    ports.settle()
+    found = findings(ports)
+    assert all(each["ok"] for each in found.values())
+    assert OWNER in str(found["postmaster"]["detail"])
+    people = ports.done("check").stdout
+    assert len(people.splitlines()) == len(found)
+    assert all(line.startswith("ok ") for line in people.splitlines())
+
+
+def test_postmaster_of_the_configuration_needs_no_operator(desk: Desk) -> None:
+    desk.configure('[smtp]\nlisten = ["127.0.0.1:0"]\n[http]\nlisten = []\n[mail]\npostmaster = "post@home.test"')
+    assert "post@home.test" in str(findings(desk)["postmaster"]["detail"])
+
+
+def test_a_port_in_use_is_a_fault(desk: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        where = f"127.0.0.1:{somebody.getsockname()[1]}"
+        desk.configure(f'[smtp]\nlisten = ["{where}"]\n[http]\nlisten = ["127.0.0.1:0"]')
+        found = findings(desk, status=1)
+        assert found["SMTP ports"]["grade"] == "fault"
+        assert where in str(found["SMTP ports"]["detail"])
+        assert found["HTTP ports"]["ok"]
+        assert "Mail would not flow: 1 fault." in desk.type("check").stderr
+
+
+def test_a_port_in_use_by_the_running_appliance_is_none(desk: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ours, socket.socket(socket.AF_UNIX) as control:
+        desk.configure(f'[smtp]\nlisten = ["127.0.0.1:{ours.getsockname()[1]}"]\n[http]\nlisten = []')
+        desk.data_dir.mkdir(mode=0o700)
+        control.bind(str(desk.data_dir / "control.sock"))
+        control.listen()
+        found = findings(desk)
+        assert "running appliance" in str(found["SMTP ports"]["detail"])
+        assert found["appliance"]["detail"] == "running"
+
+
+def test_a_data_directory_open_to_others_is_a_warning(ports: Desk) -> None:
+    ports.settle()
+    ports.data_dir.chmod(0o755)
+    found = findings(ports)["data directory"]
+    assert (found["grade"], found["advice"]) == ("warning", f"chmod 700 {ports.data_dir}")
+
+
+def test_a_file_in_the_place_of_the_data_directory_is_a_fault(ports: Desk) -> None:
+    ports.data_dir.write_text("in the way")
+    assert findings(ports, status=1)["data directory"]["grade"] == "fault"
+
+
+def test_a_secret_that_others_can_read_is_a_fault(ports: Desk) -> None:
+    ports.settle()
+    (ports.data_dir / "secrets" / "log.key").chmod(0o640)
+    found = findings(ports, status=1)["secrets"]
+    assert found["grade"] == "fault"
+    assert "chmod 600" in str(found["detail"])
+
+
+def test_a_store_that_does_not_open_is_a_fault(ports: Desk) -> None:
+    ports.settle()
+    (ports.data_dir / "records.sqlite").write_bytes(b"this is no database, and it is longer than a header " * 40)
+    for leftover in ports.data_dir.glob("records.sqlite-*"):
+        leftover.unlink()
+    assert findings(ports, status=1)["record store"]["grade"] == "fault"
+
+
+@pytest.mark.parametrize("hostname", ["vm", "box.local", "mail.lan"])
+def test_a_name_that_means_nothing_outside_is_a_warning(ports: Desk, hostname: str) -> None:
+    ports.config.write_text(ports.config.read_text().replace("mx.onward.test", hostname))
+    assert findings(ports)["hostname"]["grade"] == "warning"
+
+
+def test_a_wrong_configuration_is_status_2(desk: Desk) -> None:
+    desk.configure("[smtp]\nlisten = 25")
+    result = desk.type("check")
+    assert result.exit_code == 2
+    assert "smtp.listen" in result.stderr

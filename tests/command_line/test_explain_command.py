@@ -1,0 +1,86 @@
+"""`onward explain`: the decision that RCPT would get, and where the copies would go, as DNS says."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from command_line_desk import OWNER, Desk
+from dns_server import DnsServer
+
+
+@pytest.fixture
+def settled(desk: Desk) -> Iterator[Desk]:
+    """A desk with an alias, and a DNS that knows its destination."""
+    records = {"home.test": ["MX 20 second.home.test.", "MX 10 first.home.test."]}
+    records |= {f"{host}.home.test": ["A 127.0.0.1"] for host in ("first", "second")}
+    with DnsServer(records) as dns:
+        desk.configure(
+            f'[dns]\nnameservers = ["{dns.nameserver}"]\ntimeout = "2s"\n[delivery]\nloopback_destinations = true'
+        )
+        desk.settle()
+        yield desk
+
+
+def explain(desk: Desk, *arguments: str) -> Any:
+    """The explanation as JSON."""
+    return json.loads(desk.done("explain", *arguments, "--json").stdout)
+
+
+def test_a_forwarded_address(settled: Desk) -> None:
+    explained = explain(settled, "info+tag@Example.org", "--from", "bob@elsewhere.test")
+    assert (explained["accepted"], explained["code"], explained["enhancedCode"]) == (True, 250, "2.1.5")
+    (delivery,) = explained["deliveries"]
+    assert delivery["target"] == "ada@home.test"
+    assert delivery["hosts"] == ["first.home.test", "second.home.test"]
+    assert delivery["mode"] == "SPOOL"
+    assert delivery["envelopeSender"].startswith("srs0=")
+    assert delivery["envelopeSender"].endswith("@srs.mx.onward.test")
+
+
+def test_without_a_sender_it_is_a_bounce(settled: Desk) -> None:
+    for arguments in ((), ("--from", ""), ("--from", "<>")):
+        (delivery,) = explain(settled, "info@example.org", *arguments)["deliveries"]
+        assert delivery["envelopeSender"] == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "reason"),
+    [
+        ("nobody@example.org", 550, "alias-unknown"),
+        ("info@other.test", 550, "relay-denied"),
+        ("x@srs.mx.onward.test", 550, "return-path-unknown"),
+        ("postmaster", 250, "accepted"),
+        ("Postmaster@example.org", 250, "accepted"),
+    ],
+)
+def test_other_addresses(settled: Desk, address: str, code: int, reason: str) -> None:
+    explained = explain(settled, address, "--client", "192.0.2.1")
+    assert (explained["code"], explained["reason"], explained["accepted"]) == (code, reason, code == 250)
+    assert explained["steps"]
+
+
+def test_a_destination_that_dns_does_not_know_is_told(settled: Desk) -> None:
+    settled.done("alias", "add", "lost@example.org", "ada@nowhere.test", "--confirmed")
+    people = settled.done("explain", "lost@example.org").stdout
+    assert "nowhere.test does not exist" in people
+    assert "→ ada@nowhere.test, from <>, mode spool" in people
+
+
+def test_explaining_for_people(settled: Desk) -> None:
+    lines = settled.done("explain", "info@example.org", "--from", "bob@elsewhere.test").stdout.splitlines()
+    assert lines[0].startswith("accepted: 250 2.1.5")
+    assert "→ ada@home.test by first.home.test, second.home.test, from srs0=" in lines[-1]
+
+
+def test_postmaster_goes_to_the_operator(settled: Desk) -> None:
+    (delivery,) = explain(settled, "postmaster")["deliveries"]
+    assert delivery["target"] == OWNER
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["nonsense"], 1), (["a@b@c"], 1), (["info@example.org", "--from", "x"], 1), (["a@b.test", "--client", "x"], 2)],
+)
+def test_what_cannot_be_explained(desk: Desk, arguments: list[str], status: int) -> None:
+    assert desk.type("explain", *arguments).exit_code == status

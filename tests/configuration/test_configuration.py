@@ -1,0 +1,355 @@
+"""The configuration: every key of the manual with its default, and every fault with its line and its cure."""
+
+from pathlib import Path
+
+import pytest
+
+from appliance.configuration import (
+    Configuration,
+    ConfigurationError,
+    IpVersion,
+    ListenAddress,
+    MailProvider,
+    find,
+    load,
+    retention_ms,
+)
+from appliance.configuration.unbuilt import UNBUILT
+from appliance.model.account import Plan
+from appliance.model.domain import DeliveryMode, LogLevel
+from appliance.model.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+
+MIB = 1 << 20
+
+# As the manual shows it: every key there is, with its default.
+MANUAL = """
+hostname = "mx.example.org"
+data_dir = "/var/lib/onward"
+[smtp]
+listen = ["127.0.0.1:2525"]          # "0.0.0.0:25", "[::]:25", or "fd" for sockets handed over by systemd
+max_message_size = "50 MiB"
+max_recipients = 100
+max_connections = 1000
+max_connections_per_client = 20
+trusted_proxies = []
+command_timeout = "5m"
+transaction_timeout = "30m"
+[http]
+listen = ["127.0.0.1:8025"]
+public_url = "http://127.0.0.1:8025"
+listen_tls = []
+trusted_proxies = []
+[store]
+url = "sqlite:"
+ephemeral = "memory:"
+[dns]
+nameservers = []
+timeout = "5s"
+[delivery]
+mode = "spool"
+port = 25
+smarthost = ""
+retry = ["1m", "5m", "15m", "30m", "1h", "2h", "4h"]
+give_up_after = "5d"
+delay_notice_after = "4h"
+max_per_destination = 20
+source_addresses = []
+ip = "both"
+loopback_destinations = false
+[forwarding]
+srs_domain = ""
+arc = false
+[log]
+level = "events"
+delivery_retention = "7d"
+error_retention = "7d"
+http_retention = "30d"
+[mail]
+from = ""
+postmaster = ""
+provider = "self"
+[tls]
+certificate = ""
+key = ""
+acme_directory = ""
+acme_email = ""
+[plans.free]
+max_message_size = "25 MiB"
+max_domains = 5
+max_aliases_per_domain = 50
+max_messages_per_day = 500
+priority = 0
+[plans.premium]
+max_message_size = "50 MiB"
+max_domains = 100
+max_aliases_per_domain = 1000
+max_messages_per_day = 15000
+priority = 10
+"""
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment without a word about us, in an empty directory."""
+    monkeypatch.delenv("ONWARD_CONFIG", raising=False)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setattr("socket.gethostname", lambda: "mx.example.org")
+    monkeypatch.chdir(tmp_path)
+
+
+def read(text: str) -> Configuration:
+    file = Path("onward.toml")
+    file.write_text(text)
+    return load(file)
+
+
+def fault(text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        read(text)
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------ what is read
+
+
+def test_the_manual_is_the_defaults() -> None:
+    assert read(MANUAL) == read('data_dir = "/var/lib/onward"')
+
+
+def test_every_default_is_what_it_is_in_the_manual() -> None:
+    config = load(None)
+    assert config.hostname == "mx.example.org"
+    assert config.data_dir == Path.cwd() / "var"
+    smtp = config.smtp
+    assert smtp.listen == (ListenAddress("127.0.0.1", 2525),)
+    assert (smtp.max_message_size, smtp.max_recipients) == (50 * MIB, 100)
+    assert (smtp.max_connections, smtp.max_connections_per_client, smtp.trusted_proxies) == (1000, 20, ())
+    assert (smtp.command_timeout, smtp.transaction_timeout) == (5 * MINUTE_MS, 30 * MINUTE_MS)
+    assert config.http.listen == (ListenAddress("127.0.0.1", 8025),)
+    assert config.http.public_url == "http://127.0.0.1:8025"
+    assert (config.store.url, config.store.ephemeral) == ("sqlite:", "memory:")
+    assert (config.dns.nameservers, config.dns.timeout) == ((), 5 * SECOND_MS)
+    delivery = config.delivery
+    assert (delivery.mode, delivery.port, delivery.smarthost) == (DeliveryMode.SPOOL, 25, "")
+    assert delivery.retry == tuple(m * MINUTE_MS for m in (1, 5, 15, 30, 60, 120, 240))
+    assert (delivery.give_up_after, delivery.delay_notice_after) == (5 * DAY_MS, 4 * HOUR_MS)
+    assert (delivery.max_per_destination, delivery.source_addresses) == (20, ())
+    assert (delivery.ip, delivery.loopback_destinations) == (IpVersion.BOTH, False)
+    assert (config.forwarding.srs_domain, config.forwarding.arc) == ("srs.mx.example.org", False)
+    assert config.log.level is LogLevel.EVENTS
+    assert (config.mail.from_, config.mail.postmaster) == ("postmaster@mx.example.org", "")
+    assert config.mail.provider is MailProvider.SELF
+    assert config.tls.certificate == config.tls.key == config.tls.acme_directory == config.tls.acme_email == ""
+    assert config.plans == {
+        "free": Plan("free", 25 * MIB, 5, 50, 500, 0),
+        "premium": Plan("premium", 50 * MIB, 100, 1000, 15000, 10),
+    }
+
+
+def test_what_is_written_is_what_it_says() -> None:
+    config = read(
+        """
+        hostname = "MX.Example.NET"
+        smtp.listen = ["0.0.0.0:25", "[::]:25"]
+        smtp.max_message_size = "25 kB"
+        dns.nameservers = ["127.0.0.1:5353", "192.0.2.1", "[::1]:54", "2001:db8::1"]
+        delivery = { retry = ["90s", "1h30m"], delay_notice_after = "", ip = "4" }
+        forwarding.srs_domain = "back.example.net"
+        log.level = "none"
+        mail.from = "robot@example.net"
+        [plans.gold]
+        max_domains = 7
+        [plans.free]
+        max_message_size = 1000
+        [http]
+        listen = []
+        public_url = "https://onward.example.net/"
+        """
+    )
+    assert config.hostname == "mx.example.net"
+    assert config.smtp.listen == (ListenAddress("0.0.0.0", 25), ListenAddress("::", 25))
+    assert [str(address) for address in config.smtp.listen] == ["0.0.0.0:25", "[::]:25"]
+    assert config.smtp.max_message_size == 25_000
+    nameservers = (("127.0.0.1", 5353), ("192.0.2.1", 53), ("::1", 54), ("2001:db8::1", 53))
+    assert config.dns.nameservers == nameservers
+    assert config.delivery.retry == (90 * SECOND_MS, 90 * MINUTE_MS)
+    assert config.delivery.delay_notice_after is None
+    assert config.delivery.ip is IpVersion.FOUR
+    assert config.forwarding.srs_domain == "back.example.net"
+    assert config.log.level is LogLevel.NONE
+    assert config.mail.from_ == "robot@example.net"
+    assert config.plans["gold"] == Plan("gold", 25 * MIB, 7, 50, 500, 0)
+    assert config.plans["free"] == Plan("free", 1000, 5, 50, 500, 0)
+    assert config.plans["premium"].max_domains == 100
+    assert config.http.listen == ()
+    assert config.http.public_url == "https://onward.example.net"
+
+
+@pytest.mark.parametrize(
+    ("written", "octets"),
+    [("1000", 1000), ('"1000"', 1000), ('"1 B"', 1), ('"2KiB"', 2048), ('"3 MB"', 3_000_000), ('"1 GiB"', 1 << 30)],
+)
+def test_sizes(written: str, octets: int) -> None:
+    assert read(f"smtp.max_message_size = {written}").smtp.max_message_size == octets
+
+
+def test_the_state_directory_of_systemd_is_the_data_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/onward:/var/lib/other")
+    assert load(None).data_dir == Path("/var/lib/onward")
+    assert read('data_dir = "here"').data_dir == Path.cwd() / "here"
+
+
+@pytest.mark.parametrize(
+    ("machine", "resolved", "hostname"),
+    [
+        ("mx.example.org", "not.asked", "mx.example.org"),
+        ("mx", "mx.example.org", "mx.example.org"),
+        ("debian", "debian", "debian"),
+        ("debian", "localhost.localdomain", "debian"),
+    ],
+)
+def test_the_hostname_is_the_machine_s(
+    monkeypatch: pytest.MonkeyPatch, machine: str, resolved: str, hostname: str
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: machine)
+    monkeypatch.setattr("socket.getfqdn", lambda name: resolved)
+    assert load(None).hostname == hostname
+
+
+def test_a_machine_whose_name_is_none_has_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "my_box.")
+    with pytest.raises(ConfigurationError) as caught:
+        load(None)
+    assert str(caught.value) == (
+        'hostname: the machine\'s own name will not do: "my_box." is not a domain name; write one like "mx.example.org"'
+    )
+
+
+def test_retention_by_the_name_of_its_key() -> None:
+    config = read('log.error_retention = "3d"')
+    assert retention_ms(config, "log.error_retention") == 3 * DAY_MS
+    assert retention_ms(config, "21d") == 21 * DAY_MS
+    for unknown in ("log.nothing", "nothing.error_retention", "log.level"):
+        with pytest.raises(KeyError):
+            retention_ms(config, unknown)
+
+
+# ------------------------------------------------------------------ where it is looked for
+
+
+def test_the_order_of_the_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("appliance.configuration.reading.SEARCHED", (Path("onward.toml"), tmp_path / "etc.toml"))
+    assert find(None) is None
+    (tmp_path / "etc.toml").touch()
+    assert find(None) == tmp_path / "etc.toml"
+    (tmp_path / "onward.toml").touch()
+    assert find(None) == Path("onward.toml")
+    (tmp_path / "named.toml").touch()
+    monkeypatch.setenv("ONWARD_CONFIG", "named.toml")
+    assert find(None) == Path("named.toml")
+    assert find("etc.toml") == Path("etc.toml")
+
+
+def test_a_file_that_is_named_has_to_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("onward.toml").touch()
+    with pytest.raises(ConfigurationError, match=r"^a.toml: --config names this file, and it does not exist$"):
+        find("a.toml")
+    monkeypatch.setenv("ONWARD_CONFIG", "b.toml")
+    with pytest.raises(ConfigurationError, match=r"^b.toml: \$ONWARD_CONFIG names this file, and it does not exist$"):
+        find(None)
+
+
+# ------------------------------------------------------------------ what is wrong
+
+
+def _cases() -> list[tuple[str, str]]:
+    cases = Path(__file__).with_name("faults.txt").read_text("utf-8").split("---\n")[1:]
+    return [(text, message.strip()) for text, _, message in (case.partition("\n=> ") for case in cases)]
+
+
+@pytest.mark.parametrize(("text", "message"), _cases())
+def test_a_fault_has_its_line_its_key_and_its_cure(text: str, message: str) -> None:
+    assert fault(text) == message
+
+
+def test_a_number_beyond_all_numbers() -> None:
+    assert fault("smtp.max_connections = 0x" + "f" * 5000).startswith(
+        "onward.toml:1: smtp.max_connections: a number as large as this is out of range; "
+    )
+    assert fault("smtp.max_connections = " + "9" * 5000).endswith("of a kind that no configuration is made of")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(
+            "25",
+            ":25",
+            "localhost:25",
+            "*:25",
+            "127.1:25",
+            "::1:25",
+            "[::1]",
+            "[::1]:25]",
+            "[127.0.0.1]:25",
+            "127.0.0.1",
+        ),
+        *("127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:+5", "127.0.0.1:٥", "127.0.0.1:25 ", ""),
+    ],
+)
+def test_no_address_to_listen_on(written: str) -> None:
+    message = fault(f'[smtp]\nlisten = ["{written}"]')
+    assert message.startswith(f'onward.toml:2: smtp.listen: "{written}"')
+    assert message.endswith(
+        ('write an IP address and a port, like "127.0.0.1:2525" or "[::1]:2525"', "to 65535 behind the last colon")
+    )
+
+
+def test_every_fault_is_told_at_once_in_the_order_of_the_file() -> None:
+    assert [line.split(" ")[0] for line in fault("[log]\nlevel = 1\n[smtp]\nlisten = 1\nx = 1\n").splitlines()] == [
+        "onward.toml:2:",
+        "onward.toml:4:",
+        "onward.toml:5:",
+    ]
+
+
+@pytest.mark.parametrize("unbuilt", UNBUILT, ids=lambda unbuilt: ".".join(unbuilt.key))
+def test_what_cannot_be_done_yet_is_refused(unbuilt: object) -> None:
+    values = {
+        ("smtp", "trusted_proxies"): '["10.0.0.0/8"]',
+        ("http", "listen_tls"): '["127.0.0.1:8443"]',
+        ("http", "trusted_proxies"): '["10.0.0.0/8"]',
+        ("store", "url"): '"mongodb://user:secret@host/onward"',
+        ("store", "ephemeral"): '"redis://host:6379/0"',
+        ("delivery", "mode"): '"transit"',
+        ("delivery", "smarthost"): '"smtp://user@relay.example:587"',
+        ("delivery", "source_addresses"): '["192.0.2.1"]',
+        ("forwarding", "arc"): "true",
+        ("mail", "provider"): '"postmark"',
+    }
+    key = unbuilt.key  # type: ignore[attr-defined]
+    written = fault(f"{'.'.join(key)} = {values.get(key, chr(34) + 'x' + chr(34))}")
+    assert written.startswith(f"onward.toml:1: {'.'.join(key)}: this version of Onward cannot do ")
+    assert "secret" not in written
+
+
+def test_what_is_no_text_at_all(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes(b"# a\n# b\xfc\n")
+    with pytest.raises(ConfigurationError, match=r"latin:2: this is not UTF-8; save the file in that encoding"):
+        load(tmp_path / "latin")
+    (tmp_path / "large").write_bytes(b"#" * (1 << 21))
+    with pytest.raises(ConfigurationError, match="too large for a configuration"):
+        load(tmp_path / "large")
+    (tmp_path / "deep").write_text("a = " + "[" * 100_000)
+    with pytest.raises(ConfigurationError, match="of a kind that no configuration is made of"):
+        load(tmp_path / "deep")
+    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file or directory"):
+        load(tmp_path / "nothing")
+
+
+def test_lines_end_as_they_like(tmp_path: Path) -> None:
+    (tmp_path / "crlf").write_bytes(b"[log]\r\n# and\r\nlevel = 1\r\n")
+    with pytest.raises(ConfigurationError, match=r"crlf:3: log\.level: "):
+        load(tmp_path / "crlf")

@@ -1,0 +1,202 @@
+"""A SQLite file holds the declared tables and nothing else."""
+
+from pathlib import Path
+
+import apsw
+import pytest
+from storage_backends import SqliteBackend
+
+from appliance.privacy.declarations import (
+    COLLECTIONS,
+    CONTENT,
+    DELIVERIES,
+    EVENTS,
+    Collection,
+    Field,
+    Kind,
+    Protection,
+    Store,
+)
+from appliance.storage import sqlite_spool
+from appliance.storage.codec import stored_columns
+from appliance.storage.records import StoreUnavailable
+from appliance.storage.sqlite_database import Database
+from appliance.storage.sqlite_tables import SCHEMA_VERSION, SchemaMismatch, columns_of, index_statements
+
+NOTES = Collection(
+    "notes",
+    Store.RECORDS,
+    "for these tests",
+    (Field("id"), Field("size", Kind.INTEGER), Field("name", optional=True), Field("open", Kind.BOOLEAN)),
+    unique=(("name",),),
+    indexes=(("size", "name"),),
+)
+
+
+def changed(**changes: object) -> Collection:
+    parts = {"name": NOTES.name, "store": NOTES.store, "purpose": NOTES.purpose, "fields": NOTES.fields}
+    return Collection(**(parts | changes))  # type: ignore[arg-type]
+
+
+def execute(path: Path, *statements: str) -> list[tuple[object, ...]]:
+    """With nothing of ours in between."""
+    connection = apsw.Connection(str(path))
+    try:
+        rows: list[tuple[object, ...]] = []
+        for statement in statements:
+            rows = list(connection.execute(statement))
+        return rows
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file with the table NOTES and a row in it."""
+    path = tmp_path / "notes.sqlite"
+    Database(path, [NOTES]).close()
+    execute(path, "INSERT INTO notes VALUES ('a', 1, 'one', 1)")
+    return path
+
+
+def reopen(path: Path, *collections: Collection) -> None:
+    Database(path, collections).close()
+
+
+def test_the_stores_hold_what_is_declared_for_them(sqlite: SqliteBackend) -> None:
+    sqlite.records()
+    sqlite.spool()
+    for path, store in ((sqlite.records_path, Store.RECORDS), (sqlite.spool_path, Store.SPOOL)):
+        tables = execute(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")
+        assert {name for (name,) in tables} == {entry.name for entry in COLLECTIONS if entry.store is store}
+    for collection in COLLECTIONS:
+        path = sqlite.records_path if collection.store is Store.RECORDS else sqlite.spool_path
+        columns = execute(path, f"PRAGMA table_info({collection.name})")
+        assert tuple(column[1] for column in columns) == stored_columns(collection)
+        assert tuple(column.name for column in columns_of(collection)) == stored_columns(collection)
+        key = sorted((column[5], column[1]) for column in columns if column[5])
+        assert tuple(name for _, name in key) == collection.key
+
+
+def test_rows_that_are_small_have_one_tree_and_those_that_are_not_have_two(sqlite: SqliteBackend) -> None:
+    sqlite.records()
+    sqlite.spool()
+    tables = execute(sqlite.records_path, "PRAGMA table_list") + execute(sqlite.spool_path, "PRAGMA table_list")
+    without_rowid = {row[1] for row in tables if row[4]}
+    strict = {row[1] for row in tables if row[5]}
+    assert without_rowid == {"accounts", "domains", "aliases", "destinations", "generations"}
+    assert strict == {collection.name for collection in COLLECTIONS}
+
+
+def test_what_is_there_stays_when_the_declarations_are_the_same(path: Path) -> None:
+    reopen(path, NOTES)
+    assert execute(path, "SELECT * FROM notes") == [("a", 1, "one", 1)]
+    assert execute(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+
+
+def test_a_collection_that_is_new_gets_its_table(path: Path) -> None:
+    reopen(path, NOTES, EVENTS)
+    assert execute(path, "SELECT count(*) FROM events") == [(0,)]
+    indexes = {name for (name,) in execute(path, "SELECT name FROM sqlite_schema WHERE type = 'index'")}
+    assert set(index_statements(EVENTS)) <= indexes
+
+
+def test_an_optional_field_that_is_new_gets_its_column(path: Path) -> None:
+    reopen(path, changed(fields=(*NOTES.fields, Field("colour", optional=True)), indexes=(("colour",),)))
+    assert execute(path, "SELECT * FROM notes") == [("a", 1, "one", 1, None)]
+    indexes = {name for (name,) in execute(path, "SELECT name FROM sqlite_schema WHERE type = 'index'")}
+    # An index is a second copy of what it is made of: one that is not declared any more goes.
+    assert {name for name in indexes if not str(name).startswith("sqlite_")} == {"notes_by_colour"}
+
+
+@pytest.mark.parametrize(
+    ("collection", "message"),
+    [
+        (changed(fields=(*NOTES.fields, Field("colour"))), "notes.colour is missing, and is not optional"),
+        (changed(fields=NOTES.fields[:3]), "it has the column notes.open, which is not declared"),
+        (
+            changed(fields=(*NOTES.fields, Field("text", protection=Protection.SEALED)), sealed_under="log"),
+            "notes.sealed is missing",
+        ),
+        (changed(fields=(*NOTES.fields[:3], Field("open"))), "notes.open stands there otherwise"),
+        (changed(fields=(*NOTES.fields[:2], Field("name"), NOTES.fields[3])), "notes.name stands there otherwise"),
+        (changed(key=("id", "size")), "notes.size stands there otherwise"),
+        (EVENTS, "it has the table 'notes', which is not declared"),
+    ],
+)
+def test_a_file_that_differs_is_refused_and_left_as_it_was(path: Path, collection: Collection, message: str) -> None:
+    before = execute(path, "SELECT sql FROM sqlite_schema")
+    with pytest.raises(SchemaMismatch, match=f"^{path}: {message}"):
+        reopen(path, collection)
+    assert execute(path, "SELECT sql FROM sqlite_schema") == before
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("CREATE TABLE bodies (octets BLOB)", "it has the table 'bodies'"),
+        ("CREATE VIEW senders AS SELECT name FROM notes", "it has the view 'senders'"),
+        (
+            "CREATE TRIGGER keep AFTER DELETE ON notes BEGIN UPDATE notes SET size = 0; END",
+            "it has the trigger 'keep'",
+        ),
+        ("ALTER TABLE notes ADD COLUMN body BLOB", "it has the column notes.body"),
+    ],
+)
+def test_nothing_can_be_stored_beside_what_is_declared(path: Path, statement: str, message: str) -> None:
+    execute(path, statement)
+    with pytest.raises(SchemaMismatch, match=message):
+        reopen(path, NOTES)
+
+
+def test_a_file_of_a_later_version_is_refused(path: Path) -> None:
+    execute(path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(SchemaMismatch, match="written by a later version of Onward"):
+        reopen(path, NOTES)
+    assert execute(path, "PRAGMA user_version") == [(SCHEMA_VERSION + 1,)]
+
+
+def test_a_file_that_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
+    path = tmp_path / "notes.sqlite"
+    path.write_bytes(b"Received: from somewhere\r\n" * 100)
+    with pytest.raises(StoreUnavailable, match=r"notes\.sqlite: the file is not a database"):
+        reopen(path, NOTES)
+
+
+def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreUnavailable, match=str(tmp_path / "file")):
+        reopen(tmp_path / "file" / "notes.sqlite", NOTES)
+    with pytest.raises(StoreUnavailable, match="it can't be opened"):
+        reopen(tmp_path, NOTES)
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "plan"),
+    [
+        ("_CLAIM", 4, "deliveries_by_state_next_attempt_at (state=? AND next_attempt_at<?)"),
+        ("_ERASE_DELIVERY", 1, "(id=?)"),
+        ("_ERASE_CONTENT", 1, "(message_id=?)"),
+        ("_ERASE_CONTENT", 1, "deliveries_by_message_id (message_id=?)"),
+        ("_KEEP_DELIVERY", 11, "(id=?)"),
+        ("_ERASE_EVENT", 1, "(id=?)"),
+        ("_SELECT_PART", 2, "(message_id=? AND part=?)"),
+        ("_SELECT_OUTBOX", 1, "SCAN outbox USING INDEX"),
+    ],
+)
+def test_the_hot_path_of_the_spool_goes_by_index(sqlite: SqliteBackend, statement: str, values: int, plan: str) -> None:
+    sqlite.spool()
+    connection = apsw.Connection(str(sqlite.spool_path))
+    steps = [
+        str(row[3])
+        for row in connection.execute(f"EXPLAIN QUERY PLAN {getattr(sqlite_spool, statement)}", (1,) * values)
+    ]
+    connection.close()
+    assert any(plan in step for step in steps), steps
+    assert not any("TEMP B-TREE" in step for step in steps), steps
+
+
+def test_the_columns_that_the_spool_counts_on() -> None:
+    """`_KEEP_DELIVERY` binds a whole row and the id, and the claim reads what the codec decodes."""
+    assert sqlite_spool._KEEP_DELIVERY.count("?") == len(stored_columns(DELIVERIES)) + 1
+    assert stored_columns(CONTENT) == ("message_id", "part", "sealed")

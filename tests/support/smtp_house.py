@@ -1,0 +1,175 @@
+"""The server to talk to in tests: the pure session with a mailbox, and the real driver on loopback."""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+from smtp_memory import Mailbox, MemoryReceiver
+
+from smtp.reply import Reply
+from smtp.server import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset, ServerSession
+from smtp.serving import Receiver, ServerSettings, Statistics
+from smtp.trio_server import Peer, serve
+
+LIMIT_S = 20.0
+"""No wait of a test is longer. Reached only where something is broken."""
+
+TROUBLE = Reply(451, "Trouble here, try again later", "4.3.0")
+
+
+class InMemory:
+    """The pure session and its receiver, without a driver: octets in, octets out."""
+
+    def __init__(self, mailbox: Mailbox, *, max_message_octets: int = 1 << 20, max_recipients: int = 100) -> None:
+        self.session = ServerSession("mx.example.org", max_message_octets, max_recipients)
+        self.receiver = MemoryReceiver(mailbox)
+        self.events: list[Event] = []
+        self.closed = False
+
+    async def exchange(self, octets: bytes) -> bytes:
+        """Give these octets to the session; returns what it says."""
+        said = bytearray()
+        self.session.receive(octets)
+        while not self.closed and (event := self.session.next_event()) is not None:
+            self.events.append(event)
+            match event:
+                case Mail():
+                    self.session.answer(await self.receiver.mail(event.sender, event.parameters))
+                case Recipient():
+                    self.session.answer(await self.receiver.recipient(event.address))
+                case Data():
+                    self.session.answer(await self.receiver.data())
+                case Content():
+                    await self.receiver.content(event.octets)
+                case EndOfData():
+                    self.session.answer(await self.receiver.end_of_data())
+                case Reset():
+                    await self.receiver.reset()
+                case Paused():
+                    said += self.session.octets_to_send()
+                case Closed():
+                    self.closed = True
+                case Hello():
+                    pass
+        return bytes(said + self.session.octets_to_send())
+
+
+@dataclass(slots=True)
+class House:
+    """A server under way."""
+
+    port: int
+    mailbox: Mailbox
+    statistics: Statistics
+    shutdown: trio.Event
+    errors: list[str]
+    ended: trio.Event
+
+
+@asynccontextmanager
+async def open_house(
+    settings: ServerSettings | None = None,
+    *,
+    new_receiver: Callable[[Peer], Receiver] | None = None,
+) -> AsyncIterator[House]:
+    """The real driver on a free port of loopback, until the block is left."""
+    mailbox = Mailbox()
+    with socket.socket() as listener, trio.fail_after(LIMIT_S):
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        listener.setblocking(False)
+        house = House(listener.getsockname()[1], mailbox, Statistics(), trio.Event(), [], trio.Event())
+
+        async def run() -> None:
+            await serve(
+                [listener],
+                new_receiver or mailbox.new_receiver,
+                settings or quick_settings(),
+                shutdown=house.shutdown,
+                on_error=house.errors.append,
+                statistics=house.statistics,
+            )
+            house.ended.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            yield house
+            house.shutdown.set()
+
+
+def quick_settings(
+    *,
+    max_message_octets: int = 1 << 20,
+    max_recipients: int = 100,
+    max_connections: int = 1000,
+    max_connections_per_client: int = 1000,
+    command_timeout_s: float = LIMIT_S,
+    transaction_timeout_s: float = LIMIT_S,
+    shutdown_grace_s: float = LIMIT_S,
+) -> ServerSettings:
+    """Settings with a sweeper that looks at the clock often."""
+    return ServerSettings(
+        hostname="mx.example.org",
+        max_message_octets=max_message_octets,
+        max_recipients=max_recipients,
+        max_connections=max_connections,
+        max_connections_per_client=max_connections_per_client,
+        command_timeout_s=command_timeout_s,
+        transaction_timeout_s=transaction_timeout_s,
+        shutdown_grace_s=shutdown_grace_s,
+        sweep_interval_s=0.01,
+    )
+
+
+class Caller:
+    """A client of few words: sends octets, reads lines."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self._buffer = b""
+
+    async def say(self, octets: bytes) -> None:
+        """Send these very octets."""
+        await self.stream.send_all(octets)
+
+    async def line(self) -> str | None:
+        """The next line without its CRLF; None where the server has closed."""
+        while b"\r\n" not in self._buffer:
+            try:
+                octets = await self.stream.receive_some()
+            except trio.BrokenResourceError:
+                octets = b""
+            if not octets:
+                assert not self._buffer, f"closed in the middle of a line: {self._buffer!r}"
+                return None
+            self._buffer += octets
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line.decode("ascii")
+
+    async def reply(self) -> str | None:
+        """The last line of the next reply."""
+        while (line := await self.line()) is not None and line[3:4] == "-":
+            pass
+        return line
+
+    async def ask(self, command: str) -> str | None:
+        """Send a command, return the last line of the reply."""
+        await self.say(command.encode("latin-1") + b"\r\n")
+        return await self.reply()
+
+    async def in_content(self) -> None:
+        """Go as far as 354."""
+        assert (await self.reply() or "").startswith("220 ")
+        await self.say(b"EHLO client.example\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n")
+        codes = [(await self.reply() or "")[:3] for _ in range(4)]
+        assert codes == ["250", "250", "250", "354"]
+
+
+@asynccontextmanager
+async def call(house: House) -> AsyncIterator[Caller]:
+    """A connection to the server."""
+    stream = await trio.open_tcp_stream("127.0.0.1", house.port)
+    async with stream:
+        yield Caller(stream)
