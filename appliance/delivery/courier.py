@@ -3,8 +3,8 @@
 Messages of one destination, one after the other, and an outcome for each delivery.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from appliance.delivery.hosts import HostAddress, HostSettings, NoHosts, find_addresses
 from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, Failed, Outcome
@@ -17,7 +17,7 @@ from smtp.trio_client import ConnectError, Connection, Lost, Refused, Result, St
 MAX_MESSAGES_PER_CONNECTION = 1000
 """After as many messages a fresh connection is made: servers that count have had enough by then."""
 
-Content = Callable[[], AsyncIterator[bytes]]
+Content = Callable[[], AsyncIterable[bytes] | Iterable[bytes]]
 """Begins to read a message's content, anew at each call."""
 
 
@@ -49,16 +49,15 @@ class Courier:
         self._connection: Connection | None = None
         self._at: HostAddress | None = None
         self._carried = 0
+        self._began = 0
 
     async def carry(self, batch: Sequence[Delivery], content: Content) -> list[Outcome]:
         """Deliver one message to recipients at this destination, in one transaction.
 
         The deliveries share message and return path. Raises Unreachable where no host could be spoken to.
         """
-        began = self._clock()
-        outcomes = await self._attempt(batch, content)
-        duration = max(0, self._clock() - began)
-        return [replace(outcome, answer=replace(outcome.answer, duration_ms=duration)) for outcome in outcomes]
+        self._began = self._clock()
+        return await self._attempt(batch, content)
 
     async def close(self) -> None:
         """Say goodbye. Never raises, and never waits for long: what was sent is safe already."""
@@ -85,11 +84,13 @@ class Courier:
                 if reused and lost.stage is not Stage.END_OF_DATA:
                     reused = False
                     continue
-                return [Deferred(self._lost(lost))] * len(batch)
+                text = f"the connection was lost at {lost.stage.value}: {lost.reason}"
+                return [Deferred(self._told(0, "4.4.2", "connection-lost", text, self._at))] * len(batch)
             except (StoreUnavailable, KeyError) as error:
                 # In the middle of the content there is no way back but to hang up (RFC 5321 §4.1.1.10).
                 self._drop()
-                return [Deferred(Answer(0, "4.3.0", "spool-failed", f"our own spool failed: {error}"))] * len(batch)
+                text = f"our own spool failed: {error}"
+                return [Deferred(self._told(0, "4.3.0", "spool-failed", text, None))] * len(batch)
             self._carried += 1
             return [self._outcome(result) for result in results]
 
@@ -113,10 +114,10 @@ class Courier:
                 )
             except ConnectError as error:
                 text = f"no connection to {candidate.host} [{candidate.address}]: {error}"
-                last = Answer(0, "4.4.1", "connection-failed", text, candidate.host, candidate.address)
+                last = self._told(0, "4.4.1", "connection-failed", text, candidate)
             except Refused as refused:
                 # Whatever the code: another host may take it, and a greeting is no word about the recipient.
-                last = _answer(refused.reply, "host-refused", candidate)
+                last = self._answer(refused.reply, "host-refused", candidate)
             else:
                 self._at = candidate
                 self._carried = 0
@@ -129,30 +130,29 @@ class Courier:
             self._connection.aclose()
             self._connection = None
 
-    def _lost(self, lost: Lost) -> Answer:
-        text = f"the connection was lost at {lost.stage.value}: {lost.reason}"
-        answer = Answer(0, "4.4.2", "connection-lost", text)
-        return replace(answer, server_name=self._at.host, server_address=self._at.address) if self._at else answer
-
     def _outcome(self, result: Result) -> Outcome:
-        answer = _answer(result.reply, "", self._at)
-        if result.reply.transient:
-            return Deferred(replace(answer, reason=_word(result.reply, "deferred")))
-        if result.reply.permanent:
-            return Failed(replace(answer, reason=_word(result.reply, "refused")))
-        return Delivered(replace(answer, reason="delivered"))
+        reply = result.reply
+        if reply.transient:
+            return Deferred(self._answer(reply, _word(reply, "deferred"), self._at))
+        if reply.permanent:
+            return Failed(self._answer(reply, _word(reply, "refused"), self._at))
+        return Delivered(self._answer(reply, "delivered", self._at))
 
-
-def _answer(reply: Reply, reason: str, at: HostAddress | None) -> Answer:
-    return Answer(
-        code=reply.code,
+    def _answer(self, reply: Reply, reason: str, at: HostAddress | None) -> Answer:
         # RFC 3463 §2: where the server gives no enhanced code, the class is all that is known.
-        enhanced_code=reply.enhanced or f"{reply.code // 100}.0.0",
-        reason=reason,
-        text=reply.text.replace("\n", " "),
-        server_name=at.host if at else None,
-        server_address=at.address if at else None,
-    )
+        enhanced_code = reply.enhanced or f"{reply.code // 100}.0.0"
+        return self._told(reply.code, enhanced_code, reason, reply.text.replace("\n", " "), at)
+
+    def _told(self, code: int, enhanced_code: str, reason: str, text: str, at: HostAddress | None) -> Answer:
+        return Answer(
+            code=code,
+            enhanced_code=enhanced_code,
+            reason=reason,
+            text=text,
+            server_name=at.host if at else None,
+            server_address=at.address if at else None,
+            duration_ms=max(0, self._clock() - self._began),
+        )
 
 
 _WORDS = {

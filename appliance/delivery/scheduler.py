@@ -54,6 +54,8 @@ class _Destination:
     waiting: deque[Delivery]
     idle: trio.lowlevel.ParkingLot
     couriers: int = 0
+    last_used: float = 0.0
+    """When work last came, by Trio's clock."""
 
 
 class Scheduler:
@@ -119,6 +121,7 @@ class Scheduler:
             self._nursery = nursery
             async with trio.open_nursery() as claiming:
                 claiming.start_soon(self._keep_claiming)
+                claiming.start_soon(self._dismiss_idle)
                 await stop.wait()
                 claiming.cancel_scope.cancel()
             self._stopping = True
@@ -136,6 +139,15 @@ class Scheduler:
             if pause_s > 0:
                 with trio.move_on_after(pause_s):
                     await self._woken.wait()
+
+    async def _dismiss_idle(self) -> None:
+        """Wake the couriers of destinations without work, so that they go. One look for all costs less than a timer
+        for each, which would be set anew with every message."""
+        while True:
+            await trio.sleep(IDLE_S / 2)
+            for destination in list(self._destinations.values()):
+                if self._starved or trio.current_time() - destination.last_used >= IDLE_S:
+                    destination.idle.unpark_all()
 
     async def _claim(self) -> float:
         """Claim what is due and fits; returns for how many seconds there will be nothing to do."""
@@ -168,6 +180,7 @@ class Scheduler:
             destination = _Destination(domain, deque(), trio.lowlevel.ParkingLot())
             self._destinations[domain] = destination
         destination.waiting.append(delivery)
+        destination.last_used = trio.current_time()
         if destination.idle:
             destination.idle.unpark()
         elif destination.couriers < self._max_per_destination:
@@ -197,8 +210,10 @@ class Scheduler:
                 batch = _next_batch(destination.waiting)
                 if batch:
                     await self._carry(courier, destination, batch)
-                elif self._starved or not await _wait_for_work(destination):
+                elif self._starved or trio.current_time() - destination.last_used >= IDLE_S:
                     break
+                else:
+                    await destination.idle.park()
         finally:
             destination.couriers -= 1
             self._couriers -= 1
@@ -279,10 +294,3 @@ def _next_batch(waiting: deque[Delivery]) -> list[Delivery]:
     ):
         batch.append(waiting.popleft())
     return batch
-
-
-async def _wait_for_work(destination: _Destination) -> bool:
-    """False where none has come within IDLE_S."""
-    with trio.move_on_after(IDLE_S) as scope:
-        await destination.idle.park()
-    return not scope.cancelled_caught

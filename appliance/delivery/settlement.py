@@ -57,7 +57,7 @@ class Settler:
     async def settle(self, delivery: Delivery, outcome: Outcome) -> Settlement:
         """Decide what one outcome means. Raises StoreUnavailable where a bounce needs the content and can't have it."""
         attempt = delivery.attempts + 1
-        shown = replace(outcome.answer, text=_masked(delivery, outcome.answer))
+        shown = _masked(delivery, outcome.answer)
         if isinstance(outcome, Delivered):
             events = self._logbook.attempt(EventType.DELIVERED, delivery, attempt, shown)
             return Settlement((Complete(delivery.id, delivery.message_id, events),), tuple(events))
@@ -112,6 +112,8 @@ class Settler:
         return tuple(own_message(self._snapshot(), message_id, sender, octets, now, self._spool.new_id))
 
 
-def _masked(delivery: Delivery, answer: Answer) -> str:
+def _masked(delivery: Delivery, answer: Answer) -> Answer:
+    """The answer as the log may have it: with the alias where it names the mailbox."""
     recipient = delivery.recipients[0].address if delivery.recipients else ""
-    return mask(answer.text, delivery.target, recipient, answer.server_name)
+    text = mask(answer.text, delivery.target, recipient, answer.server_name)
+    return answer if text == answer.text else replace(answer, text=text)

@@ -88,7 +88,12 @@ def received(
 
 def format_date(at: int) -> str:
     """An instant as RFC 5322 §3.3 writes it, in UTC: `Fri, 20 Nov 2026 10:00:00 +0000`."""
-    moment = datetime.fromtimestamp(at // 1000, UTC)
+    return _date_of_second(at // 1000)
+
+
+@lru_cache(maxsize=16)
+def _date_of_second(second: int) -> str:
+    moment = datetime.fromtimestamp(second, UTC)
     return f"{_DAYS[moment.weekday()]}, {moment.day} {_MONTHS[moment.month - 1]} {moment:%Y %H:%M:%S} +0000"
 
 
@@ -98,6 +103,10 @@ def header_section(content: bytes, limit: int) -> bytes:
     Where no blank line comes within `limit` octets, the whole lines that lie within it.
     """
     head = content[:limit]
+    plain_end = head.find(b"\r\n\r\n")
+    # What came over SMTP has CRLF only, so this is the end of nearly every one: a search costs fifty times as much.
+    if plain_end >= 0 and head.find(b"\n\n", 0, plain_end) < 0 and not head.startswith((b"\r\n", b"\n")):
+        return head[: plain_end + 4]
     if end := _HEADER_END.search(head):
         return head[: end.end()]
     return head if len(content) <= limit else head[: head.rfind(b"\n") + 1]

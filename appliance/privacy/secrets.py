@@ -112,7 +112,6 @@ class Secrets:
         unfinished.unlink(missing_ok=True)
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, PRIVATE_FILE_MODE)
             file.write(octets)
             file.flush()
             os.fsync(descriptor)

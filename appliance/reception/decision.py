@@ -52,11 +52,16 @@ def decide(
     recipient: Address,
     now: int,
     look_up: LookUp,
+    *,
+    explained: bool = False,
 ) -> Decision:
-    """Decide about one recipient. Raises StoreUnavailable where a token can't be looked up, and nothing else."""
+    """Decide about one recipient. Raises StoreUnavailable where a token can't be looked up, and nothing else.
+
+    With `explained` the steps are told in words; it is the same decision.
+    """
     if is_return_path(snapshot, recipient):
         return _decide_return(rewriter, sender, recipient, now, look_up)
-    found = route(snapshot, recipient, now)
+    found = route(snapshot, recipient, now, explained=explained)
     return Decision(
         found.reply,
         found.reason,

@@ -1,7 +1,7 @@
 """The receiver behind one SMTP connection: sender, recipients, content, and the promise at the final dot."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -110,6 +110,29 @@ class _Transaction:
     @property
     def returns(self) -> list[Decision]:
         return [decision for decision in self.decisions if decision.opened is not None]
+
+
+@dataclass(slots=True)
+class _Copy:
+    """One mailbox that a message goes to, and the recipients that led there."""
+
+    target: Address
+    reference: str
+    recipients: list[Recipient]
+
+
+def _copies(transaction: _Transaction) -> list[_Copy]:
+    """One for each mailbox, however many recipients led to it: it gets one copy."""
+    copies: dict[tuple[str, str], _Copy] = {}
+    for decision in transaction.forwards:
+        recipient = Recipient(str(decision.recipient), decision.domain.id if decision.domain else "")
+        for target in decision.targets:
+            same = copies.get(target.key)
+            if same is None:
+                copies[target.key] = _Copy(target, decision.reference, [recipient])
+            elif recipient not in same.recipients:
+                same.recipients.append(recipient)
+    return list(copies.values())
 
 
 class Session:
@@ -236,17 +259,17 @@ class Session:
         reception = self._reception
         incoming = transaction.incoming or reception.spool.begin()
         reply = Reply(250, f"Accepted as {incoming.message_id}", "2.0.0")
-        deliveries, return_paths = self._deliveries(transaction, incoming)
+        copies = _copies(transaction)
+        reserved = reception.next.reserve(len(copies))
+        state = DeliveryState.UNDER_WAY if reserved else DeliveryState.WAITING
+        deliveries, return_paths = self._deliveries(transaction, incoming, copies, state)
         with_it = self._reports(transaction)
-        events = self._events(transaction, incoming.message_id, head, EventType.RECEIVED, _answer(reply, "accepted"))
-        reserved = reception.next.reserve(len(deliveries))
-        if reserved:
-            deliveries = [replace(delivery, state=DeliveryState.UNDER_WAY) for delivery in deliveries]
+        events = self._events(transaction, incoming.message_id, head, EventType.RECEIVED, reply, "accepted")
         try:
             await incoming.commit(deliveries, events, return_paths, with_it)
         except StoreUnavailable:
             if reserved:
-                reception.next.release(len(deliveries))
+                reception.next.release(len(copies))
             return STORE_FAILED
         if reserved:
             reception.next.take(deliveries)
@@ -260,7 +283,7 @@ class Session:
         if transaction.incoming is not None:
             message_id = transaction.incoming.message_id
             await transaction.incoming.abort()
-        events = self._events(transaction, message_id, head, EventType.REFUSED, _answer(reply, reason))
+        events = self._events(transaction, message_id, head, EventType.REFUSED, reply, reason)
         try:
             await self._reception.spool.record(events)
         except StoreUnavailable:
@@ -268,25 +291,20 @@ class Session:
         self._reception.live.publish(events)
         return reply
 
-    def _deliveries(self, transaction: _Transaction, incoming: Incoming) -> tuple[list[Delivery], list[ReturnPath]]:
-        """One delivery for each mailbox, however many recipients led to it."""
+    def _deliveries(
+        self, transaction: _Transaction, incoming: Incoming, copies: list[_Copy], state: DeliveryState
+    ) -> tuple[list[Delivery], list[ReturnPath]]:
         reception = self._reception
         now = reception.clock()
         sender = str(transaction.sender) if transaction.sender else ""
-        deliveries: dict[tuple[str, str], Delivery] = {}
+        deliveries: list[Delivery] = []
         return_paths: dict[str, ReturnPath] = {}
-        for decision in transaction.forwards:
-            recipient = Recipient(str(decision.recipient), decision.domain.id if decision.domain else "")
-            for target in decision.targets:
-                same = deliveries.get(target.key)
-                if same is not None:
-                    if recipient not in same.recipients:
-                        deliveries[target.key] = replace(same, recipients=(*same.recipients, recipient))
-                    continue
-                rewritten = reception.rewriter.rewrite(sender, decision.reference, now)
-                if rewritten.stored is not None:
-                    return_paths[rewritten.stored.token] = rewritten.stored
-                deliveries[target.key] = Delivery(
+        for copy in copies:
+            rewritten = reception.rewriter.rewrite(sender, copy.reference, now)
+            if rewritten.stored is not None:
+                return_paths[rewritten.stored.token] = rewritten.stored
+            deliveries.append(
+                Delivery(
                     id=reception.spool.new_id(),
                     message_id=incoming.message_id,
                     accepted_at=now,
@@ -294,12 +312,14 @@ class Session:
                     priority=0,
                     sender=sender,
                     return_path=rewritten.return_path,
-                    target=target,
-                    recipients=(recipient,),
+                    target=copy.target,
+                    recipients=tuple(copy.recipients),
                     eight_bit=transaction.eight_bit,
+                    state=state,
                     next_attempt_at=now,
                 )
-        return list(deliveries.values()), list(return_paths.values())
+            )
+        return deliveries, list(return_paths.values())
 
     def _reports(self, transaction: _Transaction) -> list[Operation]:
         """Reports of our own in place of what came back to rewritten senders."""
@@ -327,11 +347,12 @@ class Session:
         return operations
 
     def _events(
-        self, transaction: _Transaction, message_id: str, head: bytes, type: EventType, answer: Answer
+        self, transaction: _Transaction, message_id: str, head: bytes, type: EventType, reply: Reply, reason: str
     ) -> list[DeliveryEvent]:
+        now = self._reception.clock()
         subject = decoded_text(header_field(head, "Subject") or b"", MAX_SUBJECT)
-        arrival = replace(self._arrival(transaction, message_id, transaction.size), subject=subject or None)
-        answer = replace(answer, duration_ms=max(0, self._reception.clock() - transaction.began_at))
+        arrival = self._arrival(transaction, message_id, transaction.size, subject or None)
+        answer = _answer(reply, reason, max(0, now - transaction.began_at))
         events: list[DeliveryEvent] = []
         for decision in transaction.forwards:
             if decision.domain is not None:
@@ -340,13 +361,14 @@ class Session:
                 )
         return events
 
-    def _arrival(self, transaction: _Transaction, message_id: str, size: int) -> Arrival:
+    def _arrival(self, transaction: _Transaction, message_id: str, size: int, subject: str | None = None) -> Arrival:
         return Arrival(
             message_id=message_id,
             sender=str(transaction.sender) if transaction.sender else "",
             size=size,
             client_address=self._peer.address,
             client_name=self._reception.client_names.name(self._peer.address),
+            subject=subject,
         )
 
     def _current(self) -> _Transaction:
@@ -354,5 +376,5 @@ class Session:
         return self._transaction
 
 
-def _answer(reply: Reply, reason: str) -> Answer:
-    return Answer(reply.code, reply.enhanced or "", reason, reply.text)
+def _answer(reply: Reply, reason: str, duration_ms: int = 0) -> Answer:
+    return Answer(reply.code, reply.enhanced or "", reason, reply.text, duration_ms=duration_ms)

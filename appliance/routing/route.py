@@ -65,17 +65,21 @@ class _Refused(Exception):
         self.reason = reason
 
 
-def route(snapshot: Snapshot, recipient: Address, now: int) -> Route:
-    """Decide about one recipient. Never raises, asks no store and no DNS."""
-    return _Expansion(snapshot, now).run(recipient)
+def route(snapshot: Snapshot, recipient: Address, now: int, *, explained: bool = False) -> Route:
+    """Decide about one recipient. Never raises, asks no store and no DNS.
+
+    With `explained` the steps of the decision are told in words; it is the same decision.
+    """
+    return _Expansion(snapshot, now, explained).run(recipient)
 
 
 class _Expansion:
     """Follows one recipient through the hosted aliases, and keeps the steps."""
 
-    def __init__(self, snapshot: Snapshot, now: int) -> None:
+    def __init__(self, snapshot: Snapshot, now: int, explained: bool) -> None:
         self._snapshot = snapshot
         self._now = now
+        self._explained = explained
         self._steps: list[Step] = []
         self._targets: dict[tuple[str, str], Address] = {}
         self._problem: _Refused | None = None
@@ -93,12 +97,12 @@ class _Expansion:
             return self._route(ACCEPTED, "accepted", domain, "", self._postmaster())
         if not self._is_ours(domain_name):
             state = "is not verified yet" if hosted is not None else "is not hosted here"
-            self._step("domain", "refused", f"{domain_name} {state}")
+            self._step("domain", "refused", "{} {}", domain_name, state)
             return self._route(RELAY_DENIED, "relay-denied", None)
         if hosted is None:
-            self._step("domain", "refused", f"{domain_name} is the appliance's own and has no aliases")
+            self._step("domain", "refused", "{} is the appliance's own and has no aliases", domain_name)
             return self._route(NO_SUCH_USER, "alias-unknown", None)
-        self._step("domain", "ok", f"{domain_name} is hosted and verified")
+        self._step("domain", "ok", "{} is hosted and verified", domain_name)
         reference = alias.reference if alias else ""
         try:
             self._follow(recipient, hosted, ())
@@ -131,16 +135,17 @@ class _Expansion:
         """Follow a hosted address; `path` holds the ids of the aliases that led to it."""
         alias = hosted.match(address.key[0])
         if alias is None:
-            self._step("alias", "refused", f"no alias takes {address}")
+            self._step("alias", "refused", "no alias takes {}", address)
             self._note(NO_SUCH_USER, "alias-unknown")
             return
         if alias.id in path:
-            self._step("alias", "refused", f"{address} leads back to {alias.pattern}: a loop")
+            self._step("alias", "refused", "{} leads back to {}: a loop", address, alias.pattern)
             raise _Refused(LOOP, "alias-loop")
         if len(path) >= MAX_DEPTH:
-            self._step("alias", "refused", f"more than {MAX_DEPTH} aliases follow each other")
+            self._step("alias", "refused", "more than {} aliases follow each other", MAX_DEPTH)
             raise _Refused(LOOP, "alias-loop")
-        self._step("alias", "match", f"{address} is taken by {alias.pattern}@{hosted.domain.name} ({alias.kind.value})")
+        name, kind = hosted.domain.name, alias.kind.value
+        self._step("alias", "match", "{} is taken by {}@{} ({})", address, alias.pattern, name, kind)
         if not self._takes_mail(alias):
             self._refuse_by(alias)
             return
@@ -179,21 +184,22 @@ class _Expansion:
         if inside is not None and inside.domain.verified:
             self._follow(address, inside, path)
         elif target.lower() not in hosted.confirmed:
-            self._step("destination", "refused", f"the owner of {target} has not confirmed it")
+            self._step("destination", "refused", "the owner of {} has not confirmed it", target)
             raise _Refused(UNCONFIRMED, "destination-unconfirmed")
         elif address.key in self._targets:
-            self._step("destination", "once", f"{target} gets one copy")
+            self._step("destination", "once", "{} gets one copy", target)
         elif len(self._targets) >= MAX_COPIES:
             raise _Refused(LOOP, "too-many-copies")
         else:
-            self._step("destination", "ok", target)
+            self._step("destination", "ok", "{}", target)
             self._targets[address.key] = address
 
     def _note(self, reply: Reply, reason: str) -> None:
         self._problem = self._problem or _Refused(reply, reason)
 
-    def _step(self, check: str, outcome: str, detail: str) -> None:
-        self._steps.append(Step(check, outcome, detail))
+    def _step(self, check: str, outcome: str, detail: str, *about: object) -> None:
+        if self._explained:
+            self._steps.append(Step(check, outcome, detail.format(*about)))
 
     def _route(
         self,

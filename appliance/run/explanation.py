@@ -66,7 +66,7 @@ def explain(
     snapshot = load(records, Settings(config.hostname, config.forwarding.srs_domain, config.mail.postmaster))
     rewriter = SenderRewriter(config.forwarding.srs_domain, [secrets(config).key(SRS_KEY)])
     now = clock()
-    decision = decide(snapshot, rewriter, sender, recipient, now, _look_up)
+    decision = decide(snapshot, rewriter, sender, recipient, now, _look_up, explained=True)
     found = _find_hosts(config, sorted({target.key[1] for target in decision.targets if target.domain}))
     written = str(sender) if sender else ""
     deliveries = tuple(

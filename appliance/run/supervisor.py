@@ -119,6 +119,8 @@ class _Supervisor:
         """When a child that is gone is started again, on the monotonic clock."""
         self._delays: dict[str, float | None] = dict.fromkeys(_NAMES)
         self._why_gone: dict[str, str] = {}
+        self._was_ready = False
+        """Both have been ready once; from there on, who dies is started again."""
         self._stop_asked_at: float | None = None
         self._hurry = False
         self._reload_asked = False
@@ -161,6 +163,7 @@ class _Supervisor:
         return CannotStart(f"not ready after {START_S:.0f} s: {slow}")
 
     def _welcome(self, first_time: bool) -> None:
+        self._was_ready = True
         for line in listeners.described(self._sockets):
             say(line)
         say("ready")
@@ -287,7 +290,8 @@ class _Supervisor:
         self._why_gone[name] = why
         delay_s = self._delays[name] = delay_after(lived_s, self._delays[name])
         self._due[name] = time.monotonic() + delay_s
-        _logger.error(log.words(f"the {name} process died", how=why, lived_s=lived_s, starts_again_in_s=delay_s))
+        if self._was_ready:
+            _logger.error(log.words(f"the {name} process died", how=why, lived_s=lived_s, starts_again_in_s=delay_s))
 
     def _all_ready(self) -> bool:
         return len(self._children) == len(_NAMES) and all(one.ready for one in self._children.values())

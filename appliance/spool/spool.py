@@ -3,7 +3,7 @@
 Begin, append, commit and abort for what arrives; claim, settle and content for what leaves.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -150,12 +150,15 @@ class Spool:
                 else:
                     return
 
-    async def content(self, message_id: str) -> AsyncIterator[bytes]:
-        """The content of a message, part by part. Raises StoreUnavailable; KeyError where there is none."""
+    def content(self, message_id: str) -> AsyncIterable[bytes] | Iterable[bytes]:
+        """The content of a message, part by part: from memory, or else from the disk.
+
+        Reading raises StoreUnavailable; KeyError where there is none.
+        """
         hot = self._hot.get(message_id)
-        if hot is not None:
-            yield hot.octets
-            return
+        return (hot.octets,) if hot is not None else self._stored_content(message_id)
+
+    async def _stored_content(self, message_id: str) -> AsyncIterator[bytes]:
         number = 0
         while (part := await self._read(message_id, number)) is not None:
             yield part

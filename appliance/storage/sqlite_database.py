@@ -158,7 +158,6 @@ class Database:
         try:
             cursor.execute("COMMIT")
         except apsw.Error:
-            self._roll_back(cursor)
             # The log may hold the whole transaction, and only its fsync have failed: to this process it never was, but
             # a crash now would bring it back at the next start. A log that is written back and cut cannot.
             with contextlib.suppress(apsw.Error):
@@ -209,10 +208,7 @@ def _make_private_file(path: Path) -> None:
             if file.exists() and stat.S_IMODE(file.stat().st_mode) != PRIVATE_FILE_MODE:
                 file.chmod(PRIVATE_FILE_MODE)
         return
-    try:
-        os.fchmod(descriptor, PRIVATE_FILE_MODE)
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
     sync_directory(path.parent)
 
 

@@ -230,6 +230,7 @@ def test_nothing_is_forwarded_to_a_mailbox_whose_owner_has_not_agreed() -> None:
 
 
 def test_every_step_of_a_decision_can_be_told() -> None:
-    steps = ask(PRECEDENCE, "salesman@example.org").steps
+    assert ask(PRECEDENCE, "salesman@example.org").steps == ()
+    steps = route(PRECEDENCE, Address.parse("salesman@example.org"), NOW, explained=True).steps
     assert [step.check for step in steps] == ["domain", "alias", "destination"]
     assert "sales*@example.org" in steps[1].detail
