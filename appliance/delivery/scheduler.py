@@ -263,7 +263,7 @@ class Scheduler:
     # ------------------------------------------------------------------ for the operator
 
     def withdraw(self, wanted: Callable[[Delivery], bool]) -> list[Delivery]:
-        """Take claimed deliveries that no courier has begun with out of memory. What becomes of them is the caller's."""
+        """Take out of memory what no courier has begun with. What becomes of it is the caller's to decide."""
         withdrawn: list[Delivery] = []
         for destination in self._destinations.values():
             chosen = [delivery for delivery in destination.waiting if wanted(delivery)]
