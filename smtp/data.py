@@ -27,7 +27,8 @@ class Fault(Enum):
 class ContentReader:
     """Finds the end of a message in the octets after 354, and takes the stuffed dots out of what is before it.
 
-    After a fault nothing more is given out, and the true end is still found.
+    After a fault nothing more is given out, and the true end is still found. Bad line ends outweigh size, wherever in
+    the message they are: what is said at the end must not depend on how the octets were divided on their way.
     """
 
     __slots__ = ("_held", "_skip", "ended", "fault", "max_octets", "octets_seen")
@@ -59,7 +60,7 @@ class ContentReader:
 
     def _unstuff(self, piece: bytes) -> bytes:
         """No pair of CR and LF, and no dot with the CRLF before it, is ever divided between two pieces."""
-        if self.fault or not piece:
+        if self.fault is Fault.BAD_LINE_ENDS or not piece:
             return b""
         pairs = piece.count(b"\r\n")
         if piece.count(b"\r") != pairs or piece.count(b"\n") != pairs or b"\0" in piece:

@@ -120,6 +120,7 @@ class ServerSession:
         self._recipients = 0
         self._unknown_commands = 0
         self._reader = ContentReader(max_message_octets)
+        self._content_refused = False
         self._verdict: Reply | None = None
         # RFC 5321 §4.2: the greeting begins with our domain. RFC 2034 §3: no enhanced code on it.
         self._say(Reply(220, f"{hostname} ESMTP"))
@@ -200,10 +201,9 @@ class ServerSession:
         """The rest of the content is not wanted: read to its end, then say this. Reset follows at once."""
         if self.state is not State.CONTENT:
             raise SessionMisuse("no content is coming")
-        if self._verdict is None:
+        if not self._content_refused:
             self._verdict = reply
-            self._events.clear()
-            self._events.append(Reset())
+            self._refuse_content()
 
     def hang_up(self, reply: Reply | None) -> None:
         """End the conversation, with a last reply where one can still be sent. Reset follows where one is due."""
@@ -213,7 +213,7 @@ class ServerSession:
         self._question = None
         self._events = deque(event for event in self._events if isinstance(event, Reset))
         # Content that was refused has had its Reset.
-        if unfinished and self._verdict is None:
+        if unfinished and not self._content_refused:
             self._events.append(Reset())
         self.state = State.CLOSED
         if reply is not None:
@@ -324,21 +324,28 @@ class ServerSession:
             octets = self._incoming[self._position :] if self._position else self._incoming
             piece, self._incoming = self._reader.read(octets)
             self._position = 0
-            if self._reader.fault is not None and self._verdict is None:
-                is_large = self._reader.fault is Fault.TOO_LARGE
-                self.refuse_content(answers.TOO_LARGE if is_large else answers.BAD_LINE_ENDS)
-            elif piece and self._verdict is None:
-                self._events.append(Content(piece))
+            if not self._content_refused:
+                if self._reader.fault is not None:
+                    self._refuse_content()
+                elif piece:
+                    self._events.append(Content(piece))
             return True
         if self._trace is not None:
             self._trace("<", f"({self._reader.octets_seen} octets of content)")
-        verdict = self._verdict
-        if verdict is None:
+        if not self._content_refused:
             self._events.append(EndOfData())
         else:
+            is_large = self._reader.fault is Fault.TOO_LARGE
+            verdict = self._verdict or (answers.TOO_LARGE if is_large else answers.BAD_LINE_ENDS)
             self._leave_transaction()
             self._say(verdict)
         return True
+
+    def _refuse_content(self) -> None:
+        """What has been given of the message is to be forgotten, and the rest is not given."""
+        self._content_refused = True
+        self._events.clear()
+        self._events.append(Reset())
 
     def _reset(self) -> None:
         if self.in_transaction:
@@ -348,6 +355,7 @@ class ServerSession:
     def _leave_transaction(self) -> None:
         self.state = State.GREETED
         self._recipients = 0
+        self._content_refused = False
         self._verdict = None
 
     def _say(self, reply: Reply) -> None:

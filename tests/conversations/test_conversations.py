@@ -6,7 +6,6 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-
 from smtp_conversation import Conversation, play, read_conversation
 from smtp_house import InMemory, call, open_house, quick_settings
 from smtp_memory import Mailbox
@@ -50,9 +49,12 @@ async def test_with_the_pure_session(conversation: Conversation, octets_at_once:
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS, ids=_names)
 async def test_with_the_driver(conversation: Conversation) -> None:
-    async with open_house(quick_settings(**conversation.settings)) as house, call(house) as caller:
+    async with (
+        open_house(quick_settings(**conversation.settings, shutdown_grace_s=0.0)) as house,
+        call(house) as caller,
+    ):
         await play(conversation, house.mailbox, caller.say, caller.line)
-        # An idle session is told 421 at the shutdown; whatever comes before that was said without being asked for.
+        # At the shutdown a session is told 421; whatever comes before that was said without being asked for.
         house.shutdown.set()
         rest = await caller.line()
         assert rest is None or rest.startswith("421 4.3.2 "), f"the server said more than was expected: {rest}"

@@ -67,13 +67,17 @@ def test_processes_that_make_files_at_once_lose_no_change(tmp_path: Path) -> Non
 def test_many_who_open_a_new_file_at_the_same_instant_all_get_in(tmp_path: Path) -> None:
     """Changing the journal mode is the one thing for which SQLite does not wait its turn."""
     failures: list[BaseException] = []
+    paths = [tmp_path / f"{number}.sqlite" for number in range(30)]
+    for path in paths:
+        # An empty file, so that nobody comes late for having made it.
+        path.touch(0o600)
     start_line = threading.Barrier(4)
 
     def work() -> None:
         try:
-            for number in range(10):
+            for path in paths:
                 start_line.wait()
-                SqliteRecords(tmp_path / f"{number}.sqlite", a_keyring()).close()
+                SqliteRecords(path, a_keyring()).close()
         except BaseException as error:  # noqa: BLE001 - told to the main thread
             failures.append(error)
             start_line.abort()

@@ -14,8 +14,9 @@ It speaks by local part, so that a conversation in a text file can have every an
 from dataclasses import dataclass, field
 
 from smtp.address import Address
+from smtp.commands import MailParameters
 from smtp.reply import Reply
-from smtp.serving import MailParameters, Peer
+from smtp.serving import Peer
 
 
 class Crash(Exception):
