@@ -145,6 +145,7 @@ class ClientSession:
         self._to_send: deque[tuple[Stage, bytes]] = deque()
         self._events: deque[Event] = deque()
         self._writer = ContentWriter()
+        self._in_content = False
         self._content_octets = 0
         self._results: list[Result | None] = []
         self._accepted: list[int] = []
@@ -157,7 +158,7 @@ class ClientSession:
         """What the next reply will belong to, or what would be lost now."""
         if self._due:
             return self._due[0]
-        return Stage.DATA if self.state is ClientState.CONTENT else Stage.MAIL
+        return Stage.DATA if self._in_content else Stage.MAIL
 
     @property
     def unasked(self) -> bool:
@@ -237,6 +238,10 @@ class ClientSession:
         if self._trace is not None:
             self._trace(">", f"({self._content_octets} octets of content)")
             self._trace(">", ".")
+
+    def close(self) -> None:
+        """The connection is gone."""
+        self.state = ClientState.CLOSED
 
     def quit(self) -> None:
         """Take leave. Raises SessionMisuse while a message is under way."""
@@ -355,6 +360,7 @@ class ClientSession:
             self._finish()
             return
         self._writer = ContentWriter()
+        self._in_content = True
         self._content_octets = 0
         if self._accepted:
             self._events.append(GoAhead())
@@ -388,6 +394,7 @@ class ClientSession:
 
     def _finish(self) -> None:
         self.state = ClientState.READY
+        self._in_content = False
         self._events.append(Done(tuple(result for result in self._results if result)))
 
 

@@ -1,6 +1,7 @@
 """What a server is given, and what it gives: settings, a client as it is known, who decides about mail, counters."""
 
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Protocol
 
 from smtp.address import Address
@@ -81,3 +82,19 @@ class Statistics:
     def replies(self) -> dict[int, int]:
         """How many replies of each class have been given: 2, 3, 4 and 5."""
         return {digit: self.replies_by_first_digit[digit] for digit in (2, 3, 4, 5)}
+
+
+def plain_address(address: str) -> str:
+    """An IP address as people write it: an IPv4 client of an IPv6 socket is an IPv4 client."""
+    if ":" in address:
+        mapped = IPv6Address(address).ipv4_mapped
+        if mapped is not None:
+            return str(mapped)
+    return address
+
+
+def client_key(address: str) -> str:
+    """Whom a client is counted as. An IPv6 client is its /64: one machine has that many addresses."""
+    if ":" in address:
+        return IPv6Address(address).packed[:8].hex()
+    return address

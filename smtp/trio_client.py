@@ -196,7 +196,7 @@ class Connection:
 
     def aclose(self) -> None:
         """Close without a word. May be called again."""
-        self._session.state = ClientState.CLOSED
+        self._session.close()
         self._socket.close()
 
     async def _converse(self, run: Callable[[], Awaitable[Event]]) -> Event:

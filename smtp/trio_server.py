@@ -14,7 +14,6 @@ import socket
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv6Address
 from pathlib import Path
 
 import trio
@@ -35,7 +34,7 @@ from smtp.server import (
     Reset,
     ServerSession,
 )
-from smtp.serving import Peer, Receiver, ServerSettings, Statistics
+from smtp.serving import Peer, Receiver, ServerSettings, Statistics, client_key, plain_address
 from smtp.trace import Trace
 from smtp.trio_socket import Socket
 
@@ -119,8 +118,8 @@ class _House:
     def _admit(self, connected: socket.socket, address: tuple[str, int], nursery: trio.Nursery) -> None:
         statistics = self.statistics
         statistics.connections_accepted += 1
-        peer = Peer(_plain_address(address[0]), address[1])
-        client = _client_of(peer.address)
+        peer = Peer(plain_address(address[0]), address[1])
+        client = client_key(peer.address)
         if (
             len(self.sessions) >= self.settings.max_connections
             or self.by_client[client] >= self.settings.max_connections_per_client
@@ -197,7 +196,7 @@ class _Session:
 
     def look_at_the_clock(self, now: float) -> None:
         """Leave where the client has been waited for long enough."""
-        if self._waiting and self._command_due <= now:
+        if self._command_due <= now:
             self._leave(answers.TIMED_OUT)
         elif self._drain_due <= now:
             self._leave(answers.SHUTTING_DOWN)
@@ -265,6 +264,8 @@ class _Session:
     ) -> None:
         """Carry one event to the receiver, and its answer back."""
         protocol = self._protocol
+        # The time that the receiver takes is not the client's.
+        self._command_due = math.inf
         try:
             match event:
                 case Content():
@@ -356,17 +357,3 @@ class _Session:
         frames = traceback.extract_tb(error.__traceback__)[-REPORTED_FRAMES:]
         where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
         self._house.on_error(f"a session failed: {type(error).__name__} at {where}")
-
-
-def _plain_address(address: str) -> str:
-    if ":" in address:
-        mapped = IPv6Address(address).ipv4_mapped
-        if mapped is not None:
-            return str(mapped)
-    return address
-
-
-def _client_of(address: str) -> str:
-    if ":" in address:
-        return IPv6Address(address).packed[:8].hex()
-    return address

@@ -1,12 +1,13 @@
 """Group commit: one thread makes the operations of many tasks durable with one synchronisation of the disk.
 
-Tasks hand in units of operations and wait. The thread takes all that has gathered while it was busy with the group
-before, and applies it as one transaction. So a lone message waits for one fsync, and a thousand at once for a few:
-the group grows by itself with the load, without a timer.
+Tasks hand in units of operations and wait. What they hand in while a group is being written, and before every task that
+can run has run, gathers to the next group: one transaction, one fsync, one waking of the thread. A lone message waits
+for one fsync, and a thousand at once for a few: the group grows by itself with the load, without a timer.
 """
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
@@ -14,7 +15,7 @@ import outcome
 import trio
 
 from appliance.storage.records import StoreUnavailable
-from appliance.storage.spool import Operation, SpoolStore
+from appliance.storage.spool import Operation, Prepared, SpoolStore
 
 MAX_GROUP_UNITS = 512
 """Units in one transaction: bounds how long the first of a group waits for the last."""
@@ -52,10 +53,10 @@ class InlineCommitter:
 class _Unit:
     """What one task waits for: operations that belong together, or a call."""
 
-    __slots__ = ("function", "operations", "result", "task")
+    __slots__ = ("function", "prepared", "result", "task")
 
-    def __init__(self, operations: Sequence[Operation], function: Callable[[], Any] | None) -> None:
-        self.operations = operations
+    def __init__(self, prepared: Prepared | None, function: Callable[[], Any] | None) -> None:
+        self.prepared = prepared
         self.function = function
         self.task = trio.lowlevel.current_task()
         self.result: outcome.Outcome[Any] = outcome.Value(None)
@@ -70,7 +71,12 @@ class GroupCommitter:
 
     def __init__(self, store: SpoolStore) -> None:
         self._store = store
-        self._units: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._gathering: deque[_Unit] = deque()
+        self._writing = False
+        """A group is with the thread."""
+        self._awaited = trio.lowlevel.ParkingLot()
+        """Where the feeder waits for something to hand over."""
+        self._groups: queue.SimpleQueue[list[_Unit] | None] = queue.SimpleQueue()
         self._token: trio.lowlevel.TrioToken | None = None
         self._thread = threading.Thread(target=self._work, name="spool-writer", daemon=True)
         self.groups = 0
@@ -81,76 +87,75 @@ class GroupCommitter:
     async def __aenter__(self) -> "GroupCommitter":
         self._token = trio.lowlevel.current_trio_token()
         self._thread.start()
+        trio.lowlevel.spawn_system_task(self._feed)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        self._units.put(None)
         with trio.CancelScope(shield=True):
+            while self._writing or self._gathering:
+                await trio.sleep(0.001)
+            self._groups.put(None)
             await trio.to_thread.run_sync(self._thread.join)
 
     async def commit(self, operations: Sequence[Operation]) -> None:
         """See Committer."""
-        await self._wait(_Unit(operations, None))
+        await self._wait(_Unit(self._store.prepare(operations), None))
 
     async def call(self, function: Callable[[], T]) -> T:
         """See Committer."""
-        return cast(T, await self._wait(_Unit((), function)))
+        return cast(T, await self._wait(_Unit(None, function)))
 
     async def _wait(self, unit: _Unit) -> Any:
-        self._units.put(unit)
+        self._gathering.append(unit)
+        self._awaited.unpark()
         return await trio.lowlevel.wait_task_rescheduled(_cannot_abort)
+
+    async def _feed(self) -> None:
+        """Hand groups to the thread, one at a time.
+
+        Being woken makes it run behind all the tasks that can run already, and by then they have handed in theirs.
+        """
+        while True:
+            await self._awaited.park()
+            if self._gathering and not self._writing:
+                count = min(len(self._gathering), MAX_GROUP_UNITS)
+                self._writing = True
+                self._groups.put([self._gathering.popleft() for _ in range(count)])
+
+    def _settle(self, group: list[_Unit]) -> None:
+        self._writing = False
+        for unit in group:
+            trio.lowlevel.reschedule(unit.task, unit.result)
+        self._awaited.unpark()
 
     # ------------------------------------------------------------------ in the thread
 
     def _work(self) -> None:
-        while True:
-            group, last = self._gather()
-            if group:
-                self._carry_out(group)
-                assert self._token is not None
-                try:
-                    self._token.run_sync_soon(_settle, group)
-                except trio.RunFinishedError:
-                    return
-            if last:
-                return
-
-    def _gather(self) -> tuple[list[_Unit], bool]:
-        """The units that wait, at least one; and whether the end was among them."""
-        group: list[_Unit] = []
-        unit = self._units.get()
-        while unit is not None:
-            group.append(unit)
-            if len(group) >= MAX_GROUP_UNITS:
-                return group, False
+        while (group := self._groups.get()) is not None:
+            self._carry_out(group)
+            assert self._token is not None
             try:
-                unit = self._units.get_nowait()
-            except queue.Empty:
-                return group, False
-        return group, True
+                self._token.run_sync_soon(self._settle, group)
+            except trio.RunFinishedError:
+                return
 
     def _carry_out(self, group: list[_Unit]) -> None:
         self.groups += 1
         self.units += len(group)
-        operations = [operation for unit in group for operation in unit.operations]
-        if operations:
-            result = outcome.capture(self._store.apply, operations)
+        writing = [(unit, unit.prepared) for unit in group if unit.prepared is not None]
+        if writing:
+            result = outcome.capture(self._store.write, [prepared for _, prepared in writing])
             if isinstance(result, outcome.Error):
-                for unit in group:
+                for unit, _ in writing:
                     # An outcome can be delivered once, so each task gets one of its own.
                     unit.result = outcome.Error(result.error)
-                if len(group) > 1 and not isinstance(result.error, StoreUnavailable):
+                if len(writing) > 1 and not isinstance(result.error, StoreUnavailable):
                     # One unit is to blame and nothing was done: the others must not suffer for it.
-                    for unit in group:
-                        unit.result = outcome.capture(self._store.apply, unit.operations)
+                    for unit, prepared in writing:
+                        unit.result = outcome.capture(self._store.write, [prepared])
         for unit in group:
             if unit.function is not None:
                 unit.result = outcome.capture(unit.function)
-
-
-def _settle(group: list[_Unit]) -> None:
-    for unit in group:
-        trio.lowlevel.reschedule(unit.task, unit.result)
 
 
 def _cannot_abort(_: object) -> trio.lowlevel.Abort:

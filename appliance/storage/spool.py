@@ -7,7 +7,7 @@ its deliveries: `Complete` erases the content in the same group.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from appliance.model.delivery import Delivery
 from appliance.model.event import DeliveryEvent
@@ -88,14 +88,31 @@ class Forget:
 Operation = AddPart | Accept | Complete | Keep | Abandon | Record | Forget
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Operations as a backend will write them. What is in it is the backend's own affair."""
+
+    content: Any
+
+
 class SpoolStore(Protocol):
     """What the spool needs of a backend. Every method may raise StoreUnavailable, and then nothing has happened.
 
-    `apply` and `claim` are called by one thread, the others by any.
+    `apply`, `write` and `claim` are called by one thread, the others by any.
     """
 
     def apply(self, operations: Sequence[Operation]) -> None:
-        """Make all of these durable as one group, in this order; all or none. Durable when it returns."""
+        """Prepare and write in one."""
+
+    def prepare(self, operations: Sequence[Operation]) -> Prepared:
+        """Encode and seal operations, so that the thread that writes has less to do. Changes nothing."""
+
+    def write(self, units: Sequence[Prepared]) -> None:
+        """Make all of these durable as one group; all or none. Durable when it returns.
+
+        The operations of a group are about different deliveries, or stand in the order of a delivery's life (accept,
+        keep, complete): backends may gather what is alike.
+        """
 
     def claim(self, now: int, limit: int) -> list[Delivery]:
         """Take due deliveries (WAITING, `next_attempt_at` <= now), the earliest first, and mark them UNDER_WAY."""

@@ -26,7 +26,7 @@ from appliance.storage.records import (
     Where,
 )
 from appliance.storage.sqlite_conditions import Bindings, condition, outlived
-from appliance.storage.sqlite_database import Database
+from appliance.storage.sqlite_database import Database, execute_for
 
 SWEEP_ROWS = 2000
 """Rows erased in one transaction of a sweep: some milliseconds, so that nobody waits for the broom."""
@@ -100,9 +100,9 @@ class SqliteRecords:
             values.append(tuple(_stored_value(row[name]) for name in columns))
         if not values:
             return
-        statement = sql.insert(collection, f"ON CONFLICT ({sql.names(collection.key)}) DO NOTHING")
+        known = f"ON CONFLICT ({sql.names(collection.key)}) DO NOTHING"
         with self._database.transaction() as cursor:
-            cursor.executemany(statement, values)
+            execute_for(cursor, lambda rows: sql.insert(collection, known, rows), values)
 
     def sweep(self, collection: Collection, retention: Retention, before: int) -> int:
         """See `RecordStore`."""

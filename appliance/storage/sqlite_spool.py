@@ -1,8 +1,8 @@
 """The spool store in one SQLite file of its own, never in a backup: mail under way.
 
-This is on the way of every message. A group is encoded and sealed before the transaction begins, so that the writer
-holds the file no longer than SQLite needs; every statement has a constant text, so that SQLite finds it prepared; and
-one group is one transaction and one fsync.
+This is on the way of every message. A unit is encoded and sealed by the task that brings it, so that the writing
+thread does nothing but SQLite's work; the rows of a whole group go in few statements, whose texts SQLite finds
+prepared; and one group is one transaction and one fsync.
 
 Where a row can't be opened (damaged, or the key is not the one it was sealed under) its delivery is held, so that the
 others go on, and says so in the log of the process; its content is never erased for that.
@@ -10,12 +10,13 @@ others go on, and says so in the log of the process; its content is never erased
 
 import logging
 from collections.abc import Sequence
+from enum import IntEnum
+from functools import cache, partial
 from pathlib import Path
 
 import apsw
 
 from appliance.model.delivery import Delivery, DeliveryState
-from appliance.model.event import DeliveryEvent
 from appliance.privacy.declarations import (
     CONTENT,
     DELIVERIES,
@@ -40,11 +41,12 @@ from appliance.storage.spool import (
     Forget,
     Keep,
     Operation,
+    Prepared,
     Record,
     ReturnPath,
 )
 from appliance.storage.sqlite_conditions import Bindings, outlived
-from appliance.storage.sqlite_database import Database
+from appliance.storage.sqlite_database import Database, execute_for
 
 _log = logging.getLogger(__name__)
 
@@ -52,22 +54,48 @@ _WAITING, _UNDER_WAY, _HELD = (state.value for state in DeliveryState)
 
 _OUTBOX_COLUMNS = stored_columns(OUTBOX)
 
-_ADD_PART = sql.insert(CONTENT)
-_ADD_DELIVERY = sql.insert(DELIVERIES)
-_ADD_EVENT = sql.insert(OUTBOX)
-# A token stands for the same sender each time; being used again begins its time anew.
-_ADD_RETURN_PATH = sql.insert(
-    RETURN_PATHS,
-    "ON CONFLICT (token) DO UPDATE SET "
-    "reference = excluded.reference, created_at = excluded.created_at, sealed = excluded.sealed",
-)
-# An UPDATE, not a REPLACE: a delivery that was dropped meanwhile does not come back.
-_KEEP_DELIVERY = sql.update(DELIVERIES, stored_columns(DELIVERIES), "id = ?")
-_ERASE_DELIVERY = sql.delete(DELIVERIES, "id = ?")
-# Also for a reception that was broken off: never where a delivery of the message is left.
-_ERASE_CONTENT = sql.delete(CONTENT, "message_id = ?1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE message_id = ?1)")
 _ERASE_LEFT_CONTENT = sql.delete(CONTENT, "message_id NOT IN (SELECT message_id FROM deliveries)")
-_ERASE_EVENT = sql.delete(OUTBOX, "id = ?")
+
+
+class _Kind(IntEnum):
+    """The kinds of row that a group writes, in the order in which it writes them: that of a delivery's life."""
+
+    ADD_PART = 0
+    ADD_DELIVERY = 1
+    ADD_RETURN_PATH = 2
+    KEEP_DELIVERY = 3
+    ERASE_DELIVERY = 4
+    ERASE_CONTENT = 5
+    ADD_EVENT = 6
+    ERASE_EVENT = 7
+
+
+@cache
+def _statement(kind: _Kind, rows: int) -> str:
+    """The SQL text that writes so many rows of a kind."""
+    match kind:
+        case _Kind.ADD_PART:
+            return sql.insert(CONTENT, rows=rows)
+        case _Kind.ADD_DELIVERY:
+            return sql.insert(DELIVERIES, rows=rows)
+        case _Kind.ADD_RETURN_PATH:
+            # A token stands for the same sender each time; being used again begins its time anew.
+            renewed = ", ".join(f"{name} = excluded.{name}" for name in ("reference", "created_at", "sealed"))
+            return sql.insert(RETURN_PATHS, f"ON CONFLICT (token) DO UPDATE SET {renewed}", rows)
+        case _Kind.KEEP_DELIVERY:
+            # An UPDATE, not a REPLACE: a delivery that was dropped meanwhile does not come back.
+            return sql.update(DELIVERIES, stored_columns(DELIVERIES), "id = ?")
+        case _Kind.ERASE_DELIVERY:
+            return sql.delete(DELIVERIES, sql.one_of("id", rows))
+        case _Kind.ERASE_CONTENT:
+            # Also for a reception that was broken off: never where a delivery of the message is left.
+            left = "EXISTS (SELECT 1 FROM deliveries WHERE deliveries.message_id = content.message_id)"
+            return sql.delete(CONTENT, f"{sql.one_of('message_id', rows)} AND NOT {left}")
+        case _Kind.ADD_EVENT:
+            return sql.insert(OUTBOX, rows=rows)
+        case _Kind.ERASE_EVENT:
+            return sql.delete(OUTBOX, sql.one_of("id", rows))
+
 
 # The index on state and time has the rows in this order already, and equal ones as they came.
 _DUE = (
@@ -83,8 +111,8 @@ _SELECT_PART = sql.select(CONTENT, "WHERE message_id = ? AND part = ?")
 _SELECT_RETURN_PATH = sql.select(RETURN_PATHS, "WHERE token = ?")
 _SELECT_OUTBOX = sql.select(OUTBOX, "ORDER BY id LIMIT ?", _OUTBOX_COLUMNS)
 
-_Statement = tuple[str, list[Bindings]]
-"""An SQL text and what to execute it with, once for each."""
+_Rows = dict[_Kind, list[Bindings]]
+"""What a unit writes: rows by their kind, encoded and sealed."""
 
 
 class SqliteSpool:
@@ -102,18 +130,30 @@ class SqliteSpool:
         self._database = Database(path, collections_of(Store.SPOOL), vfs=vfs)
 
     def apply(self, operations: Sequence[Operation]) -> None:
-        """See `SpoolStore`. What the declarations refuse raises RowRefused, before anything is changed."""
-        statements: list[_Statement] = []
+        """See `SpoolStore`."""
+        self.write([self.prepare(operations)])
+
+    def prepare(self, operations: Sequence[Operation]) -> Prepared:
+        """See `SpoolStore`. What the declarations refuse raises RowRefused."""
+        rows: _Rows = {}
         for operation in operations:
-            self._prepare(operation, statements)
-        if not statements:
+            self._prepare(operation, rows)
+        return Prepared(rows)
+
+    def write(self, units: Sequence[Prepared]) -> None:
+        """See `SpoolStore`."""
+        rows: _Rows = {}
+        for unit in units:
+            for kind, more in unit.content.items():
+                rows.setdefault(kind, []).extend(more)
+        if not rows:
             return
         with self._database.transaction() as cursor:
-            for statement, rows in statements:
-                if len(rows) == 1:
-                    cursor.execute(statement, rows[0])
+            for kind in sorted(rows):
+                if kind is _Kind.KEEP_DELIVERY:
+                    cursor.executemany(_statement(kind, 1), rows[kind])
                 else:
-                    cursor.executemany(statement, rows)
+                    execute_for(cursor, partial(_statement, kind), rows[kind])
 
     def claim(self, now: int, limit: int) -> list[Delivery]:
         """See `SpoolStore`. Without an fsync: `recover` makes of it what a lost claim would have been."""
@@ -202,40 +242,33 @@ class SqliteSpool:
         """See `SpoolStore`."""
         self._database.close()
 
-    def _prepare(self, operation: Operation, statements: list[_Statement]) -> None:
+    def _prepare(self, operation: Operation, rows: _Rows) -> None:
+        def add(kind: _Kind, *more: Bindings) -> None:
+            rows.setdefault(kind, []).extend(more)
+
         match operation:
             case AddPart(message_id, part, octets):
                 if len(octets) > PART_OCTETS:
                     raise RowRefused(CONTENT, "octets", f"takes at most {PART_OCTETS} octets a part")
                 row = {"message_id": message_id, "part": part, "octets": octets}
-                statements.append((_ADD_PART, [self._content.encode(row)]))
-            case Accept(deliveries, events, return_paths):
-                if deliveries:
-                    encode = self._deliveries.encode
-                    statements.append((_ADD_DELIVERY, [encode(delivery_to_row(delivery)) for delivery in deliveries]))
-                if return_paths:
-                    encode = self._return_paths.encode
-                    statements.append((_ADD_RETURN_PATH, [encode(return_path_to_row(path)) for path in return_paths]))
-                self._prepare_events(events, statements)
-            case Complete(delivery_id, message_id, events):
-                statements.append((_ERASE_DELIVERY, [(delivery_id,)]))
-                statements.append((_ERASE_CONTENT, [(message_id,)]))
-                self._prepare_events(events, statements)
-            case Keep(delivery, events):
-                values = self._deliveries.encode(delivery_to_row(delivery))
-                statements.append((_KEEP_DELIVERY, [(*values, delivery.id)]))
-                self._prepare_events(events, statements)
+                add(_Kind.ADD_PART, self._content.encode(row))
+            case Accept(deliveries, _, return_paths):
+                for delivery in deliveries:
+                    add(_Kind.ADD_DELIVERY, self._deliveries.encode(delivery_to_row(delivery)))
+                for path in return_paths:
+                    add(_Kind.ADD_RETURN_PATH, self._return_paths.encode(return_path_to_row(path)))
+            case Complete(delivery_id, message_id):
+                add(_Kind.ERASE_DELIVERY, (delivery_id,))
+                add(_Kind.ERASE_CONTENT, (message_id,))
+            case Keep(delivery):
+                add(_Kind.KEEP_DELIVERY, (*self._deliveries.encode(delivery_to_row(delivery)), delivery.id))
             case Abandon(message_id):
-                statements.append((_ERASE_CONTENT, [(message_id,)]))
-            case Record(events):
-                self._prepare_events(events, statements)
+                add(_Kind.ERASE_CONTENT, (message_id,))
             case Forget(event_ids):
-                if event_ids:
-                    statements.append((_ERASE_EVENT, [(event_id,) for event_id in event_ids]))
-
-    def _prepare_events(self, events: Sequence[DeliveryEvent], statements: list[_Statement]) -> None:
-        if events:
-            statements.append((_ADD_EVENT, [self._outbox.encode(event_to_row(event)) for event in events]))
+                add(_Kind.ERASE_EVENT, *((event_id,) for event_id in event_ids))
+        if isinstance(operation, Accept | Complete | Keep | Record):
+            for event in operation.events:
+                add(_Kind.ADD_EVENT, self._outbox.encode(event_to_row(event)))
 
     def _opened(self, stored: Sequence[object]) -> Delivery | None:
         try:

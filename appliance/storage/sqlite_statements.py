@@ -26,11 +26,11 @@ def key_is(collection: Collection) -> str:
     return " AND ".join(f"{quoted(name)} = ?" for name in collection.key)
 
 
-def insert(collection: Collection, conflict: str = "") -> str:
-    """The INSERT of a row as the codec encodes it; `conflict` is its ON CONFLICT clause."""
+def insert(collection: Collection, conflict: str = "", rows: int = 1) -> str:
+    """The INSERT of so many rows as the codec encodes them; `conflict` is its ON CONFLICT clause."""
     columns = stored_columns(collection)
-    places = ", ".join("?" * len(columns))
-    return f"INSERT INTO {quoted(collection.name)} ({names(columns)}) VALUES ({places}) {conflict}".rstrip()
+    places = ", ".join([f"({', '.join('?' * len(columns))})"] * rows)
+    return f"INSERT INTO {quoted(collection.name)} ({names(columns)}) VALUES {places} {conflict}".rstrip()
 
 
 def select(collection: Collection, rest: str, columns: Iterable[str] = ()) -> str:
@@ -52,6 +52,11 @@ def update(collection: Collection, columns: Iterable[str], where: str) -> str:
 def delete(collection: Collection, where: str) -> str:
     """The DELETE of what meets a condition."""
     return f"DELETE FROM {quoted(collection.name)} WHERE {where}"
+
+
+def one_of(column: str, values: int) -> str:
+    """The condition that a column has one of so many values."""
+    return f"{quoted(column)} IN ({', '.join('?' * values)})"
 
 
 def delete_some(collection: Collection, where: str, limit: int) -> str:

@@ -91,8 +91,8 @@ class Sink:
         self.count = 0
         command = ["smtp-sink", "-c", "-m", "500"]
         if os.geteuid() == 0:
-            # It insists on becoming somebody else.
-            command += ["-u", pwd.getpwnam("nobody").pw_name]
+            # It insists on being told whom to become.
+            command += ["-u", pwd.getpwuid(os.geteuid()).pw_name]
         self.process = subprocess.Popen([*command, f"{SINK_ADDRESS}:{port}", "1000"], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         self._counter: IO[bytes] = self.process.stdout

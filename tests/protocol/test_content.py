@@ -1,6 +1,7 @@
 """The transparency of DATA: what goes through, where it ends, and what is refused."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -18,7 +19,7 @@ LINES = st.lists(st.lists(st.sampled_from([b".", b"..", b"a", b" ", b"\xff", b"\
 
 def split(octets: bytes, cuts: list[int]) -> list[bytes]:
     places = sorted({min(cut, len(octets)) for cut in cuts} | {0, len(octets)})
-    return [octets[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [octets[start:end] for start, end in pairwise(places)]
 
 
 def write(pieces: list[bytes]) -> bytes:

@@ -41,7 +41,7 @@ def _bare(code: int) -> Reply:
 
 @pytest.mark.parametrize(("code", "enhanced"), [(250, "5.0.0"), (550, "4.1.1"), (199, None), (600, None), (250, "")])
 def test_impossible_replies(code: int, enhanced: str | None) -> None:
-    with pytest.raises(ValueError, match="is not|does not"):
+    with pytest.raises(ValueError, match=r"is not|does not"):
         Reply(code, "x", enhanced)
 
 

@@ -298,7 +298,7 @@ async def test_a_store_that_refuses_is_a_451_and_gives_the_room_back(
             raise StoreUnavailable("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(world.store, "apply", refuse)
+            patch.setattr(world.store, "write", refuse)
             _, final = await world.transact("sales@example.org")
             assert final is not None
             assert (final.code, final.enhanced) == (451, "4.3.0")

@@ -124,14 +124,14 @@ def test_operations_of_a_group_follow_each_other(spool: SpoolStore) -> None:
             Accept([a_delivery(1)]),
             Keep(a_delivery(1, attempts=1)),
             Complete(an_id(1), an_id(1)),
-            AddPart(an_id(2), 0, b"broken off"),
-            Abandon(an_id(2)),
-            AddPart(an_id(2), 0, b"again"),
+            AddPart(an_id(2), 0, b"two"),
             Accept([a_delivery(2)]),
+            AddPart(an_id(3), 0, b"broken off"),
+            Abandon(an_id(3)),
         ]
     )
     assert spool.deliveries() == [a_delivery(2)]
-    assert (spool.part(an_id(1), 0), spool.part(an_id(2), 0)) == (None, b"again")
+    assert [spool.part(an_id(number), 0) for number in (1, 2, 3)] == [None, b"two", None]
 
 
 # ------------------------------------------------------------------ claiming

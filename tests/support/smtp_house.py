@@ -88,7 +88,7 @@ async def open_house(
                 new_receiver or mailbox.new_receiver,
                 settings or quick_settings(),
                 shutdown=house.shutdown,
-                on_error=house.errors.append,
+                on_error=lambda error: house.errors.append(error),
                 statistics=house.statistics,
             )
             house.ended.set()

@@ -189,6 +189,21 @@ def test_loop_by_a_catch_all_is_refused(world: World) -> None:
         assert len(added.err.splitlines()) == 1
 
 
+def test_message_that_has_been_through_a_hundred_servers_is_refused(world: World) -> None:
+    # RFC 5321 §6.3: at least 100 Received lines make a loop.
+    trace = b"Received: from a.test by b.test; Fri, 20 Nov 2026 10:00:00 +0000\r\n"
+    assert world.send("info@forward.test", content=trace * 50 + letter("on the way")).code == 250
+    reply = world.send("info@forward.test", content=trace * 120 + letter("in circles"))
+    assert (reply.code, reply.text.split()[0]) == (554, "5.4.6")
+
+
+def test_recipients_beyond_the_limit_wait_for_the_next_transaction(world: World) -> None:
+    with world.appliance.client() as client:
+        replies = client.envelope("ann@sender.test", ["discard@forward.test"] * 101)[1:]
+    assert [reply.code for reply in replies] == [250] * 100 + [452]
+    assert replies[-1].text.split()[0] == "4.5.3"
+
+
 # ---------------------------------------------------------------------- size
 
 

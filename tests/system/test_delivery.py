@@ -49,7 +49,7 @@ PLACES = {
     "ourselves.test": [f"MX 10 {HOSTNAME}.", "MX 20 mx1.dest.test."],
 }
 
-BOXES = ["octets", "ok", "large", "rcpt", "data", "dot", "drop", "greylist"]
+BOXES = ["octets", "ok", "large", "rcpt", "data", "dot", "drop", "greylist", "closing"]
 TOWN = {f"{name}@forward.test": [f"{name}.box@dest.test"] for name in BOXES} | {
     f"at-{name.removesuffix('.test')}@forward.test": [f"box@{name}"] for name in PLACES
 }
@@ -257,6 +257,31 @@ def test_temporary_failure_is_tried_again_on_the_schedule(world: World, box: str
         assert [event["code"] for event in found[:2]] == [answer.code] * 2
     assert len(world.main.for_recipient(mailbox)) == 1
     assert not world.senders.for_recipient(f"{box}@sender.test")
+
+
+def test_server_that_closes_after_each_message_costs_no_attempt(world: World) -> None:
+    """A connection that was kept for the next message is found closed: a new one is made, and nothing has failed."""
+    mailbox, alias = "closing.box@dest.test", "closing@forward.test"
+    world.mailbox_says(always(Stage.END_OF_DATA, Answer(250, "2.0.0 Ok", close=True), recipient=mailbox))
+    for number in range(1, 6):
+        assert world.send(alias).code == 250
+        world.arrived(mailbox, number)
+    world.queue_is_empty()
+    eventually(lambda: len(world.appliance.log_events("--recipient", alias)) == 10)
+    assert {event["type"] for event in world.appliance.log_events("--recipient", alias)} == {"RECEIVED", "DELIVERED"}
+
+
+def test_destination_that_stalls_holds_nobody_else_up(world: World, odd: Destination) -> None:
+    odd.script = always(Stage.GREETING, Answer(stall=60))
+    for _ in range(30):
+        assert world.send("at-odd@forward.test", "").code == 250
+    before = len(world.main.for_recipient("ok.box@dest.test"))
+    assert world.send("ok@forward.test").code == 250
+    world.arrived("ok.box@dest.test", before + 1, within=5)
+    odd.stop()
+    odd.script = None
+    odd.start()
+    world.queue_is_empty(within=20)
 
 
 def test_server_that_greets_with_421_is_tried_again(world: World, odd: Destination) -> None:
