@@ -33,6 +33,8 @@ _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
 # RFC 5321 §4.1.2: A-d-l = At-domain *( "," At-domain ) ; At-domain = "@" Domain
 _SOURCE_ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*:"
 
+_LOCAL_PART_TOO_LONG = f"the part before the @ is longer than {MAX_LOCAL_PART_OCTETS} characters"
+
 _DOT_STRING_RE = re.compile(_DOT_STRING)
 _QUOTED_STRING_RE = re.compile(_QUOTED_STRING)
 _DOMAIN_RE = re.compile(_DOMAIN)
@@ -40,7 +42,7 @@ _QUOTED_PAIR_RE = re.compile(r"\\(.)")
 # What nearly every mailbox looks like, in one go.
 # RFC 5321 §4.1.2: Mailbox = Local-part "@" ( Domain / address-literal )
 _PLAIN_MAILBOX_RE = re.compile(rf"({_DOT_STRING})@({_DOMAIN})")
-_PLAIN_PATH_RE = re.compile(rf"<({_DOT_STRING}@{_DOMAIN})>(?: +|\Z)")
+_PLAIN_PATH_RE = re.compile(rf"<({_DOT_STRING})@({_DOMAIN})>(?: +|\Z)")
 # Where the local part ends. A quoted one may have "@" and ">" in it.
 _LOCAL_PART_RE = re.compile(rf'({_QUOTED_STRING}|[^"@<>\s]*)@')
 # RFC 5321 §4.1.2: Path = "<" [ A-d-l ":" ] Mailbox ">". What is between is looked at by Address.parse.
@@ -66,13 +68,11 @@ class Address:
         if len(text) > MAX_MAILBOX_OCTETS:
             raise AddressError("the address is too long")
         match = _PLAIN_MAILBOX_RE.fullmatch(text)
-        if match:
-            local_part, domain = match.groups()
-            if len(local_part) > MAX_LOCAL_PART_OCTETS:
-                raise AddressError("the part before the @ is longer than 64 characters")
-            _check_domain(domain)
-            return cls(local_part, domain)
-        return cls(*_parse_unusual(text))
+        if not match:
+            return cls(*_parse_unusual(text))
+        local_part, domain = match.groups()
+        _check_lengths(local_part, domain)
+        return cls(local_part, domain)
 
     def __str__(self) -> str:
         """The form of RFC 5321, quoted where it has to be."""
@@ -107,6 +107,9 @@ def parse_reverse_path(text: str) -> tuple[Address | None, str]:
 
     Raises AddressError.
     """
+    plain = _plain_path(text)
+    if plain:
+        return plain
     mailbox, rest = _split_path(text)
     return (Address.parse(mailbox) if mailbox else None), rest
 
@@ -116,6 +119,9 @@ def parse_forward_path(text: str) -> tuple[Address, str]:
 
     Raises AddressError.
     """
+    plain = _plain_path(text)
+    if plain:
+        return plain
     mailbox, rest = _split_path(text)
     if not mailbox:
         raise AddressError("a recipient is missing between < and >")
@@ -125,10 +131,17 @@ def parse_forward_path(text: str) -> tuple[Address, str]:
     return Address.parse(mailbox), rest
 
 
-def _split_path(text: str) -> tuple[str, str]:
+def _plain_path(text: str) -> tuple[Address, str] | None:
+    """What nearly every path looks like, without going through the rest of the grammar."""
     match = _PLAIN_PATH_RE.match(text)
-    if match:
-        return match.group(1), text[match.end() :]
+    if not match:
+        return None
+    local_part, domain = match.groups()
+    _check_lengths(local_part, domain)
+    return Address(local_part, domain), text[match.end() :]
+
+
+def _split_path(text: str) -> tuple[str, str]:
     # RFC 5321 §3.3 allows no space behind the colon; so many clients put one there that it is taken.
     text = text.lstrip(" ")
     if not text.startswith("<"):
@@ -159,7 +172,7 @@ def _parse_unusual(text: str) -> tuple[str, str]:
     if not local_part:
         raise AddressError("nothing stands before the @")
     if len(local_part) > MAX_LOCAL_PART_OCTETS:
-        raise AddressError("the part before the @ is longer than 64 characters")
+        raise AddressError(_LOCAL_PART_TOO_LONG)
     if local_part.startswith('"'):
         local_part = _QUOTED_PAIR_RE.sub(r"\1", local_part[1:-1])
     elif not _DOT_STRING_RE.fullmatch(local_part):
@@ -171,6 +184,14 @@ def _parse_unusual(text: str) -> tuple[str, str]:
     else:
         _check_domain(domain)
     return local_part, domain
+
+
+def _check_lengths(local_part: str, domain: str) -> None:
+    if len(local_part) + 1 + len(domain) > MAX_MAILBOX_OCTETS:
+        raise AddressError("the address is too long")
+    if len(local_part) > MAX_LOCAL_PART_OCTETS:
+        raise AddressError(_LOCAL_PART_TOO_LONG)
+    _check_domain(domain)
 
 
 def _check_domain(domain: str) -> None:

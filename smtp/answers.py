@@ -7,8 +7,6 @@ greeting, the replies to EHLO and HELO, and 354 (RFC 2034 §3).
 from smtp.reply import Reply
 
 OK = Reply(250, "OK", "2.0.0")
-SENDER_OK = Reply(250, "Sender OK", "2.1.0")
-RECIPIENT_OK = Reply(250, "Recipient OK", "2.1.5")
 GO_AHEAD = Reply(354, "Go ahead, end with a line that has only a dot")
 GOODBYE = Reply(221, "Goodbye", "2.0.0")
 # RFC 5321 §3.5.3 and §7.3: 252 tells nobody which addresses exist.

@@ -167,17 +167,20 @@ def _rcpt(argument: str) -> Command:
 
 def _bare(verb: Verb) -> Callable[[str], Command]:
     # RFC 5321 §4.1.1: DATA, RSET and QUIT take no argument.
+    command = Command(verb)
+
     def parse(argument: str) -> Command:
         if argument:
             raise CommandError(answers.NO_ARGUMENT)
-        return Command(verb)
+        return command
 
     return parse
 
 
 def _any(verb: Verb) -> Callable[[str], Command]:
     # RFC 5321 §4.1.1.9: the argument of NOOP is ignored. VRFY, EXPN and HELP get the same answer whatever they name.
-    return lambda argument: Command(verb)
+    command = Command(verb)
+    return lambda argument: command
 
 
 def _vrfy(argument: str) -> Command:

@@ -46,7 +46,11 @@ class ContentReader:
     def read(self, octets: bytes) -> tuple[bytes, bytes]:
         """Take what has come: give the message's octets out of it, and what stands behind the end of the message."""
         buffer = self._held + octets
-        end = buffer.find(_END)
+        # The first dot at the start of a line is the end, in most messages: one search finds it, and that there is
+        # nothing to unstuff before it.
+        dot = buffer.find(b"\r\n.")
+        ends_there = dot >= 0 and buffer.startswith(b"\r\n", dot + 3)
+        end = dot if dot < 0 or ends_there else buffer.find(_END, dot)
         if end >= 0:
             self.ended = True
             rest = buffer[end + len(_END) :]
@@ -56,9 +60,9 @@ class ContentReader:
             rest = b""
             self._held = next((tail for tail in _BEGINNINGS_OF_END if buffer.endswith(tail)), b"")
             piece = buffer[: len(buffer) - len(self._held)] if self._held else buffer
-        return self._unstuff(piece), rest
+        return self._accept(piece, has_dots=dot != end), rest
 
-    def _unstuff(self, piece: bytes) -> bytes:
+    def _accept(self, piece: bytes, *, has_dots: bool) -> bytes:
         """No pair of CR and LF, and no dot with the CRLF before it, is ever divided between two pieces."""
         if self.fault is Fault.BAD_LINE_ENDS or not piece:
             return b""
@@ -66,7 +70,7 @@ class ContentReader:
         if piece.count(b"\r") != pairs or piece.count(b"\n") != pairs or b"\0" in piece:
             self.fault = Fault.BAD_LINE_ENDS
             return b""
-        if b"\r\n." in piece:
+        if has_dots:
             piece = piece.replace(b"\r\n.", b"\r\n")
         if self._skip:
             piece = piece[self._skip :]

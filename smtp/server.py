@@ -89,6 +89,9 @@ Question = Mail | Recipient | Data | EndOfData
 Event = Question | Hello | Content | Reset | Paused | Closed
 
 _QUESTIONS = (Mail, Recipient, Data, EndOfData)
+# Values without fields are made once.
+_DATA = Data()
+_END_OF_DATA = EndOfData()
 
 
 class ServerSession:
@@ -244,7 +247,8 @@ class ServerSession:
 
     def _act_on(self, line: bytes) -> None:
         if self._trace is not None:
-            self._trace("<", line.decode("ascii", "backslashreplace"))
+            # Escaped: it may be shown on a terminal.
+            self._trace("<", line.decode("latin-1").encode("unicode_escape").decode("ascii"))
         verb, argument = split_command(line)
         after = TRANSITIONS[self.state][verb]
         if verb is Verb.UNKNOWN:
@@ -283,7 +287,7 @@ class ServerSession:
                 elif command.address is not None:
                     self._events.append(Recipient(command.address))
             case Verb.DATA:
-                self._events.append(Data())
+                self._events.append(_DATA)
             case Verb.EHLO | Verb.HELO:
                 self._reset()
                 self.state = self._after_yes
@@ -333,7 +337,7 @@ class ServerSession:
         if self._trace is not None:
             self._trace("<", f"({self._reader.octets_seen} octets of content)")
         if not self._content_refused:
-            self._events.append(EndOfData())
+            self._events.append(_END_OF_DATA)
         else:
             is_large = self._reader.fault is Fault.TOO_LARGE
             verdict = self._verdict or (answers.TOO_LARGE if is_large else answers.BAD_LINE_ENDS)

@@ -150,7 +150,8 @@ class Connection:
         size: int,
         eight_bit: bool,
     ) -> list[Result]:
-        """Send one message; one result for each recipient, in order. Raises Lost.
+        """Send one message; one result for each recipient, in order. Raises Lost, and ValueError for an address that no
+        command can hold.
 
         Addresses are envelope text without brackets; '' is the null reverse-path. Content is read only once it is
         asked for. What it raises passes through, and the connection is closed.

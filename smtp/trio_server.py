@@ -189,6 +189,7 @@ class _Session:
         self._farewell: Reply | None = None
         # Only a wait for the client may be cut short, never a call to the receiver: it may be making its promise.
         self._waiting = False
+        self._cut_short = False
         self._idle = False
         self._command_due = math.inf
         self._transaction_due = math.inf
@@ -213,6 +214,7 @@ class _Session:
         """At once where we wait for the client, else before we listen to it again."""
         self._farewell = farewell
         if self._waiting:
+            self._cut_short = True
             self._scope.cancel()
 
     async def run(self) -> None:
@@ -221,10 +223,11 @@ class _Session:
             try:
                 receiver = self._house.new_receiver(self._peer)
                 with self._scope:
-                    await self._converse(receiver)
-            except OSError:
-                # The client is gone. Its receiver's own errors do not come this far.
-                pass
+                    try:
+                        await self._converse(receiver)
+                    except OSError:
+                        # The client is gone. Its receiver's own errors do not come this far.
+                        pass
             except trio.Cancelled:
                 self._farewell = answers.SHUTTING_DOWN
                 raise
@@ -240,13 +243,14 @@ class _Session:
         while True:
             event = protocol.next_event()
             if event is None:
-                if protocol.unsent:
+                has_spoken = protocol.unsent > 0
+                if has_spoken:
                     await self._flush()
                     self._command_due = trio.current_time() + command_timeout_s
                 elif protocol.state is State.CONTENT:
                     self._command_due = trio.current_time() + command_timeout_s
                 # Otherwise part of a line has come. That is no reason to wait any longer for the rest.
-                octets = await self._receive()
+                octets = await self._receive(has_spoken)
                 if not octets:
                     return
                 protocol.receive(octets)
@@ -301,13 +305,14 @@ class _Session:
             case Recipient() | Data():
                 self._protocol.answer(answers.TROUBLE)
 
-    async def _receive(self) -> bytes:
+    async def _receive(self, has_spoken: bool) -> bytes:
         """What comes next; b"" where the conversation is over."""
         if self._drain_due < math.inf and not self._protocol.in_transaction:
             self._farewell = answers.SHUTTING_DOWN
         if self._farewell is not None:
             return b""
-        octets = self._socket.receive_now()
+        # Whoever has just been answered has not answered yet: to ask the socket first would be in vain.
+        octets = None if has_spoken else self._socket.receive_now()
         if octets is not None:
             await self._socket.take_turns()
             return octets
@@ -331,7 +336,7 @@ class _Session:
         self._waiting = True
         await ready()
         self._waiting = False
-        if self._scope.cancel_called:
+        if self._cut_short:
             # The sweeper came in the very moment that the client did. Too late is too late: a call to the receiver
             # would be cut short by the cancelled scope.
             raise ConnectionAbortedError

@@ -116,11 +116,12 @@ class GroupCommitter:
         Being woken makes it run behind all the tasks that can run already, and by then they have handed in theirs.
         """
         while True:
-            await self._awaited.park()
             if self._gathering and not self._writing:
                 count = min(len(self._gathering), MAX_GROUP_UNITS)
                 self._writing = True
                 self._groups.put([self._gathering.popleft() for _ in range(count)])
+            # Looked first, then parked, with nothing in between: a waking can't be missed.
+            await self._awaited.park()
 
     def _settle(self, group: list[_Unit]) -> None:
         self._writing = False

@@ -340,9 +340,7 @@ async def test_no_file_descriptors_left_is_no_end() -> None:
         with trio.socket.socket() as client:
             try:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
-                with pytest.raises(OSError, match="Too many open files"):
-                    while True:
-                        taken.append(os.open(os.devnull, os.O_RDONLY))
+                _take_every_descriptor(taken)
                 await client.connect(("127.0.0.1", house.port))
                 await said.wait()
             finally:
@@ -352,6 +350,14 @@ async def test_no_file_descriptors_left_is_no_end() -> None:
             assert (await client.recv(100)).startswith(b"220 ")
         assert len(house.errors) == 1
         assert "Too many open files" in house.errors[0]
+
+
+def _take_every_descriptor(taken: list[int]) -> None:
+    while True:
+        try:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            return
 
 
 class _Telling(list[str]):

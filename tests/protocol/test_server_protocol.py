@@ -189,15 +189,15 @@ def test_questions_want_answers() -> None:
         session.next_event()
     with pytest.raises(SessionMisuse):
         session.answer(None)
-    session.answer(answers.SENDER_OK)
+    session.answer(answers.OK)
     with pytest.raises(SessionMisuse):
-        session.answer(answers.SENDER_OK)
+        session.answer(answers.OK)
 
 
 def test_data_is_let_through_with_none_only() -> None:
     session = greeted()
     session.receive(ENVELOPE + b"DATA\r\n")
-    for reply in (answers.SENDER_OK, answers.RECIPIENT_OK):
+    for reply in (answers.OK, answers.OK):
         session.next_event()
         session.answer(reply)
     assert isinstance(session.next_event(), Data)
@@ -213,7 +213,7 @@ def test_hang_up_in_a_transaction_resets_and_says_the_last_word() -> None:
     session = greeted()
     session.receive(ENVELOPE)
     session.next_event()
-    session.answer(answers.SENDER_OK)
+    session.answer(answers.OK)
     session.octets_to_send()
     session.hang_up(answers.SHUTTING_DOWN)
     assert [session.next_event() for _ in range(3)] == [Reset(), Closed(), Closed()]
@@ -260,6 +260,6 @@ def test_the_trace_shows_commands_and_replies_and_no_content() -> None:
         "> 354 Go ahead, end with a line that has only a dot",
         "< (8 octets of content)",
         "> 250 2.0.0 OK",
-        "< NOOP \\xff\x1b",
+        "< NOOP \\xff\\x1b",
         "> 500 5.5.2 Only printable ASCII characters, please",
     ]

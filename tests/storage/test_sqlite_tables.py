@@ -21,6 +21,7 @@ from appliance.storage import sqlite_spool
 from appliance.storage.codec import stored_columns
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.sqlite_database import Database
+from appliance.storage.sqlite_spool import _Kind, _statement
 from appliance.storage.sqlite_tables import SCHEMA_VERSION, SchemaMismatch, columns_of, index_statements
 
 NOTES = Collection(
@@ -174,29 +175,26 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "values", "plan"),
     [
-        ("_CLAIM", 4, "deliveries_by_state_next_attempt_at (state=? AND next_attempt_at<?)"),
-        ("_ERASE_DELIVERY", 1, "(id=?)"),
-        ("_ERASE_CONTENT", 1, "(message_id=?)"),
-        ("_ERASE_CONTENT", 1, "deliveries_by_message_id (message_id=?)"),
-        ("_KEEP_DELIVERY", 11, "(id=?)"),
-        ("_ERASE_EVENT", 1, "(id=?)"),
-        ("_SELECT_PART", 2, "(message_id=? AND part=?)"),
-        ("_SELECT_OUTBOX", 1, "SCAN outbox USING INDEX"),
+        (sqlite_spool._CLAIM, 4, "deliveries_by_state_next_attempt_at (state=? AND next_attempt_at<?)"),
+        (_statement(_Kind.ERASE_DELIVERY, 4), 4, "(id=?)"),
+        (_statement(_Kind.ERASE_CONTENT, 4), 4, "(message_id=?)"),
+        (_statement(_Kind.ERASE_CONTENT, 4), 4, "deliveries_by_message_id (message_id=?)"),
+        (_statement(_Kind.KEEP_DELIVERY, 1), 11, "(id=?)"),
+        (_statement(_Kind.ERASE_EVENT, 4), 4, "(id=?)"),
+        (sqlite_spool._SELECT_PART, 2, "(message_id=? AND part=?)"),
+        (sqlite_spool._SELECT_OUTBOX, 1, "SCAN outbox USING INDEX"),
     ],
 )
 def test_the_hot_path_of_the_spool_goes_by_index(sqlite: SqliteBackend, statement: str, values: int, plan: str) -> None:
     sqlite.spool()
     connection = apsw.Connection(str(sqlite.spool_path))
-    steps = [
-        str(row[3])
-        for row in connection.execute(f"EXPLAIN QUERY PLAN {getattr(sqlite_spool, statement)}", (1,) * values)
-    ]
+    steps = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * values)]
     connection.close()
     assert any(plan in step for step in steps), steps
     assert not any("TEMP B-TREE" in step for step in steps), steps
 
 
 def test_the_columns_that_the_spool_counts_on() -> None:
-    """`_KEEP_DELIVERY` binds a whole row and the id, and the claim reads what the codec decodes."""
-    assert sqlite_spool._KEEP_DELIVERY.count("?") == len(stored_columns(DELIVERIES)) + 1
+    """Keeping a delivery binds a whole row and the id, and the claim reads what the codec decodes."""
+    assert _statement(_Kind.KEEP_DELIVERY, 1).count("?") == len(stored_columns(DELIVERIES)) + 1
     assert stored_columns(CONTENT) == ("message_id", "part", "sealed")

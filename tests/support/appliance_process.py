@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -280,15 +280,6 @@ class Appliance:
     def _remember(self) -> None:
         if self._process is not None:
             self._was_below.update(process_tree.descendants(self._process.pid)[1:])
-
-
-@contextlib.contextmanager
-def running(appliance: Appliance) -> Iterator[Appliance]:
-    """An appliance that a test starts and stops itself; whatever is left of it ends with the block."""
-    try:
-        yield appliance
-    finally:
-        appliance.close()
 
 
 def _environment() -> dict[str, str]:

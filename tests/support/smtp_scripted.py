@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import trio
-
 from smtp_house import LIMIT_S, Caller
 
 EHLO = b"250-odd.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n250 8BITMIME\r\n"

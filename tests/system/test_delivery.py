@@ -57,7 +57,7 @@ TOWN = {f"{name}@forward.test": [f"{name}.box@dest.test"] for name in BOXES} | {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    settings: Settings = {"delivery": {"retry": ["500ms", "1s"]}, "dns": {"timeout": "300ms"}}
+    settings: Settings = {"delivery": {"retry": ["300ms", "400ms"]}, "dns": {"timeout": "300ms"}}
     with World(tmp_path_factory.mktemp("delivery"), TOWN, settings) as world:
         for name, records in PLACES.items():
             world.dns.set(name, *records)

@@ -48,7 +48,7 @@ AT_LEAST_PER_SECOND = 50
 """What must have been accepted on average, the time of being dead included."""
 TEMPORARY_FAILURES = 0.2
 
-STILL_ON_ITS_WAY = 2.0
+STILL_ON_ITS_WAY = 0.5
 """Seconds for which the destination may still read what the dead had sent."""
 
 _ID = re.compile(rb"^X-Id: ([0-9]+)\r\n", re.MULTILINE)

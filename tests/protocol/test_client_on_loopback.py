@@ -1,0 +1,386 @@
+"""The client's driver on real sockets: with our own server, and with servers that fall silent or talk rubbish."""
+
+import math
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import trio
+from smtp_house import Caller, open_house, quick_settings
+from smtp_scripted import as_far_as_content, as_far_as_final_dot, greet, scripted
+
+from smtp.address import Address
+from smtp.trio_client import ConnectError, Connection, Lost, Refused, Stage, Timeouts
+
+SHORT_S = 0.05
+"""A timeout that a test waits for to the end."""
+
+Script = Callable[[Caller], Awaitable[None]]
+
+
+async def connect(port: int, timeouts: Timeouts | None = None) -> Connection:
+    timeouts = timeouts or Timeouts()
+    return await Connection.open("127.0.0.1", port, helo="client.example", timeouts=timeouts)
+
+
+async def send(connection: Connection, content: bytes = b"x\r\n") -> list[tuple[int, Stage]]:
+    results = await connection.send("a@example.com", ["b@example.org"], [content], size=len(content), eight_bit=False)
+    return [(result.reply.code, result.stage) for result in results]
+
+
+async def test_messages_to_our_own_server() -> None:
+    lines: list[str] = []
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"Subject: x\r"
+        yield b"\n\r\n."
+        yield b"text \xff"
+
+    async with open_house() as house:
+        connection = await Connection.open(
+            "127.0.0.1",
+            house.port,
+            helo="client.example",
+            source_address="127.0.0.3",
+            trace=lambda mark, line: lines.append(f"{mark} {line}"),
+        )
+        assert connection.server_name == "mx.example.org"
+        assert connection.extensions["SIZE"] == str(1 << 20)
+        recipients = ["b@example.org", "unknown@example.org"]
+        results = await connection.send(Address("a", "example.com"), recipients, content(), size=22, eight_bit=True)
+        assert [(result.reply.code, result.stage) for result in results] == [
+            (250, Stage.END_OF_DATA),
+            (550, Stage.RCPT),
+        ]
+        assert connection.usable
+        assert await send(connection) == [(250, Stage.END_OF_DATA)]
+        await connection.quit()
+        assert not connection.usable
+        one, two = house.mailbox.messages
+        assert one.content == b"Subject: x\r\n\r\n.text \xff\r\n"
+        assert (one.parameters.size, one.parameters.body) == (22, "8BITMIME")
+        assert two.content == b"x\r\n"
+        assert house.mailbox.peers[0].address == "127.0.0.3"
+    assert "> MAIL FROM:<a@example.com> SIZE=22 BODY=8BITMIME" in lines
+    assert "< 550 5.1.1 No such user" in lines
+    assert not any("text" in line for line in lines)
+
+
+async def test_a_large_message_to_our_own_server() -> None:
+    content = b"".join(b".line %d\r\n" % number for number in range(300_000))
+    async with open_house(quick_settings(max_message_octets=1 << 23)) as house:
+        connection = await connect(house.port)
+        assert await send(connection, content) == [(250, Stage.END_OF_DATA)]
+        connection.aclose()
+        assert house.mailbox.messages[0].content == content
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        with pytest.raises(ConnectError, match="connection refused"):
+            await connect(reserved.getsockname()[1])
+
+
+async def test_nobody_answers() -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        # Fill the queue of connections that nobody accepts: the kernel lets the next one wait.
+        waiting = []
+        try:
+            for _ in range(3):
+                waiting.append(socket.socket())
+                waiting[-1].setblocking(False)
+                waiting[-1].connect_ex(deaf.getsockname())
+            with pytest.raises(ConnectError, match="connect: timed out"):
+                await connect(deaf.getsockname()[1], Timeouts(connect=SHORT_S))
+        finally:
+            for one in waiting:
+                one.close()
+
+
+async def say_nothing(client: Caller) -> None:
+    await client.line()
+
+
+async def close_at_once(client: Caller) -> None:
+    pass
+
+
+async def talk_rubbish(client: Caller) -> None:
+    await client.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await client.line()
+
+
+async def greet_and_fall_silent(client: Caller) -> None:
+    await client.say(b"220 odd.example\r\n")
+    await client.line()
+    await client.line()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (say_nothing, "greeting: timed out"),
+        (close_at_once, "greeting: closed by the server"),
+        (talk_rubbish, "greeting: this is not an SMTP reply"),
+        (greet_and_fall_silent, "ehlo: timed out"),
+    ],
+)
+async def test_no_conversation_comes_about(script: Script, reason: str) -> None:
+    async with scripted(script) as port:
+        with pytest.raises(ConnectError, match=reason):
+            await connect(port, Timeouts(greeting=SHORT_S, ehlo=SHORT_S))
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "stage"),
+    [
+        (b"554 no\r\n", 554, Stage.GREETING),
+        (b"421 4.3.2 busy\r\n", 421, Stage.GREETING),
+        (b"220 x\r\n450 later\r\n", 450, Stage.EHLO),
+        (b"220 x\r\n500 what\r\n550 no\r\n", 550, Stage.EHLO),
+    ],
+)
+async def test_refused(says: bytes, code: int, stage: Stage) -> None:
+    async def refuse(client: Caller) -> None:
+        await client.say(says)
+        while await client.line():
+            pass
+
+    async with scripted(refuse) as port:
+        with pytest.raises(Refused) as caught:
+            await connect(port)
+        assert (caught.value.reply.code, caught.value.stage) == (code, stage)
+
+
+async def test_a_server_of_the_old_school() -> None:
+    said = []
+
+    async def old(client: Caller) -> None:
+        await client.say(b"220 \r\n")
+        assert await client.line() == "EHLO client.example"
+        await client.say(b"500 what?\r\n")
+        for answer in (b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            said.append(await client.line())
+            await client.say(answer)
+        said.append(await client.line())
+        assert await client.line() == "."
+        await client.say(b"250 taken\r\n")
+        assert await client.line() == "QUIT"
+        await client.say(b"221 bye\r\n")
+
+    async with scripted(old) as port:
+        connection = await Connection.open("127.0.0.1", port, helo="client.example", expected_name="old.example")
+        assert connection.extensions == {}
+        assert connection.server_name == "old.example"
+        assert await send(connection) == [(250, Stage.END_OF_DATA)]
+        await connection.quit()
+    assert said == ["HELO client.example", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>", "DATA", "x"]
+
+
+async def end_behind_mail(client: Caller) -> None:
+    await greet(client)
+    await client.line()
+
+
+async def end_behind_first_reply(client: Caller) -> None:
+    await greet(client)
+    while await client.line() != "DATA":
+        pass
+    await client.say(b"250 ok\r\n")
+
+
+async def end_behind_354(client: Caller) -> None:
+    await as_far_as_content(client)
+    # Not a word of the content is read: what was written is thrown away with the connection.
+
+
+async def rubbish_behind_final_dot(client: Caller) -> None:
+    await as_far_as_final_dot(client)
+    await client.say(b"thank you\r\n")
+    await client.line()
+
+
+async def silent_behind_final_dot(client: Caller) -> None:
+    await as_far_as_final_dot(client)
+    await client.line()
+
+
+@pytest.mark.parametrize(
+    ("script", "stage", "reason"),
+    [
+        (end_behind_mail, Stage.MAIL, "closed|reset|pipe"),
+        (end_behind_first_reply, Stage.RCPT, "closed|reset|pipe"),
+        (as_far_as_final_dot, Stage.END_OF_DATA, "closed|reset"),
+        (rubbish_behind_final_dot, Stage.END_OF_DATA, "not an SMTP reply"),
+        (silent_behind_final_dot, Stage.END_OF_DATA, "timed out"),
+    ],
+)
+async def test_lost(script: Script, stage: Stage, reason: str) -> None:
+    async with scripted(script) as port:
+        connection = await connect(port, Timeouts(end_of_data=SHORT_S))
+        with pytest.raises(Lost, match=reason) as caught:
+            await send(connection)
+        assert caught.value.stage is stage
+        assert not connection.usable
+
+
+async def test_lost_in_the_middle_of_content_is_not_delivered() -> None:
+    async with scripted(end_behind_354) as port:
+        connection = await connect(port)
+        with pytest.raises(Lost) as caught:
+            await send(connection, b"0123456789abcdef\r\n" * 1_000_000)
+        assert caught.value.stage is Stage.DATA
+
+
+async def test_a_server_that_stops_reading_content() -> None:
+    over = trio.Event()
+
+    async def stop(client: Caller) -> None:
+        await as_far_as_content(client)
+        await over.wait()
+
+    async with scripted(stop) as port:
+        connection = await connect(port, Timeouts(block=SHORT_S))
+        with pytest.raises(Lost, match="timed out") as caught:
+            await send(connection, b"0123456789abcdef\r\n" * 1_000_000)
+        assert caught.value.stage is Stage.DATA
+        over.set()
+
+
+async def test_a_refusal_before_the_end_of_content_is_the_result() -> None:
+    over = trio.Event()
+
+    async def refuse(client: Caller) -> None:
+        await as_far_as_content(client)
+        await client.say(b"552 5.3.4 that is enough\r\n")
+        await over.wait()
+
+    async with scripted(refuse) as port:
+        connection = await connect(port, Timeouts(block=SHORT_S))
+        assert (await send(connection, b"0123456789abcdef\r\n" * 1_000_000))[0][0] == 552
+        assert not connection.usable
+        over.set()
+
+
+async def test_421_is_the_result_and_the_connection_is_over() -> None:
+    async def part(client: Caller) -> None:
+        await greet(client)
+        while await client.line() != "DATA":
+            pass
+        await client.say(b"250 ok\r\n421 4.3.2 closing\r\n")
+
+    async with scripted(part) as port:
+        connection = await connect(port)
+        assert await send(connection) == [(421, Stage.RCPT)]
+        assert not connection.usable
+
+
+async def test_a_server_that_takes_leave_between_messages() -> None:
+    gone = trio.Event()
+
+    async def one_message(client: Caller) -> None:
+        await as_far_as_final_dot(client)
+        await client.say(b"250 taken\r\n")
+        await client.say(b"421 4.4.2 idle\r\n")
+        await client.stream.aclose()
+        gone.set()
+
+    async with scripted(one_message) as port:
+        connection = await connect(port)
+        assert await send(connection) == [(250, Stage.END_OF_DATA)]
+        await gone.wait()
+        assert not connection.usable
+        with pytest.raises(Lost) as caught:
+            await send(connection)
+        assert caught.value.stage is Stage.MAIL
+
+
+async def test_quit_never_raises() -> None:
+    async def silent(client: Caller) -> None:
+        await greet(client)
+        await client.line()
+        await client.line()
+
+    async def gone(client: Caller) -> None:
+        await greet(client)
+
+    for script in (silent, gone):
+        async with scripted(script) as port:
+            connection = await connect(port, Timeouts(quit=SHORT_S))
+            await connection.quit()
+            await connection.quit()
+            assert not connection.usable
+
+
+async def test_content_that_cannot_be_read_ends_without_a_dot() -> None:
+    heard: list[str | None] = []
+    ended = trio.Event()
+
+    async def listen(client: Caller) -> None:
+        await as_far_as_content(client)
+        try:
+            while (line := await client.line()) is not None:
+                heard.append(line)
+        except AssertionError:
+            heard.append("broken off")
+        ended.set()
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000 + b"\r\n"
+        raise LookupError("the spool is gone")
+
+    async with scripted(listen) as port:
+        connection = await connect(port)
+        with pytest.raises(LookupError):
+            await connection.send("", ["b@example.org"], content(), size=5, eight_bit=False)
+        assert not connection.usable
+        await ended.wait()
+    assert "." not in heard
+
+
+async def test_cancelling_ends_without_a_dot() -> None:
+    ended = trio.Event()
+    begun = trio.Event()
+    heard: list[str | None] = []
+
+    async def listen(client: Caller) -> None:
+        await as_far_as_content(client)
+        begun.set()
+        try:
+            while (line := await client.line()) is not None:
+                heard.append(line)
+        except AssertionError:
+            heard.append("broken off")
+        ended.set()
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000 + b"\r\n"
+        await trio.sleep(math.inf)
+
+    async with scripted(listen) as port:
+        connection = await connect(port)
+        async with trio.open_nursery() as nursery:
+
+            async def deliver() -> None:
+                await connection.send("", ["b@example.org"], content(), size=5, eight_bit=False)
+
+            nursery.start_soon(deliver)
+            await begun.wait()
+            nursery.cancel_scope.cancel()
+        assert not connection.usable
+        await ended.wait()
+    assert "." not in heard
+
+
+def test_the_least_that_the_standard_asks_for() -> None:
+    """RFC 5321 §4.5.3.2, in seconds."""
+    timeouts = Timeouts()
+    assert timeouts.greeting >= 300
+    assert timeouts.of(Stage.MAIL) >= 300
+    assert timeouts.of(Stage.RCPT) >= 300
+    assert timeouts.of(Stage.DATA) >= 120
+    assert timeouts.block >= 180
+    assert timeouts.of(Stage.END_OF_DATA) >= 600
