@@ -91,6 +91,11 @@ class Courier:
                 self._drop()
                 text = f"our own spool failed: {error}"
                 return [Deferred(self._told(0, "4.3.0", "spool-failed", text, None))] * len(batch)
+            if reused and all(result.reply.code == 421 and result.stage is Stage.MAIL for result in results):
+                # The same, said politely: it has had enough of this connection, not of this message.
+                self._drop()
+                reused = False
+                continue
             self._carried += 1
             return [self._outcome(result) for result in results]
 

@@ -5,6 +5,7 @@ that a slow one delays no other. What does not fit in memory stays in the spool 
 is room.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -46,6 +47,11 @@ STORE_RETRY_S = 1.0
 
 DRAIN_S = 10.0
 """How long couriers may finish what they are at when the appliance stops."""
+
+
+_DEFECT = Answer(0, "4.3.0", "internal-error", "an internal error, told in the log of the process")
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -236,6 +242,11 @@ class Scheduler:
             batch += destination.waiting
             destination.waiting.clear()
             outcomes = [unreachable.outcome] * len(batch)
+        except Exception:
+            # A defect of ours, met on one message or one server's words. It must not end the engine, which would meet
+            # it again at the next start, and take all other mail with it.
+            _logger.exception("an attempt failed on a defect message=%s", message_id)
+            outcomes = [Deferred(_DEFECT)] * len(batch)
         await self._settle(batch, outcomes)
 
     # ------------------------------------------------------------------ what became of it
@@ -259,6 +270,9 @@ class Scheduler:
                 return await self._settler.settle(delivery, outcome)
             except StoreUnavailable:
                 await trio.sleep(STORE_RETRY_S)
+            except Exception:
+                _logger.exception("an outcome could not be settled delivery=%s", delivery.id)
+                return self._settler.postpone(delivery, _DEFECT)
 
     # ------------------------------------------------------------------ for the operator
 

@@ -71,6 +71,10 @@ class Settler:
             shown = replace(shown, reason="expired")
         return await self._fail(delivery, attempt, outcome.answer, shown, now)
 
+    def postpone(self, delivery: Delivery, answer: Answer) -> Settlement:
+        """Leave a delivery in the queue, whatever its age. The answer's text is taken to be fit for the log."""
+        return self._keep(delivery, delivery.attempts + 1, answer, self._clock())
+
     def _keep(self, delivery: Delivery, attempt: int, shown: Answer, now: int) -> Settlement:
         events = self._logbook.attempt(EventType.SOFT_BOUNCED, delivery, attempt, shown)
         kept = replace(

@@ -142,13 +142,14 @@ class Session:
         self._reception = reception
         self._peer = peer
         self._transaction: _Transaction | None = None
+        # Begins to look for it: by the time there is something to log, it is mostly known.
+        reception.client_names.name(peer.address)
 
     # ------------------------------------------------------------------ envelope
 
     async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
         """See Receiver."""
         self._transaction = _Transaction(sender, parameters, self._reception.routing.snapshot)
-        self._reception.client_names.name(self._peer.address)
         return SENDER_OK
 
     async def recipient(self, recipient: Address) -> Reply:

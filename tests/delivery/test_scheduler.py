@@ -255,6 +255,25 @@ async def test_what_a_dead_process_had_claimed_goes_on_after_a_start(
         assert [ids for _, ids in world.carried] == [["d1"]]
 
 
+async def test_a_defect_met_on_one_message_delays_that_message_and_stops_nothing(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def defective(each: Delivery) -> Outcome:
+        if each.id == "d1":
+            raise ZeroDivisionError("a defect")
+        return ok(each)
+
+    async with running(store) as world:
+        world.script = defective
+        await world.accept(delivery(), delivery("d2", "m2"))
+        await trio.sleep(30)
+        assert [(each.id, each.attempts) for each in world.waiting()] == [("d1", 1)]
+        assert "an attempt failed on a defect" in caplog.text
+        world.script = ok
+        await trio.sleep(60)
+        assert world.waiting() == []
+
+
 async def test_room_in_memory_is_bounded_and_given_back(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock
 ) -> None:
