@@ -90,6 +90,7 @@ class Scheduler:
         self._claimed = 0
         self._couriers = 0
         self._woken = trio.Event()
+        self._hired = trio.Event()
         self._sleeps_until = 0
         self._nursery: trio.Nursery | None = None
         self._stopping = False
@@ -150,6 +151,9 @@ class Scheduler:
         """Wake the couriers of destinations without work, so that they go. One look for all costs less than a timer
         for each, which would be set anew with every message."""
         while True:
+            if not self._couriers:
+                self._hired = trio.Event()
+                await self._hired.wait()
             await trio.sleep(IDLE_S / 2)
             for destination in list(self._destinations.values()):
                 if self._starved or trio.current_time() - destination.last_used >= IDLE_S:
@@ -205,6 +209,7 @@ class Scheduler:
                 self._starved.append(destination)
             return
         self._couriers += 1
+        self._hired.set()
         destination.couriers += 1
         self._nursery.start_soon(self._work, destination)
 

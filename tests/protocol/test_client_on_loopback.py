@@ -1,6 +1,7 @@
 """The client's driver on real sockets: with our own server, and with servers that fall silent or talk rubbish."""
 
 import math
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -203,6 +204,23 @@ async def rubbish_behind_final_dot(client: Caller) -> None:
     await client.line()
 
 
+async def break_off_behind_354(client: Caller) -> None:
+    await greet(client)
+    await client.stream.receive_some(1)
+    # In one breath, so that the client learns of both at once. The rest of the envelope was never read: the kernel
+    # makes the close a reset.
+    os.write(client.stream.socket.fileno(), b"250 ok\r\n250 ok\r\n354 go\r\n")
+    client.stream.socket.close()
+
+
+async def dribble_behind_final_dot(client: Caller) -> None:
+    await as_far_as_final_dot(client)
+    await client.say(b"250 ")
+    while True:
+        await client.say(b".")
+        await trio.sleep(SHORT_S / 2)
+
+
 async def silent_behind_final_dot(client: Caller) -> None:
     await as_far_as_final_dot(client)
     await client.line()
@@ -215,6 +233,8 @@ async def silent_behind_final_dot(client: Caller) -> None:
         (end_behind_first_reply, Stage.RCPT, "closed|reset|pipe"),
         (as_far_as_final_dot, Stage.END_OF_DATA, "closed|reset"),
         (rubbish_behind_final_dot, Stage.END_OF_DATA, "not an SMTP reply"),
+        (break_off_behind_354, Stage.DATA, "reset|pipe"),
+        (dribble_behind_final_dot, Stage.END_OF_DATA, "timed out"),
         (silent_behind_final_dot, Stage.END_OF_DATA, "timed out"),
     ],
 )

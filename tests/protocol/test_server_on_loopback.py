@@ -9,6 +9,8 @@ import trio
 from smtp_house import LIMIT_S, Caller, call, open_house, quick_settings
 from smtp_memory import Mailbox, MemoryReceiver
 
+from smtp.address import Address
+from smtp.commands import MailParameters
 from smtp.reply import Reply
 from smtp.serving import Peer, Statistics, client_key
 from smtp.trio_server import serve
@@ -272,6 +274,25 @@ async def test_a_promise_is_never_cut_short() -> None:
         assert (await caller.line() or "").startswith("421 ")
         assert len(mailbox.messages) == 1
         assert mailbox.resets == 0
+
+
+class Hesitant(MemoryReceiver):
+    """Takes longer to look at a sender than a client may take for a command."""
+
+    async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
+        await trio.sleep(4 * SHORT_S)
+        return await super().mail(sender, parameters)
+
+
+async def test_the_time_that_the_receiver_takes_is_not_the_clients() -> None:
+    mailbox = Mailbox()
+    settings = quick_settings(command_timeout_s=2 * SHORT_S)
+    async with (
+        open_house(settings, new_receiver=lambda peer: Hesitant(mailbox)) as house,
+        call(house) as caller,
+    ):
+        await caller.in_content()
+        assert (await caller.ask("x\r\n.") or "").startswith("250 ")
 
 
 async def test_cancelling_ends_sessions_and_lets_receivers_go() -> None:

@@ -209,6 +209,22 @@ def test_data_is_let_through_with_none_only() -> None:
     assert session.state is State.CONTENT
 
 
+def test_content_is_refused_once_and_the_first_reason_is_told() -> None:
+    session = greeted()
+    session.receive(ENVELOPE + b"DATA\r\n" + b"x" * 2000)
+    for _ in range(2):
+        session.next_event()
+        session.answer(answers.OK)
+    session.next_event()
+    session.answer(None)
+    assert session.next_event() == Reset()
+    session.refuse_content(answers.TROUBLE)
+    session.octets_to_send()
+    session.receive(b"\r\n.\r\n")
+    assert session.next_event() is None
+    assert session.octets_to_send() == answers.TOO_LARGE.octets()
+
+
 def test_hang_up_in_a_transaction_resets_and_says_the_last_word() -> None:
     session = greeted()
     session.receive(ENVELOPE)
