@@ -1,13 +1,16 @@
 """The control socket: how the command line and the control process speak to the engine.
 
 One request a connection, one JSON object a line. The request is `{"verb": ..., ...arguments}`; the answer is any
-number of `{"result": ...}` lines, and where something went wrong a last `{"error": "..."}`. Whoever can open
+number of `{"result": ...}` lines, and where something went wrong a last `{"error": "..."}`. A caller who has had enough
+hangs up. Whoever can open
 `<data_dir>/control.sock` (mode 0600) is the operator, so nothing here asks who is there.
 """
 
 import json
+import select
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ CALL_TIMEOUT_S = 60.0
 SOCKET_NAME = "control.sock"
 """Its name in the data directory."""
 
-Verb = Callable[[Mapping[str, Any]], AsyncIterator[Any]]
+Verb = Callable[[Mapping[str, Any]], AsyncGenerator[Any]]
 """Answers one request: takes the arguments, yields results; a WireError it raises is told to the caller."""
 
 
@@ -41,40 +44,64 @@ async def serve(listener: trio.SocketListener, verbs: Mapping[str, Verb], on_err
     """Answer requests until cancelled. One that fails ends alone: the cause goes to `on_error`."""
 
     async def answer(stream: trio.SocketStream) -> None:
-        try:
-            async with stream:
-                await _answer(stream, verbs)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-            pass
-        except Exception as error:  # noqa: BLE001 - a fault in one verb must not end the engine
-            on_error(f"control socket: {type(error).__name__}: {error}")
+        async with stream, trio.open_nursery() as nursery:
+            try:
+                await _answer(stream, verbs, nursery)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                pass
+            except Exception as error:  # noqa: BLE001 - a fault in one verb must not end the engine
+                on_error(f"control socket: {type(error).__name__}: {error}")
+            nursery.cancel_scope.cancel()
 
     await trio.serve_listeners(answer, [listener])
 
 
-async def _answer(stream: trio.SocketStream, verbs: Mapping[str, Verb]) -> None:
+async def _answer(stream: trio.SocketStream, verbs: Mapping[str, Verb], nursery: trio.Nursery) -> None:
     try:
         request = await _read_request(stream)
-        verb = verbs.get(request.pop("verb", ""))
+        verb = verbs.get(str(request.pop("verb", "")))
         if verb is None:
             raise WireError("there is no such verb")
-        async for result in verb(request):
-            await _write_line(stream, {"result": result})
+        nursery.start_soon(_until_hung_up, stream, nursery.cancel_scope)
+        async with aclosing(verb(request)) as results:
+            async for result in results:
+                await _write_line(stream, {"result": result})
     except WireError as error:
         await _write_line(stream, {"error": str(error)})
+    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+        raise
+    except Exception:
+        # An answer that merely ended would be taken for a whole one.
+        await _write_line(stream, {"error": "the appliance failed on a defect of its own; its log says more"})
+        raise
+
+
+async def _until_hung_up(stream: trio.SocketStream, answering: trio.CancelScope) -> None:
+    """End an answer that nobody reads any more: a stream may have nothing to say for days, and would never find out."""
+    try:
+        while await stream.receive_some(MAX_REQUEST):
+            pass  # nothing more is asked on this connection
+    except trio.BrokenResourceError:
+        answering.cancel()
+        return
+    # One who has only said that there are no more requests still reads.
+    both_ways = select.poll()
+    both_ways.register(stream.socket.fileno(), 0)
+    if any(events & select.POLLHUP for _, events in both_ways.poll(0)):
+        answering.cancel()
 
 
 async def _read_request(stream: trio.SocketStream) -> dict[str, Any]:
     line = bytearray()
     with trio.fail_after(REQUEST_TIMEOUT_S):
-        while not line.endswith(b"\n"):
+        while b"\n" not in line:
             octets = await stream.receive_some(MAX_REQUEST)
             line += octets
             if not octets or len(line) > MAX_REQUEST:
                 raise WireError("that is not a request")
     try:
-        request = json.loads(line)
-    except ValueError:
+        request = json.loads(line.partition(b"\n")[0])
+    except (ValueError, RecursionError):
         raise WireError("that is not a request") from None
     if not isinstance(request, dict):
         raise WireError("that is not a request")

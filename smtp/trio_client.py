@@ -137,9 +137,9 @@ class Connection:
 
     @property
     def usable(self) -> bool:
-        """Whether another message can be tried: the connection stands, as far as one can see from here."""
+        """Whether another message can be tried, as far as is known without asking the socket. (`send` asks it.)"""
         session = self._session
-        return session.state is ClientState.READY and not session.unasked and self._socket.quiet()
+        return session.state is ClientState.READY and not session.unasked
 
     async def send(
         self,
@@ -157,7 +157,7 @@ class Connection:
         asked for. What it raises passes through, and the connection is closed.
         """
         session = self._session
-        if not self.usable:
+        if not self.usable or not self._socket.quiet():
             self.aclose()
             raise Lost(Stage.MAIL, "the connection had ended before")
         session.begin(str(sender), recipients, size=size, eight_bit=eight_bit)
@@ -245,8 +245,8 @@ class Connection:
         session = self._session
         replies_read = -1
         while (event := session.next_event()) is None:
-            await self._flush()
-            octets = self._socket.receive_now()
+            # Whoever has just been asked has not answered yet: to look at once would be in vain.
+            octets = None if await self._flush() else self._socket.receive_now()
             while octets is None:
                 if session.replies_read != replies_read:
                     # The clock begins anew with each reply, not with each octet of one.
@@ -264,9 +264,10 @@ class Connection:
         if self._session.unsent >= BLOCK_OCTETS:
             await self._flush()
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> bool:
+        """Send what there is to send; False where there was nothing."""
         if not self._session.unsent:
-            return
+            return False
         self._half_sent = True
         rest = self._socket.send_now(self._session.octets_to_send())
         while rest:
@@ -274,6 +275,7 @@ class Connection:
             await self._socket.writable()
             rest = self._socket.send_now(rest)
         self._half_sent = False
+        return True
 
 
 async def _connect(address: str, port: int, source_address: str | None, timeout_s: float) -> Socket:

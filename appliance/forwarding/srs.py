@@ -104,7 +104,7 @@ class SenderRewriter:
         if longest + 1 + len(domain) > MAX_MAILBOX_OCTETS:
             raise ValueError(f"the domain for rewritten senders is too long: {domain}")
         self._domain = domain.lower()
-        self._keys = tuple(keys)
+        self._keys = tuple(hmac.new(key, digestmod="sha256") for key in keys)
         overhead = len(_PREFIX) + _TAG_CHARACTERS + _DAY_CHARACTERS + len(_NO_ALIAS) + len("====") - len("@")
         # What a sender may have, with its own `@`, to be carried: both limits, less everything of ours.
         self._room = min(MAX_LOCAL_PART_OCTETS, MAX_MAILBOX_OCTETS - len("@") - len(domain)) - overhead
@@ -178,9 +178,13 @@ class SenderRewriter:
         return any(hmac.compare_digest(tag, self._mac(key, "tag", rest, _TAG_CHARACTERS)) for key in self._keys)
 
     @staticmethod
-    def _mac(key: bytes, purpose: str, text: str, characters: int) -> str:
-        # The purpose keeps a token from ever being a tag: one key, two MACs.
-        octets = hmac.digest(key, f"srs0 {purpose}\0{text}".encode(), "sha256")
+    def _mac(key: hmac.HMAC, purpose: str, text: str, characters: int) -> str:
+        # Copied with the key absorbed: a third of the cost of beginning anew. The purpose keeps a token from ever being
+        # a tag: one key, two MACs.
+        state = key.copy()
+        state.update(f"srs0 {purpose}\0{text}".encode())
+        # Base32 makes eight characters of five octets.
+        octets = state.digest()[: -(-characters // 8) * 5]
         return base64.b32encode(octets).decode("ascii").lower()[:characters]
 
 

@@ -149,6 +149,10 @@ def _folded(clauses: list[list[str]]) -> bytes:
     lines: list[str] = []
     for clause in clauses:
         line = clause[0] if not lines else f"\t{clause[0]}"
+        whole = " ".join((line, *clause[1:]))
+        if len(whole) <= LINE_COLUMNS:
+            lines.append(whole)
+            continue
         for word in clause[1:]:
             # The tab is counted as one column: RFC 5322 counts characters.
             if len(line) + 1 + len(word) > LINE_COLUMNS:

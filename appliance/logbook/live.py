@@ -1,5 +1,7 @@
 """The stream of events as they happen, for those who follow."""
 
+from collections.abc import Callable
+
 import trio
 
 from appliance.model.event import DeliveryEvent
@@ -16,10 +18,19 @@ class TooManyFollowers(Exception):
 
 
 class Follower:
-    """One who follows: an asynchronous iterator that ends when the follower has fallen too far behind."""
+    """One who follows: an asynchronous iterator that ends when the follower has fallen too far behind.
 
-    def __init__(self, receive: trio.MemoryReceiveChannel[DeliveryEvent]) -> None:
+    Whoever stops reading closes it; until then it has a place among the followers, and events gather for it.
+    """
+
+    def __init__(self, receive: trio.MemoryReceiveChannel[DeliveryEvent], leave: Callable[[], None]) -> None:
         self._receive = receive
+        self._leave = leave
+
+    def close(self) -> None:
+        """Follow no longer. May be called again."""
+        self._leave()
+        self._receive.close()
 
     def __aiter__(self) -> "Follower":
         return self
@@ -46,8 +57,7 @@ class LiveStream:
                 for event in events:
                     follower.send_nowait(event)
             except (trio.WouldBlock, trio.BrokenResourceError):
-                self._followers.discard(follower)
-                follower.close()
+                self._let_go(follower)
 
     def follow(self) -> Follower:
         """Begin to follow. Raises TooManyFollowers."""
@@ -55,4 +65,8 @@ class LiveStream:
             raise TooManyFollowers(f"{MAX_FOLLOWERS} follow the log already")
         send, receive = trio.open_memory_channel[DeliveryEvent](MAX_BEHIND)
         self._followers.add(send)
-        return Follower(receive)
+        return Follower(receive, lambda: self._let_go(send))
+
+    def _let_go(self, follower: trio.MemorySendChannel[DeliveryEvent]) -> None:
+        self._followers.discard(follower)
+        follower.close()

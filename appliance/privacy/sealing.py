@@ -14,9 +14,10 @@ backup could turn back, costs one HMAC (about 1 µs), and binds the sealed octet
 meet another key and do not open.
 """
 
+import os
+from collections import deque
 from collections.abc import Mapping
 from hmac import compare_digest
-from os import urandom
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -33,6 +34,7 @@ MAC_OCTETS = 16
 # How the octets behind it are laid out: nonce, ciphertext, tag. A later layout gets the next number.
 _VERSION = b"\x01"
 _NONCE_OCTETS = 12
+_NONCES_AT_ONCE = 256
 _TAG_OCTETS = 16
 
 SEALING_OCTETS = len(_VERSION) + _NONCE_OCTETS + _TAG_OCTETS
@@ -58,7 +60,7 @@ class Sealer:
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
         """Encrypt and authenticate, for this context only. The result is `SEALING_OCTETS` longer than the plaintext."""
-        nonce = urandom(_NONCE_OCTETS)
+        nonce = _next_nonce()
         return _VERSION + nonce + AESGCM(self._row_key(context)).encrypt(nonce, plaintext, _VERSION)
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
@@ -83,6 +85,21 @@ class Sealer:
         state = self._row_keys.copy()
         state.update(context + b"\x01")
         return state.finalize()
+
+
+_nonces: deque[bytes] = deque()
+# A child of fork must not say again what its parent is about to say.
+os.register_at_fork(after_in_child=_nonces.clear)
+
+
+def _next_nonce() -> bytes:
+    """Twelve random octets. Drawn many at a time: each call to the kernel lets go of the interpreter's lock."""
+    while True:
+        try:
+            return _nonces.pop()
+        except IndexError:
+            drawn = os.urandom(_NONCES_AT_ONCE * _NONCE_OCTETS)
+            _nonces.extend(drawn[at : at + _NONCE_OCTETS] for at in range(0, len(drawn), _NONCE_OCTETS))
 
 
 Keyring = Mapping[str, Sealer]

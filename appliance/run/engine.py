@@ -8,7 +8,8 @@ attempts, then what is left of the log is moved.
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import fields
 from typing import Any
 
@@ -190,7 +191,7 @@ class _Engine:
     # ------------------------------------------------------------------ the control socket
 
     async def _answer_control(self, listener: socket.socket, queue: QueueOperator) -> None:
-        async def status(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        async def status(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
             queued, oldest = await trio.to_thread.run_sync(self._store.depth)
             yield {
                 "healthy": True,
@@ -200,7 +201,7 @@ class _Engine:
                 "openConnections": self._statistics.connections_open,
             }
 
-        async def queue_list(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        async def queue_list(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
             wanted = _filter(arguments, everything=True)
             shown, after = await queue.page(wanted, None)
             while True:
@@ -210,19 +211,22 @@ class _Engine:
                     return
                 shown, after = await queue.page(wanted, after)
 
-        async def queue_retry(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        async def queue_retry(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
             yield {"affected": await queue.retry(_filter(arguments))}
 
-        async def queue_drop(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        async def queue_drop(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
             yield {"affected": await queue.drop(_filter(arguments))}
 
-        async def events(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+        async def events(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
             try:
                 follower = self._live.follow()
             except TooManyFollowers as error:
                 raise wire.WireError(str(error)) from None
-            async for event in follower:
-                yield _plain(event)
+            try:
+                async for event in follower:
+                    yield _plain(event)
+            finally:
+                follower.close()
             raise wire.WireError("you have fallen too far behind: read on from the log")
 
         verbs: dict[str, wire.Verb] = {
@@ -243,10 +247,11 @@ class _Engine:
 def _patient(verb: wire.Verb) -> wire.Verb:
     """A store that is away is said in words, not with a closed connection."""
 
-    async def answered(arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+    async def answered(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
         try:
-            async for result in verb(arguments):
-                yield result
+            async with aclosing(verb(arguments)) as results:
+                async for result in results:
+                    yield result
         except StoreUnavailable as error:
             raise wire.WireError(f"the store does not answer: {error}") from None
 

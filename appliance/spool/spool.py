@@ -139,16 +139,14 @@ class Spool:
         A delivery that was made can't be unmade, so a disk that refuses is asked again until it takes it; meanwhile
         the delivery stays claimed and no second copy leaves.
         """
-        with trio.CancelScope(shield=True) as scope:
-            while True:
-                try:
-                    await self.committer.commit(operations)
-                except StoreUnavailable:
-                    # From here on a shutdown may end the wait: the delivery will be found claimed and be tried again.
-                    scope.shield = False
-                    await trio.sleep(SETTLE_RETRY_S)
-                else:
-                    return
+        while True:
+            try:
+                await self.committer.commit(operations)
+            except StoreUnavailable:
+                # Here alone a shutdown may end the wait: the delivery will be found claimed, and be tried again.
+                await trio.sleep(SETTLE_RETRY_S)
+            else:
+                return
 
     def content(self, message_id: str) -> AsyncIterable[bytes] | Iterable[bytes]:
         """The content of a message, part by part: from memory, or else from the disk.

@@ -312,10 +312,10 @@ async def test_a_server_that_takes_leave_between_messages() -> None:
         connection = await connect(port)
         assert await send(connection) == [(250, Stage.END_OF_DATA)]
         await gone.wait()
-        assert not connection.usable
         with pytest.raises(Lost) as caught:
             await send(connection)
         assert caught.value.stage is Stage.MAIL
+        assert not connection.usable
 
 
 async def test_quit_never_raises() -> None:
