@@ -37,11 +37,11 @@ run: install
 	@$(BIN)/onward run
 
 test: check
-	@tests/install-peers
+	@PYTHON=$(BIN)/python tests/install-peers
 	$(PYTEST) -m 'not long'
 
 test-long: $(VENV)/.installed-checks
-	@tests/install-peers
+	@PYTHON=$(BIN)/python tests/install-peers
 	$(PYTEST) -m long
 
 check: $(VENV)/.installed-checks
@@ -51,7 +51,7 @@ check: $(VENV)/.installed-checks
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-checks
-	@tests/install-peers
+	@PYTHON=$(BIN)/python tests/install-peers
 	$(BIN)/python tests/bench/forward.py
 
 binary: $(VENV)/.installed-checks

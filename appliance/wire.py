@@ -10,7 +10,7 @@ import json
 import select
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ CALL_TIMEOUT_S = 60.0
 
 SOCKET_NAME = "control.sock"
 """Its name in the data directory."""
+
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+"""The caller has hung up, or does not read."""
 
 Verb = Callable[[Mapping[str, Any]], AsyncGenerator[Any]]
 """Answers one request: takes the arguments, yields results; a WireError it raises is told to the caller."""
@@ -47,10 +50,13 @@ async def serve(listener: trio.SocketListener, verbs: Mapping[str, Verb], on_err
         async with stream, trio.open_nursery() as nursery:
             try:
                 await _answer(stream, verbs, nursery)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            except _GONE:
                 pass
             except Exception as error:  # noqa: BLE001 - a fault in one verb must not end the engine
                 on_error(f"control socket: {type(error).__name__}: {error}")
+                with suppress(*_GONE):
+                    # An answer that merely ended would be taken for a whole one.
+                    await _write_line(stream, {"error": "the appliance met a defect of its own; its log says more"})
             nursery.cancel_scope.cancel()
 
     await trio.serve_listeners(answer, [listener])
@@ -68,12 +74,6 @@ async def _answer(stream: trio.SocketStream, verbs: Mapping[str, Verb], nursery:
                 await _write_line(stream, {"result": result})
     except WireError as error:
         await _write_line(stream, {"error": str(error)})
-    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-        raise
-    except Exception:
-        # An answer that merely ended would be taken for a whole one.
-        await _write_line(stream, {"error": "the appliance failed on a defect of its own; its log says more"})
-        raise
 
 
 async def _until_hung_up(stream: trio.SocketStream, answering: trio.CancelScope) -> None:
@@ -128,6 +128,8 @@ def call(path: Path, verb: str, *, follow: bool = False, **arguments: object) ->
                 connection.settimeout(None)
             with connection.makefile("rb") as lines:
                 for line in lines:
+                    if not line.endswith(b"\n"):
+                        raise NotRunning("the appliance died in the middle of its answer")
                     answer = json.loads(line)
                     if "error" in answer:
                         raise WireError(answer["error"])

@@ -3,10 +3,12 @@
 The working files go to a temporary directory: PyInstaller's default is build/, which here is source.
 """
 
+import ctypes
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -24,6 +26,13 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     from appliance.version import commit_of
 
+    library = str(sysconfig.get_config_var("INSTSONAME"))
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        package = "libpython{}.{}".format(*sys.version_info)
+        print(f"This Python has no shared library ({library}). On Debian: apt-get install {package}", file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory(prefix="onward-freeze-") as directory:
         work = Path(directory)
         commit_file = work / "_commit"

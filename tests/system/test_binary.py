@@ -1,0 +1,95 @@
+"""The frozen binary, as somebody gets it who has no Python: one file, an empty directory, an empty environment."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FREEZE_S = 600
+STEP_S = 40
+
+
+@pytest.fixture(scope="module")
+def binary() -> Path:
+    """`make binary`, without the make."""
+    subprocess.run([sys.executable, ROOT / "build" / "freeze.py"], check=True, timeout=FREEZE_S)
+    return ROOT / "dist" / "onward"
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    (tmp_path / "tmp").mkdir()
+    return tmp_path
+
+
+@contextmanager
+def _started(binary: Path, directory: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [binary, *words],
+        cwd=directory,
+        # TMPDIR is where it unpacks itself; nothing else of this environment reaches it.
+        env={"TMPDIR": str(directory / "tmp"), "PATH": "/nonexistent"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    assert process.stdout is not None
+    ends, rest = time.monotonic() + STEP_S, b""
+    while (left := ends - time.monotonic()) > 0:
+        if not select.select([process.stdout], [], [], left)[0]:
+            break
+        octets = os.read(process.stdout.fileno(), 65536)
+        if not octets:
+            return
+        *whole, rest = (rest + octets).split(b"\n")
+        yield from (line.decode() for line in whole)
+    raise TimeoutError(f"it said nothing more within {STEP_S} s")
+
+
+def test_the_demo_plays(binary: Path, empty: Path) -> None:
+    with _started(binary, empty, "demo") as process:
+        assert any(line.startswith("All three came through") for line in _lines(process))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(STEP_S) == 0
+    assert [path.name for path in empty.rglob("*")] == ["tmp"], "nothing is left"
+
+
+def test_the_appliance_runs(binary: Path, empty: Path) -> None:
+    (empty / "onward.toml").write_text('[smtp]\nlisten = ["127.0.0.1:0"]\n[http]\nlisten = ["127.0.0.1:0"]\n')
+    with _started(binary, empty, "run") as process:
+        said = []
+        for line in _lines(process):
+            said.append(line)
+            if line == "ready":
+                break
+        assert "ready" in said, said
+        assert any(re.fullmatch(r"smtp listens on 127\.0\.0\.1:[0-9]+", line) for line in said)
+        checked = subprocess.run(
+            [binary, "check"],
+            cwd=empty,
+            env={"TMPDIR": str(empty / "tmp")},
+            capture_output=True,
+            text=True,
+            timeout=STEP_S,
+            check=False,
+        )
+        assert "running" in checked.stdout, checked
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(STEP_S) == 0
+    assert (empty / "var" / "spool.sqlite").exists()
+    assert not list((empty / "tmp").iterdir())
