@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from appliance.version import commit, version
 from command_line_desk import OWNER, Desk
 
 from appliance.model.time import parse_instant
+from appliance.version import commit, version
 
 
 def test_an_account_as_json(desk: Desk) -> None:
