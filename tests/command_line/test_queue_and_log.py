@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -54,20 +54,20 @@ class Engine:
         self._deliveries = deliveries
         self._events = events
 
-    async def list_deliveries(self, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+    async def list_deliveries(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """Every delivery, whatever the filter."""
         self.asked.append(dict(arguments))
         for delivery in self._deliveries:
             yield delivery
 
-    async def change(self, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+    async def change(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """As many as there are."""
         self.asked.append(dict(arguments))
         if arguments.get("sender") == "refuse@me.test":
             raise WireError("the store does not answer")
         yield {"affected": len(self._deliveries)}
 
-    async def events(self, arguments: Mapping[str, Any]) -> AsyncIterator[Any]:
+    async def events(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """What happens, and then the end of the stream, or silence."""
         for event in self._events:
             yield event
