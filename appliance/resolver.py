@@ -85,11 +85,16 @@ class DnsResolver:
 
     async def addresses(self, host: str, *, ipv6: bool) -> list[str]:
         """See Resolver."""
-        return await self._ask(host, "AAAA" if ipv6 else "A")
+        return list(await self._ask(host, "AAAA" if ipv6 else "A"))
 
     async def name_of(self, address: str) -> str | None:
         """See Resolver."""
-        names = await self._ask(dns.reversename.from_address(address).to_text(), "PTR")
+        try:
+            name = dns.reversename.from_address(address).to_text()
+        except dns.exception.DNSException as error:
+            # A link-local client comes as fe80::1%eth0: an address, but not one that the DNS knows.
+            raise LookupFailed(f"PTR of {address}: {_cause(error)}") from error
+        names = await self._ask(name, "PTR")
         return names[0].rstrip(".").lower() if names else None
 
     async def _ask(self, name: str, record_type: str) -> list[str]:

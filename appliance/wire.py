@@ -136,5 +136,8 @@ def call(path: Path, verb: str, *, follow: bool = False, **arguments: object) ->
                     yield answer["result"]
         except (FileNotFoundError, ConnectionError) as error:
             raise NotRunning(f"no appliance answers on {path}") from error
+        except BlockingIOError:
+            # unix(7): with a time limit on the socket, a full queue of callers is EAGAIN at once.
+            raise WireError("too many are asking the appliance at once; try again") from None
         except TimeoutError:
             raise WireError(f"the appliance did not answer within {CALL_TIMEOUT_S:.0f} s") from None

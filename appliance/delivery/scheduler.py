@@ -6,9 +6,10 @@ is room.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -17,8 +18,6 @@ from appliance.delivery.settlement import Settlement, Settler
 from appliance.logbook.live import LiveStream
 from appliance.model.delivery import Answer, Deferred, Delivery, Outcome
 from appliance.model.time import Clock
-from appliance.routing.route import route
-from appliance.routing.snapshot import Snapshot
 from appliance.spool.spool import Spool
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.spool import Operation
@@ -26,9 +25,15 @@ from appliance.storage.spool import Operation
 MAX_CLAIMED = 20_000
 """Deliveries in memory at once. One is about a kilobyte; the rest of the queue waits on the disk."""
 
+MAX_CLAIMED_PER_DESTINATION = 500
+"""Of these, how many for one destination: what a slow one can't take must not fill the memory that others need.
+(A claim may go over it by one CLAIM_BATCH.)"""
+
 MAX_COURIERS = 400
-"""Connections outward at once, over all destinations: with those inward they stay below the usual 1,024 descriptors
-of a process that was started by hand."""
+"""Connections outward at once, over all destinations."""
+
+SHIFT = 20
+"""Transactions after which a destination's only courier makes room, where others have none."""
 
 MAX_BATCH = 100
 """Recipients in one transaction (RFC 5321 §4.5.3.1.8: every server takes at least as many)."""
@@ -59,6 +64,8 @@ class _Destination:
     domain: str
     waiting: deque[Delivery]
     idle: trio.lowlevel.ParkingLot
+    limit: int
+    """Couriers at once: what is configured, or what the destination has shown to bear."""
     couriers: int = 0
     last_used: float = 0.0
     """When work last came, by Trio's clock."""
@@ -73,7 +80,6 @@ class Scheduler:
         settler: Settler,
         live: LiveStream,
         new_courier: Callable[[str], Courier],
-        snapshot: Callable[[], Snapshot],
         clock: Clock,
         max_per_destination: int,
     ) -> None:
@@ -81,10 +87,11 @@ class Scheduler:
         self._settler = settler
         self._live = live
         self._new_courier = new_courier
-        self._snapshot = snapshot
         self._clock = clock
         self._max_per_destination = max_per_destination
         self._destinations: dict[str, _Destination] = {}
+        self._claimed_for: Counter[str] = Counter()
+        """Deliveries in memory by destination, those included that room is reserved for."""
         self._starved: deque[_Destination] = deque()
         """Destinations that have work and no courier, because there are MAX_COURIERS already."""
         self._claimed = 0
@@ -97,16 +104,19 @@ class Scheduler:
 
     # ------------------------------------------------------------------ for whoever accepts mail
 
-    def reserve(self, count: int) -> bool:
-        """Ask for room for deliveries that are about to be accepted as claimed."""
-        if self._claimed + count > MAX_CLAIMED or self._stopping:
+    def reserve(self, domains: Sequence[str]) -> bool:
+        """Ask for room for deliveries to these domains (lower case), which are about to be accepted as claimed."""
+        if self._stopping or self._claimed + len(domains) > MAX_CLAIMED:
             return False
-        self._claimed += count
+        wanted = Counter(domains)
+        if any(self._claimed_for[domain] + count > MAX_CLAIMED_PER_DESTINATION for domain, count in wanted.items()):
+            return False
+        self._count(wanted)
         return True
 
-    def release(self, count: int) -> None:
+    def release(self, domains: Sequence[str]) -> None:
         """Give reserved room back."""
-        self._claimed -= count
+        self._discount(Counter(domains))
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Deliver these: room was reserved, and they are durable and claimed."""
@@ -162,44 +172,50 @@ class Scheduler:
     async def _claim(self) -> float:
         """Claim what is due and fits; returns for how many seconds there will be nothing to do."""
         room = min(MAX_CLAIMED - self._claimed, CLAIM_BATCH)
-        if room > 0:
-            now = self._clock()
-            self._claimed += room
-            claimed: list[Delivery] = []
-            try:
-                claimed = await self._spool.claim(now, room)
-            finally:
-                self._claimed -= room - len(claimed)
-            self.take(claimed)
-            if len(claimed) == room:
-                return 0
-        due = await self._spool.next_due()
         if room <= 0:
             return STORE_RETRY_S
+        full = [domain for domain, count in self._claimed_for.items() if count >= MAX_CLAIMED_PER_DESTINATION]
+        claimed = await self._spool.claim(self._clock(), room, full)
+        self._count(Counter(delivery.target.key[1] for delivery in claimed))
+        self.take(claimed)
+        if len(claimed) == room:
+            return 0
+        if full:
+            # What is due next may be for one of these; they wake us when they have room.
+            return STORE_RETRY_S
+        due = await self._spool.next_due()
         self._sleeps_until = self._clock() + int(LONGEST_SLEEP_S * 1000) if due is None else due
         return min(max(0.001, (self._sleeps_until - self._clock()) / 1000), LONGEST_SLEEP_S)
+
+    def _count(self, more: Counter[str]) -> None:
+        self._claimed += more.total()
+        self._claimed_for.update(more)
+
+    def _discount(self, fewer: Counter[str]) -> None:
+        self._claimed -= fewer.total()
+        for domain, count in fewer.items():
+            before = self._claimed_for[domain]
+            if before - count > 0:
+                self._claimed_for[domain] = before - count
+            else:
+                del self._claimed_for[domain]
+            if before >= MAX_CLAIMED_PER_DESTINATION > before - count:
+                self.wake()
 
     # ------------------------------------------------------------------ destinations and their couriers
 
     def _enqueue(self, delivery: Delivery) -> None:
-        if not delivery.target.domain:
-            delivery = self._with_postmaster(delivery)
         domain = delivery.target.key[1]
         destination = self._destinations.get(domain)
         if destination is None:
-            destination = _Destination(domain, deque(), trio.lowlevel.ParkingLot())
+            destination = _Destination(domain, deque(), trio.lowlevel.ParkingLot(), self._max_per_destination)
             self._destinations[domain] = destination
         destination.waiting.append(delivery)
         destination.last_used = trio.current_time()
         if destination.idle:
             destination.idle.unpark()
-        elif destination.couriers < self._max_per_destination:
+        elif destination.couriers < destination.limit:
             self._start_courier(destination)
-
-    def _with_postmaster(self, delivery: Delivery) -> Delivery:
-        """Mail for postmaster that was accepted before there was an operator: perhaps there is one now."""
-        targets = route(self._snapshot(), delivery.target, self._clock()).targets
-        return replace(delivery, target=targets[0]) if targets else delivery
 
     def _start_courier(self, destination: _Destination) -> None:
         if self._nursery is None or self._stopping:
@@ -214,35 +230,57 @@ class Scheduler:
         self._nursery.start_soon(self._work, destination)
 
     async def _work(self, destination: _Destination) -> None:
-        """One courier's shift: until there has been nothing to carry for a while."""
+        """One courier's shift: until there has been nothing to carry for a while, or others need its place."""
         courier = self._new_courier(destination.domain)
+        carried = 0
         try:
             while not self._stopping:
                 batch = _next_batch(destination.waiting)
                 if batch:
-                    await self._carry(courier, destination, batch)
+                    if not await self._carry(courier, destination, batch):
+                        break
+                    carried += 1
+                    if self._starved and self._has_had_its_share(destination, carried):
+                        break
                 elif self._starved or trio.current_time() - destination.last_used >= IDLE_S:
                     break
                 else:
                     await destination.idle.park()
         finally:
-            destination.couriers -= 1
-            self._couriers -= 1
-            if not destination.couriers and not destination.waiting:
-                self._destinations.pop(destination.domain, None)
-            if self._starved:
-                self._start_courier(self._starved.popleft())
+            self._leave(destination)
             await courier.close()
 
-    async def _carry(self, courier: Courier, destination: _Destination, batch: list[Delivery]) -> None:
-        if not destination.domain:
-            answer = Answer(0, "4.3.5", "postmaster-unassigned", "nobody is the operator of this appliance yet")
-            await self._settle(batch, [Deferred(answer)] * len(batch))
-            return
+    def _has_had_its_share(self, destination: _Destination, carried: int) -> bool:
+        """Whether a courier has to make room for a destination that has none."""
+        share = max(1, MAX_COURIERS // len(self._destinations))
+        return destination.couriers > share or carried >= SHIFT
+
+    def _leave(self, destination: _Destination) -> None:
+        """A courier ends its shift: its place goes to who has waited longest."""
+        destination.couriers -= 1
+        self._couriers -= 1
+        if not destination.couriers:
+            if destination.waiting:
+                self._starved.append(destination)
+            else:
+                self._destinations.pop(destination.domain, None)
+        if self._starved:
+            self._start_courier(self._starved.popleft())
+
+    async def _carry(self, courier: Courier, destination: _Destination, batch: list[Delivery]) -> bool:
+        """Carry one batch; False where this courier had better go."""
+        if self._settler.is_inside(destination.domain):
+            await self._conclude(batch, [await self._settled(self._settler.redirect, delivery) for delivery in batch])
+            return True
         message_id = batch[0].message_id
         try:
             outcomes: list[Outcome] = await courier.carry(batch, lambda: self._spool.content(message_id))
         except Unreachable as unreachable:
+            if destination.couriers > 1:
+                # Others of us are there, or on the way: it has had enough of our connections, not of our mail.
+                destination.waiting.extendleft(reversed(batch))
+                destination.limit = destination.couriers - 1
+                return False
             # Everything that waits for this destination shares the outcome: to try each one would take for ever.
             batch += destination.waiting
             destination.waiting.clear()
@@ -252,27 +290,32 @@ class Scheduler:
             # it again at the next start, and take all other mail with it.
             _logger.exception("an attempt failed on a defect message=%s", message_id)
             outcomes = [Deferred(_DEFECT)] * len(batch)
-        await self._settle(batch, outcomes)
+        settlements = [
+            await self._settled(partial(self._settler.settle, outcome=outcome), delivery)
+            for delivery, outcome in zip(batch, outcomes, strict=True)
+        ]
+        await self._conclude(batch, settlements)
+        return True
 
     # ------------------------------------------------------------------ what became of it
 
-    async def _settle(self, batch: Sequence[Delivery], outcomes: Sequence[Outcome]) -> None:
-        settlements = [await self._settlement(*pair) for pair in zip(batch, outcomes, strict=True)]
+    async def _conclude(self, batch: Sequence[Delivery], settlements: Sequence[Settlement]) -> None:
+        """Write down what has happened, and then tell of it."""
         operations: list[Operation] = []
         for settlement in settlements:
             operations += settlement.operations
         await self._spool.settle(operations)
-        self._claimed -= len(batch)
+        self._discount(Counter(delivery.target.key[1] for delivery in batch))
         for delivery, settlement in zip(batch, settlements, strict=True):
             self._spool.done_with(delivery.message_id)
             self._live.publish(list(settlement.events))
-            if settlement.bounced or (settlement.next_attempt_at or self._sleeps_until) < self._sleeps_until:
+            if settlement.due_now or (settlement.next_attempt_at or self._sleeps_until) < self._sleeps_until:
                 self.wake()
 
-    async def _settlement(self, delivery: Delivery, outcome: Outcome) -> Settlement:
+    async def _settled(self, settle: Callable[[Delivery], Awaitable[Settlement]], delivery: Delivery) -> Settlement:
         while True:
             try:
-                return await self._settler.settle(delivery, outcome)
+                return await settle(delivery)
             except StoreUnavailable:
                 await trio.sleep(STORE_RETRY_S)
             except Exception:
@@ -289,15 +332,10 @@ class Scheduler:
             for delivery in chosen:
                 destination.waiting.remove(delivery)
             withdrawn += chosen
-        self._claimed -= len(withdrawn)
+        self._discount(Counter(delivery.target.key[1] for delivery in withdrawn))
         for delivery in withdrawn:
             self._spool.done_with(delivery.message_id)
         return withdrawn
-
-    @property
-    def claimed(self) -> int:
-        """Deliveries in memory now."""
-        return self._claimed
 
 
 def _next_batch(waiting: deque[Delivery]) -> list[Delivery]:

@@ -44,6 +44,8 @@ _LISTENS = re.compile(r"smtp listens on (127\.0\.0\.1):([0-9]+)")
 
 def main() -> int:
     """Play the demo, and stay up until Ctrl-C. Returns the exit status: 1 where a message did not come through."""
+    # Until the play listens for it, SIGTERM does what Ctrl-C does: everything is taken down on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     stage = Stage()
     with tempfile.TemporaryDirectory(prefix="onward-demo-") as folder, _loopback_sockets() as (names, mailbox):
         config_path = _write_configuration(Path(folder), names, mailbox)

@@ -7,7 +7,7 @@ MongoDB (whose datetimes have this very resolution), and no time zone can slip i
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 Clock = Callable[[], int]
 """Returns the present instant in milliseconds since the epoch."""
@@ -16,6 +16,9 @@ SECOND_MS = 1000
 MINUTE_MS = 60 * SECOND_MS
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 _UNITS_MS = {"ms": 1, "s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _DURATION = re.compile(r"(?:[0-9]{1,9}(?:ms|[smhdw]))+", re.ASCII)
@@ -44,7 +47,8 @@ def parse_instant(text: str) -> int:
         raise ValueError(f"{text!r} is not a time like 2026-11-20T10:00:00Z") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
+    # Not by way of `timestamp`: a float of seconds misses one millisecond in some.
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 def parse_duration(text: str) -> int:

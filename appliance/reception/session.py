@@ -17,18 +17,17 @@ from appliance.model.event import DeliveryEvent, EventType
 from appliance.model.time import Clock
 from appliance.reception.client_names import ClientNames
 from appliance.reception.decision import Decision, decide, is_return_path
-from appliance.reports.own_mail import own_message
-from appliance.reports.returned import compose_returned
+from appliance.reports.own_mail import OwnMail
 from appliance.routing.snapshot import Snapshot
 from appliance.spool.spool import Incoming, Spool
-from appliance.storage.records import StoreUnavailable
+from appliance.storage.records import StoreFull, StoreUnavailable
 from appliance.storage.spool import Operation, ReturnPath
 from smtp.address import Address
 from smtp.reply import Reply
 from smtp.trio_server import MailParameters, Peer
 
-MAX_HEADER_SECTION = 256 << 10
-"""Octets at the front of a message in which its header section is looked for."""
+MAX_HEADER_SECTION = 64 << 10
+"""Octets at the front of a message in which its header section is looked for. Every session may hold as many."""
 
 MAX_SUBJECT = 200
 """Characters of a subject that the log keeps."""
@@ -42,16 +41,17 @@ MAX_RETURNED = 256 << 10
 SENDER_OK = Reply(250, "Sender accepted", "2.1.0")
 LOOKUP_FAILED = Reply(451, "That can't be looked up at the moment, try again", "4.3.0")
 STORE_FAILED = Reply(451, "The message can't be stored at the moment, try again", "4.3.0")
+STORE_FULL = Reply(452, "There is no room for the message at the moment, try again", "4.3.1")
 TOO_MANY_HOPS = Reply(554, "This message has been going round in circles", "5.4.6")
 
 
 class Next(Protocol):
     """Whoever sees to it that accepted mail goes on."""
 
-    def reserve(self, count: int) -> bool:
-        """Ask for room to take this many deliveries at once. Where False, they are left WAITING to be claimed."""
+    def reserve(self, domains: Sequence[str]) -> bool:
+        """Ask for room to take deliveries to these domains. Where False, they are left WAITING to be claimed."""
 
-    def release(self, count: int) -> None:
+    def release(self, domains: Sequence[str]) -> None:
         """Give reserved room back: the deliveries were not accepted after all."""
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
@@ -72,14 +72,13 @@ class Reception:
     """What all sessions share."""
 
     hostname: str
-    postmaster: str
-    """From of our own reports."""
     routing: Routing
     rewriter: SenderRewriter
     spool: Spool
     logbook: Logbook
     live: LiveStream
     client_names: ClientNames
+    own_mail: OwnMail
     next: Next
     clock: Clock
 
@@ -95,6 +94,7 @@ class _Transaction:
     snapshot: Snapshot
     decisions: list[Decision] = field(default_factory=list)
     incoming: Incoming | None = None
+    head_limit: int = MAX_HEADER_SECTION
     head: bytearray = field(default_factory=bytearray)
     """The front of the content as received, for its header section, or for what a returned report says."""
     size: int = 0
@@ -149,6 +149,8 @@ class Session:
 
     async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
         """See Receiver."""
+        if not self._reception.spool.has_room(parameters.size or 0):
+            return STORE_FULL
         self._transaction = _Transaction(sender, parameters, self._reception.routing.snapshot)
         return SENDER_OK
 
@@ -205,6 +207,8 @@ class Session:
         transaction = self._current()
         reception = self._reception
         transaction.began_at = reception.clock()
+        if transaction.returns:
+            transaction.head_limit = MAX_RETURNED
         if transaction.forwards:
             transaction.incoming = reception.spool.begin()
             prefix = received(
@@ -228,8 +232,8 @@ class Session:
         transaction = self._current()
         transaction.size += len(octets)
         transaction.eight_bit = transaction.eight_bit or not octets.isascii()
-        if len(transaction.head) < MAX_HEADER_SECTION:
-            transaction.head += octets
+        if len(transaction.head) < transaction.head_limit:
+            transaction.head += octets[: transaction.head_limit - len(transaction.head)]
         if transaction.incoming is not None:
             try:
                 await transaction.incoming.append(octets)
@@ -261,17 +265,21 @@ class Session:
         incoming = transaction.incoming or reception.spool.begin()
         reply = Reply(250, f"Accepted as {incoming.message_id}", "2.0.0")
         copies = _copies(transaction)
-        reserved = reception.next.reserve(len(copies))
-        state = DeliveryState.UNDER_WAY if reserved else DeliveryState.WAITING
-        deliveries, return_paths = self._deliveries(transaction, incoming, copies, state)
-        with_it = self._reports(transaction)
-        events = self._events(transaction, incoming.message_id, head, EventType.RECEIVED, reply, "accepted")
+        domains = [copy.target.key[1] for copy in copies]
+        reserved = reception.next.reserve(domains)
         try:
+            state = DeliveryState.UNDER_WAY if reserved else DeliveryState.WAITING
+            deliveries, return_paths = self._deliveries(transaction, incoming, copies, state)
+            with_it = self._reports(transaction)
+            events = self._events(transaction, incoming.message_id, head, EventType.RECEIVED, reply, "accepted")
             await incoming.commit(deliveries, events, return_paths, with_it)
-        except StoreUnavailable:
+        except BaseException as error:
             if reserved:
-                reception.next.release(len(copies))
-            return STORE_FAILED
+                reception.next.release(domains)
+            await incoming.abort()
+            if isinstance(error, StoreUnavailable):
+                return STORE_FULL if isinstance(error, StoreFull) else STORE_FAILED
+            raise
         if reserved:
             reception.next.take(deliveries)
         if with_it or not reserved:
@@ -323,28 +331,13 @@ class Session:
         return deliveries, list(return_paths.values())
 
     def _reports(self, transaction: _Transaction) -> list[Operation]:
-        """Reports of our own in place of what came back to rewritten senders."""
+        """Reports of our own in place of what came back to rewritten senders, one for each."""
         reception = self._reception
         operations: list[Operation] = []
-        for decision in transaction.returns:
-            assert decision.opened is not None
-            now = reception.clock()
-            message_id = reception.spool.new_id()
-            octets = compose_returned(
-                bytes(transaction.head[:MAX_RETURNED]),
-                message_id=message_id,
-                now=now,
-                hostname=reception.hostname,
-                postmaster=reception.postmaster,
-                sender=str(decision.opened.sender),
-                alias=transaction.snapshot.alias_address(decision.opened.reference),
-                sent_at=decision.opened.rewritten_at,
-            )
-            if octets is None:
-                continue
-            operations += own_message(
-                transaction.snapshot, message_id, decision.opened.sender, octets, now, reception.spool.new_id
-            )
+        for opened in {decision.opened for decision in transaction.returns}:
+            assert opened is not None
+            returned = bytes(transaction.head[:MAX_RETURNED])
+            operations += reception.own_mail.answer_returned(returned, opened, reception.clock())
         return operations
 
     def _events(

@@ -1,46 +1,88 @@
 """Mail that the appliance itself sends: always from the null reverse-path, so that nothing ever bounces back and forth.
 
-A recipient at a hosted domain is followed through its aliases here, inside, like any other hosted address: the MX
-would only lead back to us.
+Two recipients are special. One at a hosted domain is followed through its aliases here, inside: the MX would only lead
+back to us. One that is a rewritten sender of ours is opened, and gets the report that it would have got had this one
+gone out into the world and come back: the original sender, in the name of the alias that was written to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from appliance.forwarding.srs import NotOpened, Opened, SenderRewriter
 from appliance.model.delivery import Delivery, DeliveryState, Recipient
 from appliance.model.ids import IdSource
+from appliance.reports.returned import compose_returned
 from appliance.routing.route import route
 from appliance.routing.snapshot import Snapshot
-from appliance.storage.spool import Accept, AddPart, Operation
+from appliance.storage.spool import Accept, AddPart, Operation, ReturnPath
 from smtp.address import Address
 
 
-def own_message(
-    snapshot: Snapshot, message_id: str, recipient: Address, octets: bytes, now: int, new_id: IdSource
-) -> Sequence[Operation]:
-    """What has to be committed to send one message of ours: nothing where it has nowhere to go.
+@dataclass(frozen=True, slots=True)
+class OwnMail:
+    """Composes and addresses mail of our own; whoever commits the operations wakes the scheduler."""
 
-    Its deliveries are WAITING and due at once; whoever commits them wakes the scheduler.
-    """
-    inside = snapshot.hosted(recipient.key[1])
-    if inside is not None and inside.domain.verified:
-        targets = route(snapshot, recipient, now).targets
-    else:
-        targets = (recipient,)
-    deliveries = [
-        Delivery(
-            id=new_id(),
+    hostname: str
+    reporter: str
+    """Who our reports are from."""
+    snapshot: Callable[[], Snapshot]
+    rewriter: SenderRewriter
+    look_up: Callable[[str], ReturnPath | None]
+    new_id: IdSource
+
+    def post(self, message_id: str, recipient: Address, octets: bytes, now: int) -> list[Operation]:
+        """What has to be committed to send one message; nothing where it has nowhere to go.
+
+        Raises StoreUnavailable where the recipient has to be looked up and can't be.
+        """
+        snapshot = self.snapshot()
+        if recipient.key[1] == snapshot.settings.srs_domain:
+            try:
+                return self.answer_returned(octets, self.rewriter.open(recipient, now, self.look_up), now)
+            except NotOpened:
+                return []
+        deliveries = [
+            Delivery(
+                id=self.new_id(),
+                message_id=message_id,
+                accepted_at=now,
+                size=len(octets),
+                priority=0,
+                sender="",
+                return_path="",
+                target=target,
+                recipients=(Recipient(str(recipient), ""),),
+                eight_bit=False,
+                state=DeliveryState.WAITING,
+                next_attempt_at=now,
+            )
+            for target in _targets(snapshot, recipient, now)
+        ]
+        return [AddPart(message_id, 0, octets), Accept(deliveries)] if deliveries else []
+
+    def answer_returned(self, content: bytes, opened: Opened, now: int) -> list[Operation]:
+        """The report for the original sender in place of what came back to a rewritten one.
+
+        Nothing where what came back reports nothing. Raises StoreUnavailable, as `post` does.
+        """
+        message_id = self.new_id()
+        octets = compose_returned(
+            content,
             message_id=message_id,
-            accepted_at=now,
-            size=len(octets),
-            priority=0,
-            sender="",
-            return_path="",
-            target=target,
-            recipients=(Recipient(str(recipient), ""),),
-            eight_bit=False,
-            state=DeliveryState.WAITING,
-            next_attempt_at=now,
+            now=now,
+            hostname=self.hostname,
+            postmaster=self.reporter,
+            sender=str(opened.sender),
+            alias=self.snapshot().alias_address(opened.reference),
+            sent_at=opened.rewritten_at,
         )
-        for target in targets
-    ]
-    return (AddPart(message_id, 0, octets), Accept(deliveries)) if deliveries else ()
+        return [] if octets is None else self.post(message_id, opened.sender, octets, now)
+
+
+def _targets(snapshot: Snapshot, recipient: Address, now: int) -> tuple[Address, ...]:
+    inside = snapshot.hosted(recipient.key[1])
+    if inside is None or not inside.domain.verified:
+        return (recipient,)
+    found = route(snapshot, recipient, now)
+    # What is refused for now stays in the queue under its own name, and is followed again at each attempt.
+    return (recipient,) if found.reply.transient else found.targets

@@ -35,6 +35,7 @@ from appliance.model.time import wall_clock
 from appliance.privacy.sweeper import Sweeper
 from appliance.reception.client_names import ClientNames
 from appliance.reception.session import Reception
+from appliance.reports.own_mail import OwnMail
 from appliance.resolver import DnsResolver
 from appliance.routing.snapshot import GENERATION, Settings, Snapshot, load
 from appliance.run.stores import SRS_KEY, open_records, open_spool, secrets
@@ -102,28 +103,36 @@ class _Engine:
     ) -> None:
         config = self._config
         resolver = DnsResolver(config.dns.nameservers, config.dns.timeout / 1000)
+        rewriter = SenderRewriter(config.forwarding.srs_domain, [secrets(config).key(SRS_KEY)])
         logbook = Logbook(self._log_level, wall_clock, spool.new_id)
         schedule = RetrySchedule(config.delivery.retry, config.delivery.give_up_after)
-        settler = Settler(spool, logbook, schedule, self._present, wall_clock, config.hostname, config.mail.from_)
+        own_mail = OwnMail(
+            hostname=config.hostname,
+            reporter=config.mail.from_,
+            snapshot=self._present,
+            rewriter=rewriter,
+            look_up=self._store.return_path,
+            new_id=spool.new_id,
+        )
+        settler = Settler(spool, logbook, schedule, own_mail, self._present, wall_clock)
         courier_settings = CourierSettings(config.delivery.port, _host_settings(config))
         scheduler = Scheduler(
             spool,
             settler,
             self._live,
             lambda domain: Courier(domain, resolver, courier_settings, wall_clock),
-            self._present,
             wall_clock,
             config.delivery.max_per_destination,
         )
         reception = Reception(
             hostname=config.hostname,
-            postmaster=config.mail.from_,
             routing=self,
-            rewriter=SenderRewriter(config.forwarding.srs_domain, [secrets(config).key(SRS_KEY)]),
+            rewriter=rewriter,
             spool=spool,
             logbook=logbook,
             live=self._live,
             client_names=ClientNames(resolver, background),
+            own_mail=own_mail,
             next=scheduler,
             clock=wall_clock,
         )

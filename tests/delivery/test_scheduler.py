@@ -12,17 +12,20 @@ import pytest
 import trio
 from values import NOW, answer, delivery
 
+from appliance.delivery import scheduler as scheduler_module
 from appliance.delivery.courier import Content, Unreachable
 from appliance.delivery.operator import QueueFilter, QueueOperator
 from appliance.delivery.schedule import RetrySchedule
-from appliance.delivery.scheduler import MAX_CLAIMED, Scheduler
+from appliance.delivery.scheduler import MAX_CLAIMED, MAX_CLAIMED_PER_DESTINATION, Scheduler
 from appliance.delivery.settlement import Settler
+from appliance.forwarding.srs import SenderRewriter
 from appliance.logbook.events import Logbook
 from appliance.logbook.live import LiveStream
-from appliance.model.delivery import Deferred, Delivered, Delivery, DeliveryState, Failed, Outcome
-from appliance.model.domain import DeliveryMode, Domain, LogLevel
+from appliance.model.delivery import Deferred, Delivered, Delivery, DeliveryState, Failed, Outcome, Recipient
+from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
 from appliance.model.ids import id_source
 from appliance.privacy.sealing import Sealer
+from appliance.reports.own_mail import OwnMail
 from appliance.routing.snapshot import Settings, Snapshot
 from appliance.spool.committer import InlineCommitter
 from appliance.spool.spool import Spool
@@ -40,6 +43,8 @@ SCHEDULE = RetrySchedule(
 
 DOMAIN = Domain("domain1", "a1", "example.org", True, DeliveryMode.SPOOL, LogLevel.EVENTS, NOW)
 SNAPSHOT = Snapshot(Settings("mx.example.net", "srs.mx.example.net"), 1, domains=[DOMAIN])
+
+REWRITER = SenderRewriter("srs.mx.example.net", [bytes(32)])
 
 Script = Callable[[Delivery], Outcome]
 
@@ -70,6 +75,8 @@ class World:
     at_once: dict[str, int] = field(default_factory=dict)
     most_at_once: dict[str, int] = field(default_factory=dict)
     slowness_s: dict[str, float] = field(default_factory=dict)
+    connections: int = 0
+    most_connections: int = 1000
 
     async def accept(self, *deliveries: Delivery) -> None:
         """Put messages in the queue, due at once, and let the scheduler know."""
@@ -81,6 +88,14 @@ class World:
             await self.spool.committer.commit([Accept([each])])
         self.scheduler.wake()
 
+    def room_is_free(self) -> bool:
+        """Whether nothing is left in memory: all the room can be had, and is given back."""
+        everything = [f"{number}.test" for number in range(MAX_CLAIMED)]
+        if not self.scheduler.reserve(everything):
+            return False
+        self.scheduler.release(everything)
+        return True
+
     def waiting(self) -> list[Delivery]:
         return self.store.deliveries()
 
@@ -91,6 +106,7 @@ class ScriptedCourier:
     def __init__(self, world: World, domain: str) -> None:
         self._world = world
         self._domain = domain
+        self._connected = False
 
     async def carry(self, batch: Sequence[Delivery], content: Content) -> list[Outcome]:
         world = self._world
@@ -101,11 +117,17 @@ class ScriptedCourier:
             await trio.sleep(world.slowness_s.get(self._domain, 0.001))
         finally:
             world.at_once[self._domain] -= 1
+        if not self._connected and world.connections >= world.most_connections:
+            raise Unreachable(Deferred(answer(421, reason="host-refused", text="too many connections")))
+        if not self._connected:
+            self._connected = True
+            world.connections += 1
         if self._domain in world.unreachable:
             raise Unreachable(Deferred(answer(0, enhanced_code="4.4.1", reason="connection-failed", text="refused")))
         return [world.script(each) for each in batch]
 
     async def close(self) -> None:
+        self._world.connections -= self._connected
         await trio.lowlevel.checkpoint()
 
 
@@ -117,7 +139,9 @@ def store(tmp_path: Path) -> Iterator[SqliteSpool]:
 
 
 @asynccontextmanager
-async def running(store: SqliteSpool, max_per_destination: int = 3) -> AsyncIterator[World]:
+async def running(
+    store: SqliteSpool, max_per_destination: int = 3, snapshot: Snapshot = SNAPSHOT
+) -> AsyncIterator[World]:
     began = trio.current_time()
 
     def clock() -> int:
@@ -126,13 +150,20 @@ async def running(store: SqliteSpool, max_per_destination: int = 3) -> AsyncIter
     new_id = id_source(clock)
     spool = Spool(store, InlineCommitter(store), new_id)
     logbook = Logbook(SNAPSHOT.log_level, clock, new_id)
-    settler = Settler(spool, logbook, SCHEDULE, lambda: SNAPSHOT, clock, "mx.example.net", "postmaster@mx.example.net")
+    own_mail = OwnMail(
+        hostname="mx.example.net",
+        reporter="postmaster@mx.example.net",
+        snapshot=lambda: snapshot,
+        rewriter=REWRITER,
+        look_up=store.return_path,
+        new_id=new_id,
+    )
+    settler = Settler(spool, logbook, SCHEDULE, own_mail, lambda: snapshot, clock)
     scheduler = Scheduler(
         spool,
         settler,
         LiveStream(),
         lambda domain: ScriptedCourier(world, domain),  # type: ignore[arg-type,return-value]
-        lambda: SNAPSHOT,
         clock,
         max_per_destination,
     )
@@ -152,7 +183,7 @@ async def test_a_message_is_delivered_and_gone(store: SqliteSpool, autojump_cloc
         assert world.waiting() == []
         assert store.part("m1", 0) is None
         assert [row["type"] for row in store.outbox(10)] == ["DELIVERED"]
-        assert world.scheduler.claimed == 0
+        assert world.room_is_free()
 
 
 async def test_the_schedule_is_kept_for_five_days_and_then_the_sender_is_told(
@@ -199,6 +230,112 @@ async def test_a_slow_destination_delays_no_other(store: SqliteSpool, autojump_c
         assert world.most_at_once == {"slow.test": 3, "home.test": 3}
         await trio.sleep(4 * 3600)
         assert world.waiting() == []
+
+
+async def test_one_destination_cannot_fill_the_memory_that_others_need(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        world.slowness_s["slow.test"] = 600
+        count = 3 * MAX_CLAIMED_PER_DESTINATION
+        for number in range(count):
+            store.apply(
+                [
+                    AddPart(f"ms{number}", 0, CONTENT),
+                    Accept([delivery(f"s{number:05}", f"ms{number}", target=Address("a", "slow.test"))]),
+                ]
+            )
+        world.scheduler.wake()
+        await trio.sleep(5)
+        assert not world.scheduler.reserve(["slow.test"])
+        assert world.scheduler.reserve(["home.test"])
+        world.scheduler.release(["home.test"])
+        await world.accept(delivery("zz", "mzz"))
+        await trio.sleep(5)
+        assert "zz" in {each for _, ids in world.carried for each in ids}, "the other destination is served"
+        world.slowness_s.clear()
+        await trio.sleep(1200)
+        assert world.waiting() == []
+        assert world.room_is_free()
+
+
+async def test_couriers_of_busy_destinations_make_room(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler_module, "MAX_COURIERS", 4)
+    async with running(store) as world:
+        for name in ("busy1.test", "busy2.test"):
+            world.slowness_s[name] = 10
+            await world.accept(
+                *(delivery(f"{name}{n:03}", f"{name}m{n}", target=Address("a", name)) for n in range(90))
+            )
+        await trio.sleep(1)
+        await world.accept(delivery("zz", "mzz"))
+        await trio.sleep(30)
+        assert "zz" in {each for _, ids in world.carried for each in ids}
+        await trio.sleep(3600)
+        assert world.waiting() == []
+
+
+async def test_a_refused_connection_beside_working_ones_costs_no_attempt(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store, max_per_destination=10) as world:
+        world.most_connections = 2
+        world.slowness_s["home.test"] = 1
+        await world.accept(*(delivery(f"d{n:03}", f"m{n}") for n in range(100)))
+        await trio.sleep(120)
+        assert world.waiting() == []
+        assert [row["type"] for row in store.outbox(1000)] == ["DELIVERED"] * 100
+
+
+async def test_an_alias_made_later_takes_what_waited_for_it(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    alias = Alias("al", "domain1", "sales", AliasAction.FORWARD, ("bob@home.test", "eve@home.test"), "aaaaaa", NOW)
+    targets = [Destination(name, "a1", name, NOW, NOW) for name in alias.targets]
+    hosting = Snapshot(SNAPSHOT.settings, 2, domains=[DOMAIN], aliases=[alias], destinations=targets)
+    async with running(store, snapshot=hosting) as world:
+        await world.accept(delivery(target=Address("sales", "example.org")))
+        await trio.sleep(10)
+        assert world.waiting() == []
+        assert len([ids for _, ids in world.carried]) == 1, "both mailboxes in one transaction"
+        assert store.part("m1", 0) is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_bounce_names_one_recipient_and_never_that_two_share_a_mailbox(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock, count: int
+) -> None:
+    async with running(store) as world:
+        world.script = gone
+        names = ("sales@example.org", "private@example.org")[:count]
+        await world.accept(delivery(recipients=tuple(Recipient(name, "domain1") for name in names)))
+        await trio.sleep(0.0005)
+        world.slowness_s["sender.test"] = 10
+        await trio.sleep(5)
+        reports = [store.part(each.message_id, 0) or b"" for each in world.waiting()]
+        assert len(reports) == count
+        for name in names:
+            assert sum(name.encode() in report for report in reports) == 1
+
+
+async def test_a_bounce_to_a_rewritten_sender_of_ours_reaches_the_original_sender(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    alias = Alias("al", "domain1", "first", AliasAction.FORWARD, ("out@home.test",), "aaaaaa", NOW)
+    hosting = Snapshot(SNAPSHOT.settings, 2, domains=[DOMAIN], aliases=[alias])
+    rewritten = REWRITER.rewrite("friend@sender.test", "aaaaaa", NOW).return_path
+    async with running(store, snapshot=hosting) as world:
+        world.script = gone
+        world.slowness_s["sender.test"] = 10
+        await world.accept(delivery(sender=rewritten, recipients=(Recipient("second@example.org", "domain1"),)))
+        await trio.sleep(5)
+        (report,) = world.waiting()
+        assert str(report.target) == "friend@sender.test"
+        content = store.part(report.message_id, 0) or b""
+        assert b"first@example.org" in content
+        assert b"second@" not in content
 
 
 async def test_what_waits_for_an_unreachable_destination_shares_one_attempt(
@@ -282,12 +419,13 @@ async def test_room_in_memory_is_bounded_and_given_back(
 ) -> None:
     async with running(store) as world:
         await trio.sleep(1)
-        assert world.scheduler.reserve(MAX_CLAIMED)
-        assert not world.scheduler.reserve(1)
+        everything = [f"{number}.test" for number in range(MAX_CLAIMED)]
+        assert world.scheduler.reserve(everything)
+        assert not world.scheduler.reserve(["home.test"])
         await world.accept(delivery())
         await trio.sleep(5)
         assert len(world.waiting()) == 1, "it waits on the disk while there is no room"
-        world.scheduler.release(MAX_CLAIMED)
+        world.scheduler.release(everything)
         await trio.sleep(60)
         assert world.waiting() == []
 
@@ -342,7 +480,7 @@ async def test_the_operator_drops_what_no_courier_has_begun_with(
         await trio.sleep(60)
         assert [ids for _, ids in world.carried] == [["d0"]], "what is in a courier's hands can't be called back"
         assert world.waiting() == []
-        assert world.scheduler.claimed == 0
+        assert world.room_is_free()
 
 
 @pytest.mark.parametrize(

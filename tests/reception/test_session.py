@@ -20,6 +20,7 @@ from appliance.privacy.declarations import EVENTS
 from appliance.privacy.sealing import Sealer
 from appliance.reception.client_names import ClientNames
 from appliance.reception.session import MAX_RECEIVED, Reception, Session
+from appliance.reports.own_mail import OwnMail
 from appliance.resolver import LookupFailed, NoSuchName
 from appliance.routing.snapshot import Settings, Snapshot
 from appliance.spool.committer import GroupCommitter
@@ -78,14 +79,14 @@ class Onward:
     taken: list[Delivery] = field(default_factory=list)
     woken: int = 0
 
-    def reserve(self, count: int) -> bool:
-        if count > self.room:
+    def reserve(self, domains: Sequence[str]) -> bool:
+        if len(domains) > self.room:
             return False
-        self.room -= count
+        self.room -= len(domains)
         return True
 
-    def release(self, count: int) -> None:
-        self.room += count
+    def release(self, domains: Sequence[str]) -> None:
+        self.room += len(domains)
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         self.taken += deliveries
@@ -160,16 +161,24 @@ async def _world(tmp_path: Path) -> AsyncIterator[World]:
     store = SqliteSpool(tmp_path / "spool.sqlite", KEYRING)
     records = SqliteRecords(tmp_path / "records.sqlite", KEYRING)
     table, onward, new_id = Table(_snapshot()), Onward(), id_source()
+    rewriter = SenderRewriter("srs.mx.example.net", [bytes(32)])
     async with GroupCommitter(store) as committer, trio.open_nursery() as nursery:
         reception = Reception(
             hostname="mx.example.net",
-            postmaster="postmaster@mx.example.net",
             routing=table,
-            rewriter=SenderRewriter("srs.mx.example.net", [bytes(32)]),
+            rewriter=rewriter,
             spool=Spool(store, committer, new_id),
             logbook=Logbook(lambda id: table.snapshot.log_level(id), lambda: NOW, new_id),
             live=LiveStream(),
             client_names=ClientNames(Names(), nursery),
+            own_mail=OwnMail(
+                hostname="mx.example.net",
+                reporter="postmaster@mx.example.net",
+                snapshot=lambda: table.snapshot,
+                rewriter=rewriter,
+                look_up=store.return_path,
+                new_id=new_id,
+            ),
             next=onward,
             clock=lambda: NOW,
         )

@@ -3,6 +3,8 @@
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterator
 
+import dns.asyncresolver
+import dns.resolver
 import pytest
 from dns_server import Behaviour, DnsServer
 
@@ -306,8 +308,8 @@ async def test_the_memory_is_bounded_and_keeps_what_is_used(
 
 async def test_without_a_name_server_every_lookup_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_file(self: object, path: str) -> None:
-        raise resolver_module.dns.resolver.NoResolverConfiguration
+        raise dns.resolver.NoResolverConfiguration
 
-    monkeypatch.setattr(resolver_module.dns.asyncresolver.Resolver, "read_resolv_conf", no_file)
+    monkeypatch.setattr(dns.asyncresolver.Resolver, "read_resolv_conf", no_file)
     with pytest.raises(LookupFailed):
         await DnsResolver([], 0.3).mx("home.test")

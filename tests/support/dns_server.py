@@ -204,8 +204,8 @@ class DnsServer:
             folded = _absolute(name)
             by_type = self._records.get(folded)
             if by_type is None:
-                # RFC 8020: a name with something below it exists.
-                if not response.answer and not any(other.is_subdomain(folded) for other in self._records):
+                # RFC 8020: a name with something below it exists. RFC 6604 §3: the code is about the end of a chain.
+                if not any(other.is_subdomain(folded) for other in self._records):
                     response.set_rcode(dns.rcode.NXDOMAIN)
                 return
             cname = by_type.get(dns.rdatatype.CNAME)

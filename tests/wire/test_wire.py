@@ -335,6 +335,25 @@ def test_a_socket_that_a_dead_appliance_left_behind_is_no_appliance(tmp_path: Pa
         list(wire.call(path, "status"))
 
 
+def test_a_queue_of_callers_that_is_full_is_said_in_words(tmp_path: Path) -> None:
+    path = tmp_path / wire.SOCKET_NAME
+    waiting: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(0)
+        try:
+            full = 0
+            while not full:
+                waiting.append(socket.socket(socket.AF_UNIX))
+                waiting[-1].setblocking(False)
+                full = waiting[-1].connect_ex(str(path))
+            with pytest.raises(WireError, match="too many"):
+                list(wire.call(path, "status"))
+        finally:
+            for each in waiting:
+                each.close()
+
+
 def test_an_appliance_that_dies_in_the_middle_of_a_line_has_not_answered(tmp_path: Path) -> None:
     path = tmp_path / wire.SOCKET_NAME
     with socket.socket(socket.AF_UNIX) as listening:
