@@ -180,10 +180,8 @@ class Scheduler:
         self.take(claimed)
         if len(claimed) == room:
             return 0
-        if full:
-            # What is due next may be for one of these; they wake us when they have room.
-            return STORE_RETRY_S
-        due = await self._spool.next_due()
+        # Those that are full wake us when they have room.
+        due = await self._spool.next_due(full)
         self._sleeps_until = self._clock() + int(LONGEST_SLEEP_S * 1000) if due is None else due
         return min(max(0.001, (self._sleeps_until - self._clock()) / 1000), LONGEST_SLEEP_S)
 

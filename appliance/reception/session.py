@@ -149,8 +149,6 @@ class Session:
 
     async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
         """See Receiver."""
-        if not self._reception.spool.has_room(parameters.size or 0):
-            return STORE_FULL
         self._transaction = _Transaction(sender, parameters, self._reception.routing.snapshot)
         return SENDER_OK
 

@@ -11,6 +11,14 @@ class StoreUnavailable(Exception):
     """The store can't be reached, is full or is broken. Trying again later may help; to a sender this is a 4xx."""
 
 
+class StoreFull(StoreUnavailable):
+    """There is no room. To a sender this is 452 4.3.1."""
+
+
+class Damaged(StoreUnavailable):
+    """What is stored can't be opened or is corrupt: trying again will not help."""
+
+
 class Duplicate(Exception):
     """A row with the same unique fields is there already."""
 
