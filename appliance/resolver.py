@@ -8,7 +8,7 @@ word that there is nothing of that name; everything else is `LookupFailed`.
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import dns.asyncbackend
 import dns.asyncresolver
@@ -20,6 +20,16 @@ import dns.reversename
 
 MAX_CACHED_ANSWERS = 10_000
 """Answers kept in memory; the one unused for longest goes first. Strangers choose the names we ask for."""
+
+MAX_CACHED_CHARACTERS = 2000
+"""An answer longer than this is given and not kept, so that the cache has an end in megabytes too (about 50)."""
+
+MAX_ANSWER_OCTETS = 8192
+"""The longest message that a name server may send us. Reading one takes time in which nothing else happens (0.1 s for
+the 64 kB that TCP allows), and what is asked here is answered in a few hundred octets."""
+
+MAX_RECORDS = 50
+"""Records of one answer that are looked at; the most preferred of an MX. Nobody is tried for longer than that."""
 
 MAX_CACHED_S = 3600.0
 """However long a record says it lives: a destination that moves is found within the hour."""
@@ -72,7 +82,7 @@ class DnsResolver:
                 pass
         self._timeout_s = timeout_s
         self._monotonic = monotonic
-        self._backend = dns.asyncbackend.get_backend("trio")
+        self._backend = _BoundedBackend()
         self._cache: OrderedDict[tuple[str, str], tuple[float, list[str] | None]] = OrderedDict()
 
     async def mx(self, domain: str) -> list[tuple[int, str]]:
@@ -106,10 +116,13 @@ class DnsResolver:
                 raise NoSuchName(name)
             return cached[1]
         answer, lives_s = await self._query(name, record_type)
-        self._cache[key] = (self._monotonic() + min(lives_s, MAX_CACHED_S), answer)
-        self._cache.move_to_end(key)
-        if len(self._cache) > MAX_CACHED_ANSWERS:
-            self._cache.popitem(last=False)
+        if sum(map(len, answer or ())) <= MAX_CACHED_CHARACTERS:
+            self._cache[key] = (self._monotonic() + min(lives_s, MAX_CACHED_S), answer)
+            self._cache.move_to_end(key)
+            if len(self._cache) > MAX_CACHED_ANSWERS:
+                self._cache.popitem(last=False)
+        else:
+            self._cache.pop(key, None)
         if answer is None:
             raise NoSuchName(name)
         return answer
@@ -130,7 +143,51 @@ class DnsResolver:
             raise LookupFailed(f"{record_type} of {name}: {_cause(error)}") from error
         if reply.rrset is None:
             return [], NEGATIVE_CACHED_S
-        return [record.to_text() for record in reply.rrset], float(reply.rrset.ttl)
+        records = list(reply.rrset)
+        if record_type == "MX":
+            records.sort(key=lambda record: record.preference)
+        wanted = 1 if record_type == "PTR" else MAX_RECORDS
+        return [record.to_text() for record in records[:wanted]], float(reply.rrset.ttl)
+
+
+class _BoundedBackend:
+    """dnspython's sockets for Trio, each with a bound on what it takes. (It has no setting for that.)"""
+
+    def __init__(self) -> None:
+        self._trio: Any = dns.asyncbackend.get_backend("trio")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trio, name)
+
+    async def make_socket(self, *arguments: Any, **named: Any) -> "_BoundedSocket":
+        """A connected stream, or a datagram socket."""
+        return _BoundedSocket(await self._trio.make_socket(*arguments, **named))
+
+
+class _BoundedSocket:
+    """A socket that takes no message longer than MAX_ANSWER_OCTETS."""
+
+    def __init__(self, plain: Any) -> None:
+        self._plain = plain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._plain.close()
+
+    async def recv(self, size: int, timeout: float | None) -> Any:
+        """Read from a stream. Who has read the length of a message asks for all of it: refused before it comes."""
+        if size > MAX_ANSWER_OCTETS:
+            raise dns.exception.FormError
+        return await self._plain.recv(size, timeout)
+
+    async def recvfrom(self, size: int, timeout: float | None) -> Any:
+        """The next datagram, and where it came from. One that is cut off here is no answer, and is waited on."""
+        return await self._plain.recvfrom(min(size, MAX_ANSWER_OCTETS), timeout)
 
 
 def _cause(error: Exception) -> str:

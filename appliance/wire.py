@@ -2,8 +2,9 @@
 
 One request a connection, one JSON object a line. The request is `{"verb": ..., ...arguments}`; the answer is any
 number of `{"result": ...}` lines, and where something went wrong a last `{"error": "..."}`. A caller who has had enough
-hangs up. Whoever can open
-`<data_dir>/control.sock` (mode 0600) is the operator, so nothing here asks who is there.
+hangs up. Whoever can open `<data_dir>/control.sock` (mode 0600) is the operator, so nothing here asks who is there.
+
+Two can ask: `call` from a program without Trio, which reads every result; `ask` from a task, for the first one.
 """
 
 import json
@@ -25,8 +26,8 @@ REQUEST_TIMEOUT_S = 10.0
 CALL_TIMEOUT_S = 60.0
 """How long a caller waits for a line of an answer, unless it follows a stream."""
 
-SOCKET_NAME = "control.sock"
-"""Its name in the data directory."""
+MAX_ANSWER = 64 << 10
+"""Octets of a line of an answer that `ask` reads: it is for questions with short answers."""
 
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 """The caller has hung up, or does not read."""
@@ -113,17 +114,49 @@ async def _write_line(stream: trio.SocketStream, value: object) -> None:
         await stream.send_all(json.dumps(value, separators=(",", ":")).encode() + b"\n")
 
 
-def call(path: Path, verb: str, *, follow: bool = False, **arguments: object) -> Iterator[Any]:
+async def ask(path: Path, verb: str, limit_s: float, **arguments: object) -> Any:
+    """Ask the engine from a task, and return the first result.
+
+    Raises NotRunning where no whole answer has come after so many seconds, or WireError with the engine's words.
+    """
+    answer = bytearray()
+    try:
+        with trio.fail_after(limit_s):
+            async with await trio.open_unix_socket(path) as stream:
+                await stream.send_all(_request(verb, arguments))
+                while b"\n" not in answer and len(answer) <= MAX_ANSWER:
+                    octets = await stream.receive_some()
+                    if not octets:
+                        break
+                    answer += octets
+    except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+        raise NotRunning(f"no appliance answers on {path}") from error
+    line, end, _ = answer.partition(b"\n")
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        told = None
+    if not end or not isinstance(told, dict) or not told.keys() & {"error", "result"}:
+        raise NotRunning(f"what answers on {path} is no appliance, or died in the middle of its answer")
+    if "error" in told:
+        raise WireError(str(told["error"]))
+    return told["result"]
+
+
+def call(
+    path: Path, verb: str, *, follow: bool = False, limit_s: float = CALL_TIMEOUT_S, **arguments: object
+) -> Iterator[Any]:
     """Ask the engine from a program without Trio, and yield each result as it comes.
 
-    With `follow` a line may take for ever. Raises NotRunning, or WireError with the engine's words.
+    Each line may take `limit_s`; with `follow` it may take for ever. Raises NotRunning, or WireError with the engine's
+    words.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(CALL_TIMEOUT_S)
+    connection.settimeout(limit_s)
     with connection:
         try:
             connection.connect(str(path))
-            connection.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+            connection.sendall(_request(verb, arguments))
             if follow:
                 connection.settimeout(None)
             with connection.makefile("rb") as lines:
@@ -134,10 +167,14 @@ def call(path: Path, verb: str, *, follow: bool = False, **arguments: object) ->
                     if "error" in answer:
                         raise WireError(answer["error"])
                     yield answer["result"]
-        except (FileNotFoundError, ConnectionError) as error:
+        except (FileNotFoundError, NotADirectoryError, ConnectionError) as error:
             raise NotRunning(f"no appliance answers on {path}") from error
         except BlockingIOError:
             # unix(7): with a time limit on the socket, a full queue of callers is EAGAIN at once.
             raise WireError("too many are asking the appliance at once; try again") from None
         except TimeoutError:
-            raise WireError(f"the appliance did not answer within {CALL_TIMEOUT_S:.0f} s") from None
+            raise WireError(f"the appliance did not answer within {limit_s:.0f} s") from None
+
+
+def _request(verb: str, arguments: Mapping[str, object]) -> bytes:
+    return json.dumps({"verb": verb, **arguments}).encode() + b"\n"

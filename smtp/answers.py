@@ -13,7 +13,7 @@ GOODBYE = Reply(221, "Goodbye", "2.0.0")
 CANNOT_VERIFY = Reply(252, "Send a message and see", "2.5.0")
 HELP = Reply(214, "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT\nSee RFC 5321", "2.0.0")
 
-# RFC 5321 §4.2.4: 500 for what is not known, 502 for what is known and not done here.
+# RFC 5321 §4.2.4.2: 500 for what is not known, 502 for what is known and not done here.
 UNKNOWN_COMMAND = Reply(500, "Command not known", "5.5.1")
 NOT_IMPLEMENTED = Reply(502, "Not done here", "5.5.1")
 LINE_TOO_LONG = Reply(500, "Line too long", "5.5.2")

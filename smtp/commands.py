@@ -36,11 +36,12 @@ class Verb(Enum):
     RSET = "RSET"
     NOOP = "NOOP"
     VRFY = "VRFY"
-    EXPN = "EXPN"
     HELP = "HELP"
     QUIT = "QUIT"
     FOREIGN = "FOREIGN"
     """A word of another protocol: a web browser that was led here."""
+    NOT_OFFERED = "NOT OFFERED"
+    """A command of SMTP that this server does not have."""
     UNKNOWN = "UNKNOWN"
 
     # Members are single objects. Enum's own hash, written in Python, would cost more than the look-up it serves.
@@ -178,7 +179,7 @@ def _bare(verb: Verb) -> Callable[[str], Command]:
 
 
 def _any(verb: Verb) -> Callable[[str], Command]:
-    # RFC 5321 §4.1.1.9: the argument of NOOP is ignored. VRFY, EXPN and HELP get the same answer whatever they name.
+    # RFC 5321 §4.1.1.9: the argument of NOOP is ignored. HELP gets the same answer whatever it names.
     command = Command(verb)
     return lambda argument: command
 
@@ -199,7 +200,6 @@ _PARSERS: dict[Verb, Callable[[str], Command]] = {
     Verb.RSET: _bare(Verb.RSET),
     Verb.NOOP: _any(Verb.NOOP),
     Verb.VRFY: _vrfy,
-    Verb.EXPN: _any(Verb.EXPN),
     Verb.HELP: _any(Verb.HELP),
     Verb.QUIT: _bare(Verb.QUIT),
 }
@@ -207,7 +207,14 @@ _PARSERS: dict[Verb, Callable[[str], Command]] = {
 # A page can make a browser send a form to this port. The first line gives it away, before a body that looks like mail.
 _FOREIGN_WORDS = (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT")
 
+# What other servers do, and RFC 5321 itself lets be left out (EXPN) or has given up (TURN and those after it).
+_WORDS_NOT_OFFERED = (
+    *(b"STARTTLS", b"AUTH", b"BDAT", b"BURL", b"ETRN", b"ATRN", b"EXPN"),
+    *(b"TURN", b"SEND", b"SOML", b"SAML"),
+)
+
 _VERBS: dict[bytes, Verb] = {
     **{verb.value.encode("ascii"): verb for verb in _PARSERS},
     **dict.fromkeys(_FOREIGN_WORDS, Verb.FOREIGN),
+    **dict.fromkeys(_WORDS_NOT_OFFERED, Verb.NOT_OFFERED),
 }

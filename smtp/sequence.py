@@ -2,7 +2,7 @@
 
 Its reasons, in prose:
 
-- Nothing is asked of a client before it has said who it is, except what harms nobody: NOOP, RSET, HELP, VRFY, EXPN and
+- Nothing is asked of a client before it has said who it is, except what harms nobody: NOOP, RSET, HELP, VRFY and
   QUIT are answered at any time (RFC 5321 §4.1.4).
 - EHLO and HELO may come again. They act as RSET does (§4.1.4): a transaction that was open is over.
 - A transaction is MAIL, then RCPT, then DATA (§3.3). MAIL inside one is out of sequence; so is RCPT without one. DATA
@@ -46,10 +46,10 @@ def _row(state: State, commands: Mapping[Verb, State | Reply]) -> dict[Verb, Sta
     return {
         Verb.NOOP: state,
         Verb.VRFY: state,
-        Verb.EXPN: answers.NOT_IMPLEMENTED,
         Verb.HELP: state,
         Verb.QUIT: State.CLOSED,
         Verb.FOREIGN: State.CLOSED,
+        Verb.NOT_OFFERED: answers.NOT_IMPLEMENTED,
         Verb.UNKNOWN: answers.UNKNOWN_COMMAND,
         **commands,
     }

@@ -23,7 +23,7 @@ from smtp.trace import Trace
 # RFC 5321 §4.5.3.1.4 asks for 512 octets and for more where an extension adds parameters. Four times that holds every
 # parameter of every extension; a longer line is not a command.
 MAX_COMMAND_OCTETS = 2048
-# Lines that are no commands, in one session. What sends more does not speak SMTP, and each costs it nothing.
+# Lines that are no commands here, in one session. What sends more does not listen, and each costs it nothing.
 MAX_UNKNOWN_COMMANDS = 20
 # Replies to a pipelined group are collected up to here. What a client does not read must not pile up at our end.
 MAX_UNSENT_OCTETS = 16384
@@ -251,10 +251,11 @@ class ServerSession:
             self._trace("<", line.decode("latin-1").encode("unicode_escape").decode("ascii"))
         verb, argument = split_command(line)
         after = TRANSITIONS[self.state][verb]
-        if verb is Verb.UNKNOWN:
-            self._refuse_unknown(answers.UNKNOWN_COMMAND)
-        elif isinstance(after, Reply):
-            self._say(after)
+        if isinstance(after, Reply):
+            if verb in (Verb.UNKNOWN, Verb.NOT_OFFERED):
+                self._refuse_unknown(after)
+            else:
+                self._say(after)
         elif verb is Verb.FOREIGN:
             self._say(answers.OTHER_PROTOCOL)
             self.hang_up(None)

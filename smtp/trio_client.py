@@ -280,7 +280,11 @@ class Connection:
 
 async def _connect(address: str, port: int, source_address: str | None, timeout_s: float) -> Socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    connecting = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # EAFNOSUPPORT where the kernel has no IPv6, EMFILE where too many files are open.
+        connecting = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as refused:
+        raise ConnectError(f"connect: {_reason(refused)}") from None
     try:
         connecting.setblocking(False)
         if source_address is not None:

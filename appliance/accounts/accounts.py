@@ -71,10 +71,6 @@ class Accounts:
             raise Refused(f"There is no account for {wanted}.", "email")
         return account
 
-    def with_id(self, account_id: str) -> Account | None:
-        """The account that owns something, or None where it is gone."""
-        return get(self._records, Account, {"id": account_id})
-
     def delete(self, email: str) -> list[Removed]:
         """Erase an account and everything of it: domains, their aliases and log, and destinations.
 

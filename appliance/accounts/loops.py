@@ -1,80 +1,93 @@
-"""Aliases that lead to aliases: no circle, and no chain that never ends.
+"""A new alias is tried before it is stored: no circle, no endless chain, no crowd of mailboxes behind it.
 
-An alias may lead to another address that is hosted here, of the same account or of another; reception expands it
-inside, at most `MAX_DEPTH` deep. A new alias that closes a circle or makes a longer chain is refused when it is made,
-while there is somebody to tell. That is a courtesy, not the guard: chains that lead *to* the new alias are not looked
-for, and two aliases made at the same instant do not see each other, so routing counts again for every recipient.
+An alias may lead to another address that is hosted here, of the same account or of another; routing expands it inside.
+What routing would refuse for good is refused here while there is somebody to tell, and by routing itself: the question
+is put to a snapshot that has the new alias in it, so that there is one precedence and one set of limits.
+
+That is a courtesy, not the guard: two aliases made at the same instant do not see each other, and a chain of somebody
+else's that leads *to* the new alias may become too long by it. (To refuse the new one for that would let a stranger
+forbid it.) Routing finds these for every recipient anew.
 """
 
+import itertools
+import string
+from collections.abc import Iterator
+from dataclasses import replace
+
 from appliance.accounts.refused import Refused
-from appliance.accounts.rows import every, get
-from appliance.model.domain import Alias, AliasAction, Domain
+from appliance.accounts.rows import every
+from appliance.model.domain import Alias, AliasAction, AliasKind, Destination, Domain
+from appliance.privacy.declarations import DOMAINS
+from appliance.routing.route import route
+from appliance.routing.snapshot import HostedDomain, Settings, Snapshot
 from appliance.storage.records import AnyOf, RecordStore
 from smtp.address import Address
 
-MAX_DEPTH = 10
-"""How many aliases a message may pass, one behind the other. People need two or three."""
+_LETTERS = string.ascii_lowercase + string.digits
 
-
-def candidates(local_part: str) -> tuple[str, ...]:
-    """Every pattern that would take this local part (lower case), in the order of precedence.
-
-    It is the order of `appliance.routing`, put as a question to the store: the full name, the name before a plus sign,
-    prefixes from the longest to the shortest, the catch-all.
-    """
-    plain = local_part.split("+", 1)[0]
-    return (local_part, plain, *(f"{local_part[:length]}*" for length in range(len(local_part), -1, -1)))
+_OF_NO_USE = frozenset({"alias-loop", "too-many-copies"})
+"""The reasons of routing that no confirmation and no waiting will mend."""
 
 
 def refuse_endless(records: RecordStore, new: Alias, domain: Domain) -> None:
-    """Raise Refused where the new alias of this domain would lead back to itself, or too far."""
-    _Walk(records, new, domain).height(new, f"{new.pattern}@{domain.name}", 1)
+    """Raise Refused where the new alias of this domain would lead in a circle, too far, or to too many mailboxes.
+
+    A circle that goes through the new alias is found wherever it begins: whoever leads to the alias is part of it.
+    """
+    names = tuple({Address.parse(target).key[1] for target in new.targets})
+    if not names or not records.count(DOMAINS, {"name": AnyOf(names)}):
+        return  # Nearly every alias: to mailboxes elsewhere, and what is not hosted leads nowhere in here.
+    table = _table_of_shapes(records, new, domain)
+    hosted = table.hosted(domain.name)
+    local_part = None if hosted is None else _local_part_for(new, hosted)
+    if local_part is None:
+        return
+    found = route(table, Address(local_part, domain.name), new.created_at, explained=True)
+    if found.reason in _OF_NO_USE:
+        why = found.steps[-1].detail
+        raise Refused(f"Mail for this alias would never arrive: {why}. Choose another destination.", "destinations")
 
 
-class _Walk:
-    """One walk along everything that a new alias leads to. Each alias is looked into once."""
+def _table_of_shapes(records: RecordStore, new: Alias, domain: Domain) -> Snapshot:
+    """Routing as it will be when everything is switched on and confirmed: only who leads where decides.
 
-    def __init__(self, records: RecordStore, new: Alias, domain: Domain) -> None:
-        self._records = records
-        self._new = new
-        self._new_domain = domain
-        self._heights: dict[str, int] = {}
-        self._open: list[tuple[str, str]] = []
+    Domains that are not verified stay foreign, as they are for routing: nobody closes the way to a domain by claiming
+    it. The new alias's own is the exception, since its owner is here and wants to know.
+    """
+    aliases = [
+        replace(alias, enabled=True, expires_at=None, action=AliasAction.FORWARD)
+        for alias in (*every(records, Alias, {}), new)
+    ]
+    domains = [replace(each, verified=each.verified or each.id == domain.id) for each in every(records, Domain, {})]
+    accounts = {each.id: each.account_id for each in domains}
+    destinations = [
+        Destination(alias.id, accounts[alias.domain_id], target, confirmed_at=0, created_at=0)
+        for alias in aliases
+        for target in alias.targets
+        if alias.domain_id in accounts
+    ]
+    return Snapshot(Settings("", ""), 0, domains=domains, aliases=aliases, destinations=destinations)
 
-    def height(self, alias: Alias, name: str, depth: int) -> int:
-        """How many aliases stand one behind the other from this one on, itself counted."""
-        if any(alias.id == passed for passed, _ in self._open):
-            path = " → ".join([*(passed_name for _, passed_name in self._open), name])
-            raise Refused(f"This alias would lead in a circle: {path}. Choose another destination.", "destinations")
-        known = self._heights.get(alias.id)
-        if depth + (known or 1) - 1 > MAX_DEPTH:
-            raise Refused(
-                f"This alias would lead through more than {MAX_DEPTH} others. Let it lead to the mailbox itself.",
-                "destinations",
-            )
-        if known is not None:
-            return known
-        self._open.append((alias.id, name))
-        highest = 0
-        for target in alias.targets if alias.action is AliasAction.FORWARD else ():
-            following = self._taker(target)
-            if following is not None:
-                highest = max(highest, self.height(following, target, depth + 1))
-        self._open.pop()
-        self._heights[alias.id] = highest + 1
-        return highest + 1
 
-    def _taker(self, target: str) -> Alias | None:
-        """The hosted alias that takes mail for this address; None where it is somebody else's."""
-        local_part, domain_name = Address.parse(target).key
-        domain = get(self._records, Domain, {"name": domain_name})
-        if domain is None:
-            return None
-        order = candidates(local_part)
-        found = {
-            alias.pattern: alias
-            for alias in every(self._records, Alias, {"domain_id": domain.id, "pattern": AnyOf(order)})
-        }
-        if domain.id == self._new_domain.id:
-            found.setdefault(self._new.pattern, self._new)
-        return next((found[pattern] for pattern in order if pattern in found), None)
+def _local_part_for(new: Alias, hosted: HostedDomain) -> str | None:
+    """A local part that the new alias takes; None where others take all that were thought of.
+
+    Not postmaster: its mail goes to the operator where the alias leads nowhere, and nothing would be found.
+    """
+    for name in _candidates(new):
+        taker = hosted.match(name)
+        if name != "postmaster" and taker is not None and taker.id == new.id:
+            return name
+    return None
+
+
+def _candidates(new: Alias) -> Iterator[str]:
+    """The name itself, then with a detail behind it; a prefix, then with up to two letters behind it."""
+    if new.kind is AliasKind.EXACT:
+        yield new.pattern
+        stem = f"{new.pattern}+"
+    else:
+        stem = new.pattern[:-1]
+    for length in range(3):
+        for letters in itertools.product(_LETTERS, repeat=length):
+            yield stem + "".join(letters)

@@ -7,7 +7,6 @@ intent: a server does it in a thread, few at a time.
 import unicodedata
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from appliance.accounts.refused import Refused
@@ -27,19 +26,5 @@ def hash_password(password: str) -> str:
         raise Refused(f"A password needs at least {MIN_PASSWORD_CHARACTERS} characters.", "password")
     if len(password) > MAX_PASSWORD_CHARACTERS:
         raise Refused(f"A password may have at most {MAX_PASSWORD_CHARACTERS} characters.", "password")
-    return _hasher.hash(_normal(password))
-
-
-def password_matches(password_hash: str, password: str) -> bool:
-    """Whether this is the password that the hash was made of."""
-    if len(password) > MAX_PASSWORD_CHARACTERS:
-        return False
-    try:
-        return _hasher.verify(password_hash, _normal(password))
-    except (VerificationError, InvalidHashError):
-        return False
-
-
-def _normal(password: str) -> str:
     # The same password typed on two keyboards may arrive composed or decomposed.
-    return unicodedata.normalize("NFKC", password)
+    return _hasher.hash(unicodedata.normalize("NFKC", password))

@@ -6,13 +6,14 @@ from typing import Any, TypeVar
 from appliance.model.account import Account
 from appliance.model.domain import Alias, Destination, Domain
 from appliance.privacy.declarations import ACCOUNTS, ALIASES, DESTINATIONS, DOMAINS, Collection
+from appliance.routing.snapshot import GENERATION
 from appliance.storage.record_rows import row_to_account, row_to_alias, row_to_destination, row_to_domain, to_row
 from appliance.storage.records import Insert, Page, Raise, RecordStore, Where
 
 Value = Account | Domain | Alias | Destination
 V = TypeVar("V", Account, Domain, Alias, Destination)
 
-ROUTING_CHANGED = Raise("routing")
+ROUTING_CHANGED = Raise(GENERATION)
 """The last part of every change made here: a running appliance watches this generation."""
 
 _KINDS: dict[type[Value], tuple[Collection, Any]] = {

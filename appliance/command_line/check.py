@@ -5,12 +5,10 @@ printed. Nothing is changed by looking. A fault of the configuration itself ends
 """
 
 import os
-import socket
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 
 import click
 
@@ -26,10 +24,10 @@ from appliance.run.listeners import Where, close, open_listeners
 from appliance.run.stores import ALL_KEYS, RECORDS_FILE, open_records, secrets
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.sqlite_tables import SchemaMismatch
-from appliance.wire import SOCKET_NAME
+from appliance.wire import NotRunning, WireError, call
 
-CONNECT_TIMEOUT_S = 2.0
-"""How long a running appliance may take to accept a connection on its control socket."""
+STATUS_S = 2.0
+"""How long a running appliance may take to say how it is."""
 
 PRIVATE_ENDINGS = ("localhost", "localdomain", "local", "lan", "home", "internal", "home.arpa", "invalid")
 """Names that mean nothing outside (RFC 6761, RFC 6762, RFC 8375, and what routers make up)."""
@@ -154,9 +152,18 @@ def check_http_ports(config: Configuration) -> Finding:
 
 
 def check_appliance(config: Configuration) -> Finding:
-    """Does it run? Either way is right; it is told because it explains the ports."""
-    running = is_running(config.data_dir)
-    return Finding(Grade.OK, "appliance", "running" if running else "not running: onward run starts it")
+    """Does it run, and does it do its work? Not running is right, too; it is told because it explains the ports."""
+    name = "appliance"
+    try:
+        status = _status(config)
+    except WireError as error:
+        return Finding(Grade.FAULT, name, f"running, and not well: {error}", "look into its log, or restart it")
+    if status is None:
+        return Finding(Grade.OK, name, "not running: onward run starts it")
+    if status.get("healthy") is not True:
+        detail = f"running, and its spool takes no mail: {status.get('trouble')}"
+        return Finding(Grade.FAULT, name, detail, f"make room in {config.data_dir}, or put right what its log says")
+    return Finding(Grade.OK, name, "running")
 
 
 CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
@@ -201,14 +208,20 @@ def check(invocation: Invocation, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def is_running(data_dir: Path) -> bool:
-    """Whether an appliance answers on this data directory."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(CONNECT_TIMEOUT_S)
-        try:
-            connection.connect(str(data_dir / SOCKET_NAME))
-        except OSError:
-            return False
+def _status(config: Configuration) -> Mapping[str, object] | None:
+    """What a running appliance says about itself; None where none runs. Raises WireError where it says nothing."""
+    try:
+        told = next(call(config.control_socket, "status", limit_s=STATUS_S), None)
+    except (NotRunning, OSError):
+        # A path that is too long or shut to us is told by the check of the data directory, or at the start.
+        return None
+    return told if isinstance(told, dict) else {}
+
+
+def _is_running(config: Configuration) -> bool:
+    try:
+        return _status(config) is not None
+    except WireError:
         return True
 
 
@@ -223,7 +236,7 @@ def _ports(
     config: Configuration, name: str, wanted: Sequence[Where], only: Callable[[Where], Configuration]
 ) -> Finding:
     """Open each, and let go of it at once. Where that fails and the appliance runs, it is the appliance that has it."""
-    running = is_running(config.data_dir)
+    running = _is_running(config)
     told = []
     for where in wanted:
         if where == FROM_SYSTEMD:

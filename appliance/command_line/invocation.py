@@ -46,9 +46,7 @@ class Invocation:
     @property
     def socket(self) -> Path:
         """Where a running appliance listens to its operator."""
-        from appliance.wire import SOCKET_NAME
-
-        return self.configuration.data_dir / SOCKET_NAME
+        return self.configuration.control_socket
 
     @contextmanager
     def records(self) -> Iterator[RecordStore]:

@@ -1,5 +1,6 @@
 """`onward log`: the delivery events, as far as each domain's log level lets them be remembered."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,10 @@ from appliance.wire import NotRunning, call
 PAGE = 1000
 """Events that are read at once, so that a long log is never in memory whole."""
 
+REMEMBERED = 20_000
+"""Events that were printed last, by which those are known that the appliance tells once more. Twice as many as it keeps
+for somebody who reads too slowly; beyond that it lets go."""
+
 _TYPE_WIDTH = max(len(type.value) for type in EventType)
 
 
@@ -30,18 +35,22 @@ def log(
     invocation: Invocation, follow: bool, domain: str | None, recipient: str | None, since: int | None, as_json: bool
 ) -> None:
     """Print the delivery events, the oldest first."""
-    with invocation.records() as records:
-        domain_id = None if domain is None else _domain_id(invocation, domain)
-        if not follow or since is not None:
-            count = 0
+    domain_id = None if domain is None else _domain_id(invocation, domain)
+    printed: deque[str] = deque(maxlen=REMEMBERED)
+    # First the stream, then the store: what happens in between is in one of them, and maybe in both.
+    live = _live(invocation, domain_id, recipient, caught_up=since is not None) if follow else iter(())
+    if not follow or since is not None:
+        with invocation.records() as records:
             for event in _stored(records, domain_id, recipient, since):
                 _print(event, as_json)
-                count += 1
-            if not count and not follow and not as_json:
-                say("The log has no such events." if domain or recipient or since else "The log is empty.")
+                printed.append(event.id)
+        if not printed and not follow and not as_json:
+            say("The log has no such events." if domain or recipient or since else "The log is empty.")
     if follow:
-        for event in _live(invocation, domain_id, recipient):
-            _print(event, as_json)
+        twice = set(printed)
+        for event in live:
+            if event.id not in twice:
+                _print(event, as_json)
         raise NotRunning("the appliance has stopped")
 
 
@@ -62,11 +71,18 @@ def _stored(
         after = events[-1].id
 
 
-def _live(invocation: Invocation, domain_id: str | None, recipient: str | None) -> Iterator[DeliveryEvent]:
-    for told in call(invocation.socket, "events", follow=True):
-        event = _event(told)
-        if domain_id in (None, event.domain_id) and (recipient is None or recipient.lower() == event.recipient.lower()):
-            yield event
+def _live(
+    invocation: Invocation, domain_id: str | None, recipient: str | None, *, caught_up: bool
+) -> Iterator[DeliveryEvent]:
+    """Events as they happen. With `caught_up` it returns once they are followed and the log has all from before."""
+    told = call(invocation.socket, "events", follow=True, caughtUp=caught_up)
+    if caught_up:
+        next(told, None)
+    return (
+        event
+        for event in map(_event, told)
+        if domain_id in (None, event.domain_id) and (recipient is None or recipient.lower() == event.recipient.lower())
+    )
 
 
 def _event(told: Mapping[str, Any]) -> DeliveryEvent:

@@ -10,6 +10,7 @@ files of their own (`appliance.privacy.secrets`).
 
 from appliance.configuration.reading import ConfigurationError, find, load, retention_ms
 from appliance.configuration.settings import (
+    CONTROL_SOCKET,
     FROM_SYSTEMD,
     Configuration,
     IpVersion,
@@ -18,6 +19,7 @@ from appliance.configuration.settings import (
 )
 
 __all__ = [
+    "CONTROL_SOCKET",
     "FROM_SYSTEMD",
     "Configuration",
     "ConfigurationError",

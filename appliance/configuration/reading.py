@@ -18,13 +18,25 @@ from appliance.configuration.settings import (
     Configuration,
     read_plan,
 )
-from appliance.configuration.unbuilt import UNBUILT
-from appliance.configuration.values import FROM_SYSTEMD, Impossible, Value, domain, shown, text
+from appliance.configuration.unbuilt import asked_for
+from appliance.configuration.values import (
+    FROM_SYSTEMD,
+    LONGEST_ADDRESS,
+    LONGEST_SRS_DOMAIN,
+    Impossible,
+    Value,
+    domain,
+    shown,
+    text,
+)
 from appliance.model.account import Plan
 from appliance.model.time import format_duration, parse_duration
 
 SEARCHED = (Path("onward.toml"), Path("/etc/onward/onward.toml"))
 """Where a configuration is looked for when none is named."""
+
+HOSTS = Path("/etc/hosts")
+"""Where a machine says its own full name, without asking anybody (hosts(5))."""
 
 LARGEST_FILE = 1 << 20
 """Octets. A configuration is a page or two; whatever is larger is some other file."""
@@ -103,14 +115,16 @@ class _Reading:
         config = Configuration(hostname=hostname, data_dir=data_dir, plans=plans, **sections)  # type: ignore[arg-type]
         self._refuse_contradictions(config)
         self._refuse_unbuilt(config)
-        self._stop_at_faults()
-        return dataclasses.replace(
+        resolved = dataclasses.replace(
             config,
             forwarding=dataclasses.replace(
                 config.forwarding, srs_domain=config.forwarding.srs_domain or f"srs.{hostname}"
             ),
             mail=dataclasses.replace(config.mail, from_=config.mail.from_ or f"postmaster@{hostname}"),
         )
+        self._refuse_too_long(config, resolved)
+        self._stop_at_faults()
+        return resolved
 
     # -------------------------------------------------------------- the parts of the file
 
@@ -189,12 +203,25 @@ class _Reading:
             if address != FROM_SYSTEMD and address.port and address in config.http.listen:
                 self._fault(("http", "listen"), f'"{address}" is in smtp.listen too; give one of them another port')
 
+    def _refuse_too_long(self, written: Configuration, resolved: Configuration) -> None:
+        """Names that are names, and yet too long for the addresses that are made with them."""
+        srs_domain, from_ = resolved.forwarding.srs_domain, resolved.mail.from_
+        if len(srs_domain) > LONGEST_SRS_DOMAIN:
+            what = f"{len(srs_domain)} characters; rewritten senders have room for {LONGEST_SRS_DOMAIN}"
+            if written.forwarding.srs_domain:
+                self._fault(("forwarding", "srs_domain"), f"has {what}; write a shorter one")
+            else:
+                self._fault(("hostname",), f"srs.<hostname> has {what}; set forwarding.srs_domain to a shorter domain")
+        if len(from_) > LONGEST_ADDRESS:
+            what = f"{len(from_)} characters; an address has at most {LONGEST_ADDRESS} (RFC 5321 §4.5.3.1.3)"
+            if written.mail.from_:
+                self._fault(("mail", "from"), f"has {what}; write a shorter one")
+            else:
+                self._fault(("hostname",), f"postmaster@<hostname> has {what}; set mail.from to a shorter address")
+
     def _refuse_unbuilt(self, config: Configuration) -> None:
-        for unbuilt in UNBUILT:
-            if unbuilt.asked_for(config):
-                self._fault(
-                    unbuilt.key, f"this version of Onward cannot do {unbuilt.what} yet; leave it at {unbuilt.instead}"
-                )
+        for key, what, instead in asked_for(config):
+            self._fault(key, f"this version of Onward cannot do {what} yet; leave it at {instead}")
 
     def _fault(self, path: KeyPath, what: str) -> None:
         line = line_of(self.lines, path) or 0
@@ -245,9 +272,25 @@ def _state_directory() -> str:
 
 
 def _machine_name() -> str:
-    """The machine's fully qualified name, or its plain name where it has no other."""
+    """The machine's fully qualified name, or its plain name where it has no other.
+
+    Only the machine itself is asked. The name is in every rewritten sender, so it must be the same at each start,
+    whether or not a name server answers at that moment.
+    """
     name = socket.gethostname()
-    if "." in name:
-        return name  # The resolver is not asked for what is known: with a broken one that takes long.
-    qualified = socket.getfqdn(name)
-    return qualified if "." in qualified and not qualified.startswith("localhost") else name
+    return name if "." in name else _name_in_hosts(name) or name
+
+
+def _name_in_hosts(name: str) -> str | None:
+    """The first qualified name that stands beside this one in /etc/hosts."""
+    try:
+        lines = HOSTS.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        names = line.partition("#")[0].split()[1:]
+        if name.lower() in map(str.lower, names):
+            for other in names:
+                if "." in other and not other.startswith("localhost"):
+                    return other
+    return None

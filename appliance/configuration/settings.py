@@ -37,6 +37,7 @@ from appliance.model.account import Plan
 from appliance.model.domain import DeliveryMode, LogLevel
 
 __all__ = [
+    "CONTROL_SOCKET",
     "FROM_SYSTEMD",
     "PLAN_DEFAULTS",
     "PLAN_SETTINGS",
@@ -45,8 +46,12 @@ __all__ = [
     "IpVersion",
     "ListenAddress",
     "MailProvider",
+    "plan_default",
     "read_plan",
 ]
+
+CONTROL_SOCKET: Final = "control.sock"
+"""The name, in the data directory, of the socket on which a running appliance listens to its operator."""
 
 READ: Final = "read"
 """Where a field's metadata keep the reader of its value."""
@@ -202,9 +207,14 @@ PLAN_DEFAULTS: Final[Mapping[str, Mapping[str, object]]] = {"free": _FREE, "prem
 """The plans that are there without being written. What another plan leaves out is as in `free`."""
 
 
+def plan_default(name: str) -> Mapping[str, object]:
+    """What a plan of this name is where nothing is written of it, as a person would write it."""
+    return PLAN_DEFAULTS.get(name, _FREE)
+
+
 def read_plan(name: str, written: Mapping[str, object]) -> Plan:
     """A plan from what is written of it. Raises Impossible where a value is impossible."""
-    values = {**PLAN_DEFAULTS.get(name, _FREE), **written}
+    values = {**plan_default(name), **written}
     read = {key: reader(values[key]) for key, reader in PLAN_SETTINGS.items()}
     return Plan(name=name, max_message_octets=read.pop("max_message_size"), **read)
 
@@ -226,6 +236,11 @@ class Configuration:
     mail: Mail = field(default_factory=Mail)
     tls: Tls = field(default_factory=Tls)
     plans: Mapping[str, Plan] = field(default_factory=lambda: {name: read_plan(name, {}) for name in PLAN_DEFAULTS})
+
+    @property
+    def control_socket(self) -> Path:
+        """Where a running appliance listens to its operator."""
+        return self.data_dir / CONTROL_SOCKET
 
 
 SECTIONS: Final[Mapping[str, type]] = {

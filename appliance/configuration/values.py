@@ -38,6 +38,11 @@ _LONGEST_DOMAIN = 253
 # RFC 5321 §4.5.3.1.1
 _LONGEST_LOCAL_PART = 64
 
+LONGEST_ADDRESS = 254
+"""Characters. RFC 5321 §4.5.3.1.3 gives a path 256, of which two are its brackets."""
+LONGEST_SRS_DOMAIN = LONGEST_ADDRESS - len("@") - 42
+"""What an address has left for its domain where the local part is a rewritten sender that stands for a stored one."""
+
 
 class Impossible(ValueError):
     """This value cannot be. The text says what is wrong with it and what would be right."""

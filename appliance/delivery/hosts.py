@@ -55,8 +55,10 @@ async def find_addresses(
 ) -> list[HostAddress]:
     """Every address to try for a destination, best first. Raises NoHosts; never returns an empty list."""
     if domain.startswith("["):
-        literal = domain[1:-1].removeprefix("IPv6:")
-        return _allowed([HostAddress(domain, literal)], settings)
+        literal = [HostAddress(domain, domain[1:-1].removeprefix("IPv6:"))]
+        if not _allowed(literal, settings):
+            raise NoHosts(_failed(550, "private-address", f"{domain} is no public address", "5.4.4"))
+        return literal
     hosts = await _hosts(resolver, domain, settings, shuffle)
     found: list[HostAddress] = []
     failed = ""
@@ -74,7 +76,13 @@ async def find_addresses(
     if not found:
         # The owner has named hosts that do not exist: a mistake that gets mended, not a wish to have no mail.
         raise NoHosts(_deferred("no-mail-host", f"none of the mail servers of {domain} has an address", "4.4.4"))
-    return _allowed(found[:MAX_ADDRESSES], settings)
+    allowed = _allowed(found[:MAX_ADDRESSES], settings)
+    if not allowed:
+        # Not final: a resolver that blocks names answers 0.0.0.0 or 127.0.0.1 for all of them, and nobody's mail should
+        # bounce for that. The schedule ends it.
+        text = f"the mail server {found[0].host} has no public address"
+        raise NoHosts(_deferred("private-address", text, "4.4.4"))
+    return allowed
 
 
 async def _hosts(resolver: Resolver, domain: str, settings: HostSettings, shuffle: Shuffle) -> list[str]:
@@ -123,13 +131,7 @@ async def _addresses(resolver: Resolver, host: str, settings: HostSettings) -> l
 
 
 def _allowed(candidates: Sequence[HostAddress], settings: HostSettings) -> list[HostAddress]:
-    if settings.loopback_destinations:
-        return list(candidates)
-    public = [candidate for candidate in candidates if is_public(candidate.address)]
-    if not public:
-        text = f"the mail server {candidates[0].host} has no public address"
-        raise NoHosts(_failed(550, "private-address", text, "5.4.4"))
-    return public
+    return [each for each in candidates if settings.loopback_destinations or is_public(each.address)]
 
 
 def _deferred(reason: str, text: str, enhanced_code: str) -> Deferred:

@@ -193,7 +193,7 @@ async def _play(stage: Stage, folder: Path, port: int, names: socket.socket, mai
             )
         )
         delivered = trio.Semaphore(0)
-        follow = partial(_follow, stage, folder / "data" / wire.SOCKET_NAME, delivered)
+        follow = partial(_follow, stage, folder / "data" / configuration.CONTROL_SOCKET, delivered)
         nursery.start_soon(partial(trio.to_thread.run_sync, follow, abandon_on_cancel=True))
         for number, (title, content) in enumerate(SAMPLES, start=1):
             stage.title(f"{number}. {title}, {len(content)} octets")

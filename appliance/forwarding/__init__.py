@@ -5,5 +5,6 @@ front and reads the few header fields we look at; `masking.py` keeps the hidden 
 sender, or a log, will see.
 
 Everything here is pure: octets and values in, octets and values out; no clock, no store, no socket, no Trio. Reception
-and delivery call it. What does not live here: which alias leads where (routing), and the reports themselves (delivery).
+and delivery call it. What does not live here: which alias leads where (routing), and what the reports
+say (reports).
 """

@@ -213,7 +213,8 @@ EVENTS = Collection(
     store=Store.RECORDS,
     purpose="The delivery log: five kinds of event with data points, never content, as each domain's level allows.",
     fields=_EVENT_FIELDS,
-    indexes=(("domain_id", "at"), ("at",), ("message_id",)),
+    # A domain's log is read page by page in the order of ids, which is that of time.
+    indexes=(("domain_id", "id"), ("at",), ("message_id",)),
     sealed_under="log",
     retention=(
         Retention("log.delivery_retention", since="at", where=("type", ("RECEIVED", "DELIVERED"))),
@@ -240,10 +241,14 @@ DELIVERIES = Collection(
         _sealed("sender"),
         _sealed("return_path"),
         _sealed("target"),
+        # The domain of the target in lower case, so that claiming can leave a destination out without opening a row.
+        _sealed("destination"),
+        _keyed("destination"),
         _sealed("recipients", kind=Kind.LIST),
         _sealed("last_response", optional=True),
     ),
-    indexes=(("message_id",), ("state", "next_attempt_at")),
+    # With the destination in it, what a claim leaves out is passed over in the index alone.
+    indexes=(("message_id",), ("state", "next_attempt_at", "destination_key")),
     sealed_under="spool",
 )
 

@@ -102,6 +102,8 @@ class _Transaction:
     """Octets that we put in front."""
     eight_bit: bool = False
     began_at: int = 0
+    failed: Reply | None = None
+    """What the end of the data will be answered: the content could not be stored."""
 
     @property
     def forwards(self) -> list[Decision]:
@@ -149,6 +151,8 @@ class Session:
 
     async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
         """See Receiver."""
+        if not self._reception.spool.has_room(parameters.size or 0):
+            return STORE_FULL
         self._transaction = _Transaction(sender, parameters, self._reception.routing.snapshot)
         return SENDER_OK
 
@@ -219,10 +223,7 @@ class Session:
                 at=transaction.began_at,
             )
             transaction.prefix = len(prefix)
-            try:
-                await transaction.incoming.append(prefix)
-            except StoreUnavailable:
-                return STORE_FAILED
+            await transaction.incoming.append(prefix)
         return None
 
     async def content(self, octets: bytes) -> None:
@@ -235,16 +236,17 @@ class Session:
         if transaction.incoming is not None:
             try:
                 await transaction.incoming.append(octets)
-            except StoreUnavailable:
+            except StoreUnavailable as error:
                 await transaction.incoming.abort()
                 transaction.incoming = None
+                transaction.failed = _store_reply(error)
 
     async def end_of_data(self) -> Reply:
         """See Receiver. The 250 is given after everything is durable, and not before (RFC 5321 §6.1)."""
         transaction = self._current()
         self._transaction = None
-        if transaction.forwards and transaction.incoming is None:
-            return STORE_FAILED
+        if transaction.failed is not None:
+            return transaction.failed
         head = header_section(bytes(transaction.head), MAX_HEADER_SECTION)
         if count_received(head) >= MAX_RECEIVED:
             return await self._refuse(transaction, head, TOO_MANY_HOPS, "too-many-hops")
@@ -276,7 +278,7 @@ class Session:
                 reception.next.release(domains)
             await incoming.abort()
             if isinstance(error, StoreUnavailable):
-                return STORE_FULL if isinstance(error, StoreFull) else STORE_FAILED
+                return _store_reply(error)
             raise
         if reserved:
             reception.next.take(deliveries)
@@ -366,6 +368,10 @@ class Session:
     def _current(self) -> _Transaction:
         assert self._transaction is not None, "the SMTP session keeps the order: MAIL comes first"
         return self._transaction
+
+
+def _store_reply(error: StoreUnavailable) -> Reply:
+    return STORE_FULL if isinstance(error, StoreFull) else STORE_FAILED
 
 
 def _answer(reply: Reply, reason: str, duration_ms: int = 0) -> Answer:

@@ -10,7 +10,8 @@ Precedence, one rule: the most particular alias wins.
 2. the alias of the local part without its detail (`plus`), the detail being what follows the first `+`;
 3. the wildcard with the longest prefix (`sales*` before `s*`);
 4. the catch-all (`*`);
-5. `postmaster`, which exists everywhere (RFC 5321 §4.5.1) and leads to the operator where no alias takes it.
+5. `postmaster`, which exists everywhere (RFC 5321 §4.5.1) and leads to the operator where no alias leads it elsewhere.
 
 An alias that is disabled or has expired still takes its address, and refuses: nothing falls through to the catch-all.
+Only mail for postmaster is never refused and never discarded.
 """

@@ -4,6 +4,7 @@ Aliases that lead to hosted addresses are followed here, inside, so that mail ne
 """
 
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from appliance.model.domain import Alias, AliasAction, Domain
 from appliance.routing.snapshot import HostedDomain, Snapshot
@@ -15,6 +16,10 @@ MAX_DEPTH = 10
 
 MAX_COPIES = 100
 """Mailboxes that one recipient may lead to: one message from a stranger never becomes more than that."""
+
+MAX_LOOKED_UP = 1000
+"""Destinations of aliases that are looked at for one recipient, those seen before counted too: it bounds the time that
+one RCPT takes, to a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,80 +86,99 @@ class _Expansion:
         self._now = now
         self._explained = explained
         self._steps: list[Step] = []
-        self._targets: dict[tuple[str, str], Address] = {}
-        self._problem: _Refused | None = None
-        """The first branch that leads nowhere; it counts where no other branch leads anywhere."""
-        self._discards = False
 
     def run(self, recipient: Address) -> Route:
         local_part, domain_name = recipient.key
         hosted = self._snapshot.hosted(domain_name)
-        verified = hosted is not None and hosted.domain.verified
-        alias = hosted.match(local_part) if hosted is not None and verified else None
-        domain = hosted.domain if hosted is not None and verified else None
-        if local_part == "postmaster" and self._is_ours(domain_name) and (alias is None or not self._takes_mail(alias)):
-            self._step("postmaster", "accepted", "exists everywhere (RFC 5321 §4.5.1) and leads to the operator")
-            return self._route(ACCEPTED, "accepted", domain, "", self._postmaster())
-        if not self._is_ours(domain_name):
+        settings = self._snapshot.settings
+        if hosted is not None and hosted.domain.verified:
+            self._step("domain", "ok", "{} is hosted and verified", domain_name)
+            found = self._through_aliases(recipient, hosted)
+            if found.targets or local_part != "postmaster":
+                return found
+        elif domain_name not in ("", settings.hostname, settings.srs_domain):
             state = "is not verified yet" if hosted is not None else "is not hosted here"
             self._step("domain", "refused", "{} {}", domain_name, state)
             return self._route(RELAY_DENIED, "relay-denied", None)
-        if hosted is None:
+        elif local_part != "postmaster":
             self._step("domain", "refused", "{} is the appliance's own and has no aliases", domain_name)
             return self._route(NO_SUCH_USER, "alias-unknown", None)
-        self._step("domain", "ok", "{} is hosted and verified", domain_name)
+        # RFC 5321 §4.5.1: this address must reach somebody. No alias can refuse it, put it off or throw it away, not
+        # even one that is made for it.
+        self._step("postmaster", "accepted", "exists everywhere (RFC 5321 §4.5.1) and leads to the operator")
+        domain = hosted.domain if hosted is not None and hosted.domain.verified else None
+        return self._route(ACCEPTED, "accepted", domain, "", self._operator())
+
+    def _through_aliases(self, recipient: Address, hosted: HostedDomain) -> Route:
+        alias = hosted.match(recipient.key[0])
         reference = alias.reference if alias else ""
         try:
-            self._follow(recipient, hosted, ())
+            self._expand(recipient, hosted)
             if not self._targets and not self._discards:
                 raise self._problem or _Refused(NO_SUCH_USER, "alias-unknown")
         except _Refused as refused:
-            return self._route(refused.reply, refused.reason, domain, reference)
-        return self._route(ACCEPTED, "accepted", domain, reference, tuple(self._targets.values()))
+            return self._route(refused.reply, refused.reason, hosted.domain, reference)
+        return self._route(ACCEPTED, "accepted", hosted.domain, reference, tuple(self._targets.values()))
 
-    def _postmaster(self) -> tuple[Address, ...]:
+    def _operator(self) -> tuple[Address, ...]:
         """The operator's mailboxes; bare `postmaster` where there are none, and the mail waits in the queue for one."""
         address = self._snapshot.postmaster_address()
         inside = self._snapshot.hosted(address.key[1])
         if inside is None or not inside.domain.verified:
             return (address,)
         try:
-            self._follow(address, inside, ())
+            self._expand(address, inside)
         except _Refused:
             self._targets.clear()
         return tuple(self._targets.values()) or (Address("postmaster", ""),)
 
-    def _is_ours(self, domain_name: str) -> bool:
-        settings = self._snapshot.settings
-        hosted = self._snapshot.hosted(domain_name)
-        return domain_name in ("", settings.hostname, settings.srs_domain) or (
-            hosted is not None and hosted.domain.verified
-        )
+    def _expand(self, address: Address, hosted: HostedDomain) -> None:
+        """Follow a hosted address to its end, into `_targets`. Raises _Refused."""
+        self._targets: dict[tuple[str, str], Address] = {}
+        self._heights: dict[str, int] = {}
+        """By the id of an alias that has been followed to its end: how many follow each other from it on, itself
+        counted. What it leads to is among the targets, so that it need not be followed again."""
+        self._looked_up = 0
+        self._problem: _Refused | None = None
+        """The first branch that leads nowhere; it counts where no other branch leads anywhere."""
+        self._discards = False
+        self._follow(address, address.key[0], hosted, ())
 
-    def _follow(self, address: Address, hosted: HostedDomain, path: tuple[str, ...]) -> None:
-        """Follow a hosted address; `path` holds the ids of the aliases that led to it."""
-        alias = hosted.match(address.key[0])
+    def _follow(self, address: Address, local_part: str, hosted: HostedDomain, path: tuple[Alias, ...]) -> int:
+        """Follow a hosted address; `path` holds the aliases that led to it. Returns the height of what was found."""
+        alias = hosted.match(local_part)
         if alias is None:
             self._step("alias", "refused", "no alias takes {}", address)
             self._note(NO_SUCH_USER, "alias-unknown")
-            return
-        if alias.id in path:
-            self._step("alias", "refused", "{} leads back to {}: a loop", address, alias.pattern)
+            return 0
+        if alias in path:
+            self._step("alias", "refused", "{} leads in a circle: {}", address, self._named(*path, alias))
             raise _Refused(LOOP, "alias-loop")
-        if len(path) >= MAX_DEPTH:
+        known = self._heights.get(alias.id)
+        if len(path) + (known or 1) > MAX_DEPTH:
             self._step("alias", "refused", "more than {} aliases follow each other", MAX_DEPTH)
             raise _Refused(LOOP, "alias-loop")
-        name, kind = hosted.domain.name, alias.kind.value
-        self._step("alias", "match", "{} is taken by {}@{} ({})", address, alias.pattern, name, kind)
+        if known is not None:
+            self._step("alias", "once", "{} has been followed already", address)
+            return known
+        if self._explained:
+            name, kind = hosted.domain.name, alias.kind.value
+            self._step("alias", "match", "{} is taken by {}@{} ({})", address, alias.pattern, name, kind)
+        behind = 0
         if not self._takes_mail(alias):
             self._refuse_by(alias)
-            return
-        if alias.action is AliasAction.DISCARD:
+        elif alias.action is AliasAction.DISCARD:
             self._step("action", "discard", "accepted, and nothing is forwarded")
             self._discards = True
-            return
-        for target in alias.targets:
-            self._add(target, hosted, (*path, alias.id))
+        else:
+            path = (*path, alias)
+            for target in alias.targets:
+                behind = max(behind, self._add(target, hosted, path))
+        self._heights[alias.id] = behind + 1
+        return behind + 1
+
+    def _named(self, *aliases: Alias) -> str:
+        return " → ".join(self._snapshot.alias_address(alias.reference) or alias.pattern for alias in aliases)
 
     def _takes_mail(self, alias: Alias) -> bool:
         return (
@@ -178,21 +202,31 @@ class _Expansion:
             # A branch that may open later must not be lost, so the sender keeps the whole message.
             raise _Refused(TRY_LATER, "alias-defers")
 
-    def _add(self, target: str, hosted: HostedDomain, path: tuple[str, ...]) -> None:
+    def _add(self, target: str, hosted: HostedDomain, path: tuple[Alias, ...]) -> int:
+        """Take a destination in, or follow it where it is hosted here. Returns its height: 0 for a mailbox."""
+        self._looked_up += 1
+        if self._looked_up > MAX_LOOKED_UP:
+            self._refuse_as_too_many(MAX_LOOKED_UP, "destinations in all")
         address = Address.parse(target)
-        inside = self._snapshot.hosted(address.key[1])
+        key = address.key
+        inside = self._snapshot.hosted(key[1])
         if inside is not None and inside.domain.verified:
-            self._follow(address, inside, path)
-        elif target.lower() not in hosted.confirmed:
+            return self._follow(address, key[0], inside, path)
+        if target.lower() not in hosted.confirmed:
             self._step("destination", "refused", "the owner of {} has not confirmed it", target)
             raise _Refused(UNCONFIRMED, "destination-unconfirmed")
-        elif address.key in self._targets:
+        if key in self._targets:
             self._step("destination", "once", "{} gets one copy", target)
         elif len(self._targets) >= MAX_COPIES:
-            raise _Refused(LOOP, "too-many-copies")
+            self._refuse_as_too_many(MAX_COPIES, "mailboxes")
         else:
             self._step("destination", "ok", "{}", target)
-            self._targets[address.key] = address
+            self._targets[key] = address
+        return 0
+
+    def _refuse_as_too_many(self, limit: int, what: str) -> NoReturn:
+        self._step("destination", "refused", "it leads to more than {} {}", limit, what)
+        raise _Refused(LOOP, "too-many-copies")
 
     def _note(self, reply: Reply, reason: str) -> None:
         self._problem = self._problem or _Refused(reply, reason)

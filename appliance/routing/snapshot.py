@@ -62,7 +62,8 @@ class HostedDomain:
 
 
 class Snapshot:
-    """Everything routing knows. Immutable once built; sessions keep the one they began a transaction with."""
+    """Everything routing knows. Immutable once built; a change of the records makes a new one, and every
+    RCPT is answered from the one that stands then."""
 
     def __init__(
         self,

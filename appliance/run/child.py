@@ -1,4 +1,7 @@
-"""A child process: forked without exec, says through a pipe that it is ready or why it failed, dies with its parent."""
+"""A child process: forked without exec, says through a pipe that it is ready or why it failed, dies with its parent.
+
+And how long to wait before the next one, where it has died by itself.
+"""
 
 import os
 import signal
@@ -14,6 +17,11 @@ ChildMain = Callable[[Ready], None]
 
 LAST_WORDS_OCTETS = 2000
 """Less than PIPE_BUF (pipe(7)), so that they are written as one even where nobody reads yet."""
+
+YOUNG_S = 10.0
+"""A child that lived shorter than this died young: trying again at once would not help a second time."""
+FIRST_DELAY_S = 0.25
+LONGEST_DELAY_S = 30.0
 
 _READY = b"+"
 
@@ -90,6 +98,16 @@ def how(status: int) -> str:
         return f"signal {signal.Signals(-code).name}"
     except ValueError:
         return f"signal {-code}"
+
+
+def delay_after(lived_s: float, delay_s: float | None) -> float:
+    """How long to wait with the next start of a child that has died after so long, and was started with this delay.
+
+    None: it was the first of its kind, or the one before it had lived long.
+    """
+    if delay_s is None or lived_s >= YOUNG_S:
+        return 0.0
+    return min(max(2 * delay_s, FIRST_DELAY_S), LONGEST_DELAY_S)
 
 
 def _live(name: str, main: ChildMain, let_go: Callable[[], None], parent: int, told: int) -> None:

@@ -6,6 +6,7 @@ attempts, then what is left of the log is moved.
 """
 
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -17,9 +18,7 @@ import trio
 
 from appliance import wire
 from appliance.configuration import Configuration, retention_ms
-from appliance.configuration.settings import IpVersion
 from appliance.delivery.courier import Courier, CourierSettings
-from appliance.delivery.hosts import HostSettings
 from appliance.delivery.operator import QueueFilter, QueueOperator
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.scheduler import Scheduler
@@ -27,7 +26,7 @@ from appliance.delivery.settlement import Settler
 from appliance.forwarding.srs import SenderRewriter
 from appliance.logbook.events import Logbook
 from appliance.logbook.live import LiveStream, TooManyFollowers
-from appliance.logbook.mover import keep_moving, move_events
+from appliance.logbook.mover import BATCH, keep_moving, move_events
 from appliance.model.domain import LogLevel
 from appliance.model.event import DeliveryEvent
 from appliance.model.ids import id_source
@@ -38,15 +37,19 @@ from appliance.reception.session import Reception
 from appliance.reports.own_mail import OwnMail
 from appliance.resolver import DnsResolver
 from appliance.routing.snapshot import GENERATION, Settings, Snapshot, load
-from appliance.run.stores import SRS_KEY, open_records, open_spool, secrets
+from appliance.run.hosts import host_settings
+from appliance.run.stores import RECORDS_FILE, SRS_KEY, open_records, open_spool, secrets
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
 from appliance.storage.records import RecordStore, StoreUnavailable
-from appliance.storage.spool import SpoolStore
+from appliance.storage.spool import PART_OCTETS, SpoolStore
 from smtp.trio_server import ServerSettings, Statistics, serve
 
 WATCH_S = 0.3
 """How often the records are asked whether they have changed: a change acts within a second."""
+
+PROBE_S = 2.0
+"""How often a spool that has refused something is tried, so that it is known to work again before mail comes."""
 
 _logger = logging.getLogger(__name__)
 
@@ -81,6 +84,13 @@ class _Engine:
         self._statistics = Statistics()
         self._started_at = wall_clock()
         self._sweeper = Sweeper(records, store, lambda setting: retention_ms(config, setting))
+        self._records_path = config.data_dir / RECORDS_FILE
+        self._records_file = _identity(os.stat(self._records_path))
+        """Which file of that name the records are read from and written to."""
+        self._records_replaced = False
+        self._moving = trio.CancelScope()
+        self._trouble: str | None = None
+        """Why the spool takes no mail, from the first refusal until a trial has succeeded."""
 
     async def run(
         self, smtp_listeners: Sequence[socket.socket], control_listener: socket.socket, ready: Callable[[], None]
@@ -88,9 +98,11 @@ class _Engine:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             async with GroupCommitter(self._store) as committer, trio.open_nursery() as background:
                 spool = Spool(self._store, committer, id_source())
+                background.start_soon(self._watch_spool, spool, committer)
                 await self._serve(spool, background, signals, smtp_listeners, control_listener, ready)
                 background.cancel_scope.cancel()
-            await self._move_the_rest()
+            if not self._records_replaced:
+                await self._move_the_rest()
 
     async def _serve(
         self,
@@ -115,7 +127,7 @@ class _Engine:
             new_id=spool.new_id,
         )
         settler = Settler(spool, logbook, schedule, own_mail, self._present, wall_clock)
-        courier_settings = CourierSettings(config.delivery.port, _host_settings(config))
+        courier_settings = CourierSettings(config.delivery.port, host_settings(config))
         scheduler = Scheduler(
             spool,
             settler,
@@ -137,14 +149,14 @@ class _Engine:
             clock=wall_clock,
         )
         queue = QueueOperator(spool, scheduler, schedule, wall_clock)
-        background.start_soon(self._watch_records)
-        background.start_soon(self._sweep)
-        background.start_soon(keep_moving, spool, self._records)
-        background.start_soon(self._answer_control, control_listener, queue)
         shutdown, stop_delivery = trio.Event(), trio.Event()
+        background.start_soon(_wait_for, signals, shutdown)
+        background.start_soon(self._watch_records, shutdown)
+        background.start_soon(self._sweep)
+        background.start_soon(self._keep_moving, spool)
+        background.start_soon(self._answer_control, control_listener, queue, spool)
         async with trio.open_nursery() as mail:
             mail.start_soon(scheduler.run, stop_delivery)
-            mail.start_soon(_wait_for, signals, shutdown)
             ready()
             await serve(
                 smtp_listeners,
@@ -164,17 +176,65 @@ class _Engine:
     def _log_level(self, domain_id: str) -> LogLevel:
         return self.snapshot.log_level(domain_id)
 
-    async def _watch_records(self) -> None:
-        """Load a new snapshot when the records have changed. A store that is away leaves the old one in place."""
+    async def _watch_records(self, shutdown: trio.Event) -> None:
+        """Load a new snapshot when the records have changed. A store that is away leaves the old one in place.
+
+        Where the file itself is another one, as after a restore, this engine would go on with what is gone: it ends in
+        order, and its successor begins with what is there.
+        """
         while True:
             await trio.sleep(WATCH_S)
+            if self._is_replaced():
+                _logger.warning("%s has been replaced: ending, to begin again with the new one", RECORDS_FILE)
+                self._records_replaced = True
+                # What is in the outbox waits for the successor: here it would go into a file that nobody can open.
+                self._moving.cancel()
+                shutdown.set()
+                return
             try:
                 if await trio.to_thread.run_sync(self._records.generation, GENERATION) != self.snapshot.generation:
                     self.snapshot = await trio.to_thread.run_sync(load, self._records, self._settings)
             except StoreUnavailable as error:
                 _logger.warning("records can't be read, routing stays as it is: %s", error)
 
+    def _is_replaced(self) -> bool:
+        try:
+            return _identity(os.stat(self._records_path)) != self._records_file
+        except OSError:
+            return False  # Somebody is about to put another there, or has the directory in hand: look again.
+
     # ------------------------------------------------------------------ keeping the house
+
+    async def _watch_spool(self, spool: Spool, committer: GroupCommitter) -> None:
+        """Notice a spool that refuses, and try it until it takes something again.
+
+        Without a trial it would stay refusing in the eyes of whoever sends mail only to those that are ready.
+        """
+        while True:
+            await trio.sleep(WATCH_S)
+            if self._trouble is None and committer.last_failure is not None:
+                _logger.error("the spool takes no mail: %s", committer.last_failure)
+                self._trouble = committer.last_failure
+            while self._trouble is not None:
+                await trio.sleep(PROBE_S)
+                trial = spool.begin()
+                try:
+                    await trial.append(bytes(PART_OCTETS))
+                    await trial.abort()
+                except StoreUnavailable as error:
+                    self._trouble = str(error)
+                else:
+                    _logger.info("the spool takes mail again")
+                    self._trouble = None
+
+    async def _keep_moving(self, spool: Spool) -> None:
+        with self._moving:
+            await keep_moving(spool, self._records)
+
+    async def _catch_up(self, spool: Spool) -> None:
+        """Return once the log has every event that was durable at the call."""
+        while not self._records_replaced and await move_events(spool, self._records) == BATCH:
+            pass
 
     async def _sweep(self) -> None:
         while True:
@@ -199,11 +259,12 @@ class _Engine:
 
     # ------------------------------------------------------------------ the control socket
 
-    async def _answer_control(self, listener: socket.socket, queue: QueueOperator) -> None:
+    async def _answer_control(self, listener: socket.socket, queue: QueueOperator, spool: Spool) -> None:
         async def status(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
             queued, oldest = await trio.to_thread.run_sync(self._store.depth)
             yield {
-                "healthy": True,
+                "healthy": self._trouble is None,
+                "trouble": self._trouble,
                 "startedAt": self._started_at,
                 "queued": queued,
                 "oldestQueuedAt": oldest,
@@ -232,6 +293,10 @@ class _Engine:
             except TooManyFollowers as error:
                 raise wire.WireError(str(error)) from None
             try:
+                if arguments.get("caughtUp") is True:
+                    # One result ahead of the events: from here on each is told, and what was before is in the log.
+                    await self._catch_up(spool)
+                    yield {"following": True}
                 async for event in follower:
                     yield _plain(event)
             finally:
@@ -288,13 +353,9 @@ def _filter(arguments: Mapping[str, Any], *, everything: bool = False) -> QueueF
     return QueueFilter(**given)
 
 
-def _host_settings(config: Configuration) -> HostSettings:
-    return HostSettings(
-        hostname=config.hostname,
-        ipv4=config.delivery.ip is not IpVersion.SIX,
-        ipv6=config.delivery.ip is not IpVersion.FOUR,
-        loopback_destinations=config.delivery.loopback_destinations,
-    )
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """Which file it is, whatever its name."""
+    return found.st_dev, found.st_ino
 
 
 def _server_settings(config: Configuration) -> ServerSettings:

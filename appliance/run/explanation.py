@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import trio
 
 from appliance.configuration import Configuration
-from appliance.configuration.settings import IpVersion
 from appliance.delivery.hosts import HostSettings, NoHosts, find_addresses
 from appliance.forwarding.srs import SenderRewriter
 from appliance.model.domain import DeliveryMode
@@ -19,6 +18,7 @@ from appliance.reception.decision import Decision, decide
 from appliance.resolver import DnsResolver, Resolver
 from appliance.routing.route import Step
 from appliance.routing.snapshot import Settings, load
+from appliance.run.hosts import host_settings
 from appliance.run.stores import SRS_KEY, secrets
 from appliance.storage.records import RecordStore, StoreUnavailable
 from appliance.storage.spool import ReturnPath
@@ -104,12 +104,7 @@ def _find_hosts(config: Configuration, domains: Sequence[str]) -> dict[str, _Fou
     """Look up where mail for these domains goes, all at once."""
     if not domains:
         return {}
-    settings = HostSettings(
-        config.hostname,
-        ipv4=config.delivery.ip is not IpVersion.SIX,
-        ipv6=config.delivery.ip is not IpVersion.FOUR,
-        loopback_destinations=config.delivery.loopback_destinations,
-    )
+    settings = host_settings(config)
     resolver = DnsResolver(config.dns.nameservers, config.dns.timeout / 1000)
     found: dict[str, _Found] = {}
 

@@ -88,12 +88,11 @@ def described(sockets: Open) -> list[str]:
     return lines
 
 
-def open_control_socket(data_dir: Path) -> socket.socket:
-    """Listen on `<data_dir>/control.sock`, which only our own user can open. Call while holding the directory.
+def open_control_socket(path: Path) -> socket.socket:
+    """Listen to the operator, on a socket that only our own user can open. Call while holding the data directory.
 
     Raises CannotStart.
     """
-    path = data_dir / "control.sock"
     if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
         raise CannotStart(f"the path {path} is too long for a socket; choose a shorter data_dir")
     try:

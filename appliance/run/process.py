@@ -1,4 +1,4 @@
-"""What a process arranges for itself with the kernel: no core dumps, and not to outlive the one that made it."""
+"""What a process arranges for itself with the kernel: no core dumps, enough files, not to outlive its maker."""
 
 import ctypes
 import os
@@ -9,6 +9,23 @@ import sys
 # prctl(2), from linux/prctl.h. The standard library has no prctl.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+
+
+MOST_DESCRIPTORS = 65536
+"""More open files than any setting of ours has use for; a limit of millions makes some programs slow."""
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process and its children open as many files as they may; returns how many that are.
+
+    The soft limit is mostly 1024, for programs that use select(2). Nothing here does.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def forbid_core_dumps() -> None:

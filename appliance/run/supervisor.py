@@ -26,7 +26,8 @@ from typing import Final
 
 from appliance.configuration import Configuration, ConfigurationError, find, load
 from appliance.run import CannotStart, child, listeners, lock, log, notify, process
-from appliance.run.child import Child, Ready
+from appliance.run.child import Child, Ready, delay_after
+from appliance.run.doubts import doubts
 
 EngineMain = Callable[[Configuration, list[socket.socket], socket.socket, Ready], None]
 ControlMain = Callable[[Configuration, list[socket.socket], Ready], None]
@@ -39,10 +40,6 @@ CONTROL_STOP_S = 10.0
 """How long the control process may take: its requests are short, and whoever watches a stream connects again."""
 KILLED_S = 5.0
 """How long the kernel may take to end what was sent SIGKILL; only a process that hangs in a disk takes any time."""
-YOUNG_S = 10.0
-"""A child that lived shorter than this died young: trying again at once would not help a second time."""
-FIRST_DELAY_S = 0.25
-LONGEST_DELAY_S = 30.0
 INSISTING_S = 1.0
 """A second SIGINT hurries, unless it comes this soon: a frozen program's outer process hands on the one from the
 terminal, so that one Ctrl-C arrives twice."""
@@ -65,12 +62,15 @@ def supervise(
     log.configure("supervisor")
     os.umask(0o077)
     process.forbid_core_dumps()
+    descriptors = process.raise_descriptor_limit()
     unpacker = process.unpacking_parent()
     if unpacker is not None:
         process.die_with(unpacker)
     try:
         ran_before = lock.hold(config.data_dir)
         supervisor = _Supervisor(config, config_path, engine_main, control_main, unpacker)
+        for line in doubts(config, descriptors):
+            _logger.warning(line)
         return supervisor.run(first_time=not ran_before)
     except CannotStart as error:
         say(str(error))
@@ -83,16 +83,6 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
     except OSError:
         pass
-
-
-def delay_after(lived_s: float, delay_s: float | None) -> float:
-    """How long to wait with the next start of a child that has died after so long, and was started with this delay.
-
-    None: it was the first of its kind, or the one before it had lived long.
-    """
-    if delay_s is None or lived_s >= YOUNG_S:
-        return 0.0
-    return min(max(2 * delay_s, FIRST_DELAY_S), LONGEST_DELAY_S)
 
 
 class _Supervisor:
@@ -111,7 +101,9 @@ class _Supervisor:
         self._own_pids = [os.getpid(), *([unpacker] if unpacker is not None else [])]
         self._terminal = sys.stderr.isatty()
         self._sockets = listeners.open_listeners(config, {}, self._own_pids)
-        self._control_socket = listeners.open_control_socket(config.data_dir)
+        self._on_leave: listeners.Open = {}
+        """What listened before a change of the configuration, until that is known to work: no child is to have it."""
+        self._control_socket = listeners.open_control_socket(config.control_socket)
         self._children: dict[str, Child] = {}
         self._expected: set[str] = set()
         """Children whose end is our own doing."""
@@ -155,12 +147,8 @@ class _Supervisor:
     def _first_start(self) -> CannotStart | None:
         """Wait for both. A child that fails before it ever worked would fail again: nothing is restarted yet."""
         self._wait(START_S, lambda: bool(self._due) or self._all_ready())
-        if self._stop_asked_at is not None or self._all_ready():
-            return None
-        for name in self._due:
-            return CannotStart(f"the {name} process did not start: {self._why_gone[name]}")
-        slow = " and ".join(name for name, one in self._children.items() if not one.ready)
-        return CannotStart(f"not ready after {START_S:.0f} s: {slow}")
+        failure = None if self._stop_asked_at is not None else self._not_ready()
+        return None if failure is None else CannotStart(failure)
 
     def _welcome(self, first_time: bool) -> None:
         self._was_ready = True
@@ -199,28 +187,54 @@ class _Supervisor:
                 _logger.error(line)
             _logger.error("the configuration was not taken over; the one before stays in force")
             return
-        old, self._sockets, self._config = self._sockets, sockets, config
-        listeners.close(listeners.without(old, sockets))
-        for line in listeners.described(listeners.without(sockets, old)):
+        former, formerly_open = self._config, self._sockets
+        added = listeners.without(sockets, formerly_open)
+        failure = self._replace_children(config, sockets)
+        if self._stop_asked_at is not None:
+            return
+        if failure is not None:
+            _logger.error(f"with the configuration that was read again, {failure}")
+            self._replace_children(former, formerly_open)
+            _logger.error("the configuration was not taken over; the children have the one before again")
+            return
+        for line in listeners.described(added):
             _logger.info(line)
+        for line in doubts(config, process.raise_descriptor_limit()):
+            _logger.warning(line)
+        _logger.info("the configuration was read again and is in force")
+
+    def _replace_children(self, config: Configuration, sockets: listeners.Open) -> str | None:
+        """Have both begin anew with this. Returns why they do not work; None where they do, or all is to stop.
+
+        What listened before and is not among these is closed once they work; until then there is a way back.
+        """
+        self._on_leave = listeners.without(self._sockets, sockets)
+        self._config, self._sockets = config, sockets
         for name, limit_s in (("engine", ENGINE_STOP_S), ("control", CONTROL_STOP_S)):
             self._end(name, limit_s)
             if self._stop_asked_at is not None:
-                return
+                return None
             self._delays[name] = None
             self._start(name)
         self._wait(START_S, lambda: bool(self._due) or self._all_ready())
-        _logger.info("the configuration was read again and is in force")
+        if self._stop_asked_at is not None:
+            return None
+        failure = self._not_ready()
+        if failure is None:
+            listeners.close(self._on_leave)
+            self._on_leave = {}
+        return failure
 
     def _stop(self) -> bool:
         """Returns whether each could finish what it had begun."""
         notify.stopping()
+        listeners.close(self._on_leave)
         self._close("smtp")
         self._control_socket.close()
         drained = self._end("engine", ENGINE_STOP_S)
         self._close("http")
         drained = self._end("control", CONTROL_STOP_S) and drained
-        (self._config.data_dir / "control.sock").unlink(missing_ok=True)
+        self._config.control_socket.unlink(missing_ok=True)
         return drained
 
     # -------------------------------------------------------------- children
@@ -249,6 +263,7 @@ class _Supervisor:
         self._signals_in.close()
         for sibling in self._children.values():
             os.close(sibling.pipe)
+        listeners.close(self._on_leave)
         if name == "engine":
             self._close("http")
         else:
@@ -291,10 +306,20 @@ class _Supervisor:
         delay_s = self._delays[name] = delay_after(lived_s, self._delays[name])
         self._due[name] = time.monotonic() + delay_s
         if self._was_ready:
-            _logger.error(log.words(f"the {name} process died", how=why, lived_s=lived_s, starts_again_in_s=delay_s))
+            what = "ended by itself" if why == "status 0" else "died"
+            _logger.error(log.words(f"the {name} process {what}", how=why, lived_s=lived_s, starts_again_in_s=delay_s))
 
     def _all_ready(self) -> bool:
         return len(self._children) == len(_NAMES) and all(one.ready for one in self._children.values())
+
+    def _not_ready(self) -> str | None:
+        """Why it is not so that both are ready; None where it is."""
+        if self._all_ready():
+            return None
+        for name in self._due:
+            return f"the {name} process did not start: {self._why_gone[name]}"
+        slow = " and ".join(name for name, one in self._children.items() if not one.ready)
+        return f"not ready after {START_S:.0f} s: {slow}"
 
     def _close(self, protocol: listeners.Protocol) -> None:
         for one in listeners.of(protocol, self._sockets):

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 import outcome
 import trio
 
-from appliance.storage.records import StoreUnavailable
+from appliance.storage.records import StoreFull, StoreUnavailable
 from appliance.storage.spool import Operation, Prepared, SpoolStore
 
 MAX_GROUP_UNITS = 512
@@ -31,23 +31,6 @@ class Committer(Protocol):
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run a function of the store in the writing thread, between two groups."""
-
-
-class InlineCommitter:
-    """Does at once, in the caller's task, what is asked: for tests under a clock that jumps while threads work."""
-
-    def __init__(self, store: SpoolStore) -> None:
-        self._store = store
-
-    async def commit(self, operations: Sequence[Operation]) -> None:
-        """See Committer."""
-        await trio.lowlevel.checkpoint()
-        self._store.apply(operations)
-
-    async def call(self, function: Callable[[], T]) -> T:
-        """See Committer."""
-        await trio.lowlevel.checkpoint()
-        return function()
 
 
 class _Unit:
@@ -83,6 +66,8 @@ class GroupCommitter:
         """Transactions so far."""
         self.units = 0
         """Units so far; units / groups is how well grouping works."""
+        self.last_failure: str | None = None
+        """Why the store refused the last group; None where it took it."""
 
     async def __aenter__(self) -> "GroupCommitter":
         self._token = trio.lowlevel.current_trio_token()
@@ -146,12 +131,17 @@ class GroupCommitter:
         writing = [(unit, unit.prepared) for unit in group if unit.prepared is not None]
         if writing:
             result = outcome.capture(self._store.write, [prepared for _, prepared in writing])
+            self.last_failure = None
             if isinstance(result, outcome.Error):
+                if isinstance(result.error, StoreUnavailable):
+                    self.last_failure = str(result.error)
                 for unit, _ in writing:
                     # An outcome can be delivered once, so each task gets one of its own.
                     unit.result = outcome.Error(result.error)
-                if len(writing) > 1 and not isinstance(result.error, StoreUnavailable):
-                    # One unit is to blame and nothing was done: the others must not suffer for it.
+                if len(writing) > 1 and (
+                    isinstance(result.error, StoreFull) or not isinstance(result.error, StoreUnavailable)
+                ):
+                    # One unit is to blame, or together they are too much, and nothing was done: each for itself now.
                     for unit, prepared in writing:
                         unit.result = outcome.capture(self._store.write, [prepared])
         for unit in group:

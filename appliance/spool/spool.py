@@ -3,7 +3,7 @@
 Begin, append, commit and abort for what arrives; claim, settle and content for what leaves.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -26,6 +26,15 @@ from appliance.storage.spool import (
 
 HOT_OCTETS = 64 << 20
 """Content of messages under way that is kept in memory, so that what goes straight on is not read back."""
+
+TIDY_S = 5.0
+"""How often the store is asked to go on with what it could not do before."""
+
+MAX_ABANDONED = 10_000
+"""Receptions whose parts could not be erased that are remembered; what is beyond, the next start finds."""
+
+TIDY_ABANDONED = 100
+"""Of these, how many are tried again at once."""
 
 SETTLE_RETRY_S = 1.0
 """How often a record of what has happened is tried again while the disk refuses it."""
@@ -56,6 +65,7 @@ class Incoming:
         self.size += len(octets)
         while self._held >= PART_OCTETS:
             gathered = b"".join(self._pieces)
+            await self._spool.tidy()
             await self._spool.committer.commit([AddPart(self.message_id, self._parts, gathered[:PART_OCTETS])])
             self._parts += 1
             self._pieces = [gathered[PART_OCTETS:]]
@@ -88,14 +98,11 @@ class Incoming:
             await self.abort()
 
     async def abort(self) -> None:
-        """Nothing of this message is wanted. Never raises: what can't be erased now, recovery erases."""
+        """Nothing of this message is wanted. Never raises: what can't be erased now is erased later."""
         self._pieces.clear()
         if self._parts:
             self._parts = 0
-            try:
-                await self._spool.committer.commit([Abandon(self.message_id)])
-            except StoreUnavailable:
-                pass
+            await self._spool.abandon(self.message_id)
 
 
 class Spool:
@@ -107,12 +114,18 @@ class Spool:
         self.new_id = new_id
         self._hot: dict[str, _Hot] = {}
         self._hot_octets = 0
+        self._abandoned: dict[str, None] = {}
+        self._tidy_at = float("-inf")
 
     # ------------------------------------------------------------------ arriving
 
     def begin(self) -> Incoming:
         """Begin to take a message."""
         return Incoming(self, self.new_id())
+
+    def has_room(self, octets: int) -> bool:
+        """Whether there is room for a message of this size. Where not, RFC 5321 §4.2.2 has 452 for the sender."""
+        return self.store.has_room(octets)
 
     async def record(self, events: Sequence[DeliveryEvent]) -> None:
         """Write events down that change no delivery, such as a refusal. Raises StoreUnavailable."""
@@ -123,15 +136,38 @@ class Spool:
         """See SpoolStore."""
         return await trio.to_thread.run_sync(self.store.return_path, token)
 
+    async def abandon(self, message_id: str) -> None:
+        """Erase the parts of a message that was not accepted: now, or else with the next tidying."""
+        if len(self._abandoned) < MAX_ABANDONED:
+            self._abandoned[message_id] = None
+        try:
+            await self.committer.commit([Abandon(message_id)])
+        except StoreUnavailable:
+            return
+        self._abandoned.pop(message_id, None)
+
+    async def tidy(self) -> None:
+        """Every few seconds, do what could not be done before. Called before parts are taken and before a claim."""
+        if trio.current_time() < self._tidy_at:
+            return
+        self._tidy_at = trio.current_time() + TIDY_S
+        for message_id in list(self._abandoned)[:TIDY_ABANDONED]:
+            await self.abandon(message_id)
+        await self.committer.call(self.store.tidy)
+
     # ------------------------------------------------------------------ leaving
 
-    async def claim(self, now: int, limit: int) -> list[Delivery]:
-        """Take up to `limit` deliveries that are due; they are ours until settled, or until this process ends."""
-        return await self.committer.call(lambda: self.store.claim(now, limit))
+    async def claim(self, now: int, limit: int, without: Collection[str] = ()) -> list[Delivery]:
+        """Take up to `limit` deliveries that are due; they are ours until settled, or until this process ends.
 
-    async def next_due(self) -> int | None:
-        """When the next waiting delivery is due."""
-        return await self.committer.call(self.store.next_due)
+        Those to a destination in `without` (domains in lower case) are left for later.
+        """
+        await self.tidy()
+        return await self.committer.call(lambda: self.store.claim(now, limit, without))
+
+    async def next_due(self, without: Collection[str] = ()) -> int | None:
+        """When the next waiting delivery is due, leaving out these destinations."""
+        return await self.committer.call(lambda: self.store.next_due(without))
 
     async def settle(self, operations: Sequence[Operation]) -> None:
         """Write down what has already happened in the world. Does not return before it is durable.

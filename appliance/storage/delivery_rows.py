@@ -28,6 +28,7 @@ def delivery_to_row(delivery: Delivery) -> Row:
         "sender": delivery.sender,
         "return_path": delivery.return_path,
         "target": f"{delivery.target.local_part}@{delivery.target.domain}",
+        "destination": delivery.target.key[1],
         "recipients": [
             {"address": recipient.address, "domain_id": recipient.domain_id} for recipient in delivery.recipients
         ],

@@ -5,7 +5,7 @@ delivery are leftovers of a reception that never ended, and recovery erases them
 its deliveries: `Complete` erases the content in the same group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -98,7 +98,7 @@ class Prepared:
 class SpoolStore(Protocol):
     """What the spool needs of a backend. Every method may raise StoreUnavailable, and then nothing has happened.
 
-    `apply`, `write` and `claim` are called by one thread, the others by any.
+    `apply`, `write`, `claim`, `recover` and `tidy` are called by one thread, the others by any.
     """
 
     def apply(self, operations: Sequence[Operation]) -> None:
@@ -114,14 +114,28 @@ class SpoolStore(Protocol):
         keep, complete): backends may gather what is alike.
         """
 
-    def claim(self, now: int, limit: int) -> list[Delivery]:
-        """Take due deliveries (WAITING, `next_attempt_at` <= now), the earliest first, and mark them UNDER_WAY."""
+    def claim(self, now: int, limit: int, without: Collection[str] = ()) -> list[Delivery]:
+        """Take due deliveries (WAITING, `next_attempt_at` <= now), the earliest first, and mark them UNDER_WAY.
 
-    def next_due(self) -> int | None:
-        """When the next WAITING delivery is due; None where there is none."""
+        Those to a destination in `without` (domains in lower case) stay where they are.
+        """
+
+    def next_due(self, without: Collection[str] = ()) -> int | None:
+        """When the next WAITING delivery is due, to a destination not in `without`; None where there is none."""
 
     def recover(self) -> None:
-        """After a start: what was UNDER_WAY is WAITING again, and content without a delivery is erased."""
+        """After a start: what was UNDER_WAY is WAITING again, and so is what was HELD and can be opened now; content
+        without a delivery is erased. What a full disk does not allow now is left for `tidy`.
+        """
+
+    def tidy(self) -> bool:
+        """Go on with what could not be done before, and see that there is room in reserve, for some moments at most.
+
+        Returns whether nothing is left to do. To be called every few seconds; never raises StoreUnavailable.
+        """
+
+    def has_room(self, octets: int) -> bool:
+        """Whether there is room for new mail with so much content. Cheap: it may be a second old. Never raises."""
 
     def part(self, message_id: str, part: int) -> bytes | None:
         """One part of a message's content; None behind the last, or where the message is gone."""

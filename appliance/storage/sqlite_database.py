@@ -7,8 +7,8 @@ What a commit promises: with `synchronous=FULL` the log is synced before COMMIT 
 With `durable=False` it is not: such a transaction survives the process but perhaps not the machine, and nothing after
 it is ever kept without it.
 
-Error handling: whatever apsw raises is turned, here at the border, into StoreUnavailable with a short cause, or into
-Duplicate. An error in our SQL stays what it is.
+Error handling: whatever apsw raises is turned, here at the border, into StoreUnavailable (StoreFull, Damaged) with a
+short cause, or into Duplicate. An error in our SQL stays what it is.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ import apsw
 from appliance.privacy.declarations import Collection
 from appliance.storage.codec import StoredValue
 from appliance.storage.directory import PRIVATE_FILE_MODE, make_private_directory, sync_directory
-from appliance.storage.records import Duplicate, StoreUnavailable
-from appliance.storage.sqlite_tables import SchemaMismatch, settle
+from appliance.storage.records import Damaged, Duplicate, StoreFull, StoreUnavailable
+from appliance.storage.sqlite_tables import SchemaMismatch, is_settled, settle
 
 BUSY_TIMEOUT_MS = 5000
 """How long to wait for another process in the same file: more than its largest transaction takes."""
@@ -57,18 +57,19 @@ _SETTINGS = (
 _CAUSES: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.BusyError, "another process holds it"),
     (apsw.LockedError, "another process holds it"),
-    (apsw.FullError, "the disk is full"),
     (apsw.IOError, "the disk reports an error"),
     (apsw.ReadOnlyError, "it can't be written"),
     (apsw.PermissionsError, "it can't be written"),
     (apsw.AuthError, "it can't be written"),
-    (apsw.CorruptError, "the file is damaged"),
-    (apsw.NotADBError, "the file is not a database"),
     (apsw.CantOpenError, "it can't be opened"),
     (apsw.NoLFSError, "the file is too large for this system"),
     (apsw.ProtocolError, "another process holds it"),
     (apsw.ConnectionClosedError, "it has been closed"),
     (apsw.NoMemError, "there is no memory"),
+)
+_DAMAGE: tuple[tuple[type[apsw.Error], str], ...] = (
+    (apsw.CorruptError, "the file is damaged"),
+    (apsw.NotADBError, "the file is not a database"),
 )
 
 
@@ -95,8 +96,10 @@ class Database:
             self._writer = self._connect()
             _enter_wal(self._writer)
         try:
-            with self.transaction() as cursor:
-                settle(cursor.connection, collections)
+            # Looked first: whoever only opens the file does not wait for whoever writes in it.
+            if not self._is_settled(collections):
+                with self.transaction() as cursor:
+                    settle(cursor.connection, collections)
             with self._translated():
                 self._reader = self._connect()
                 self._reader.execute("PRAGMA query_only=ON")
@@ -135,6 +138,26 @@ class Database:
         with self._read_lock, self._translated():
             return cast("list[tuple[StoredValue, ...]]", self._reader.execute(statement, values).fetchall())
 
+    def cut_log(self) -> None:
+        """Write the log back into the file and give its room back to the disk.
+
+        Where that can't be done now, as much as can be is done, and nothing is said: it is done at some later time.
+        """
+        with self._write_lock, contextlib.suppress(apsw.Error):
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def log_octets(self) -> int:
+        """How large the log is on the disk."""
+        try:
+            return os.stat(f"{self._path}-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    def free_octets(self) -> int:
+        """How much of the file itself is free: what is written there does not make it larger."""
+        ((pages,),), ((octets,),) = self.read("PRAGMA freelist_count"), self.read("PRAGMA page_size")
+        return cast(int, pages) * cast(int, octets)
+
     def close(self) -> None:
         """Let go of the file; a second time does nothing."""
         # The reader first: the last connection to go writes the log back, and only one that may write can.
@@ -142,6 +165,15 @@ class Database:
             self._reader.close()
         with self._write_lock:
             self._writer.close()
+
+    def _is_settled(self, collections: Sequence[Collection]) -> bool:
+        with self._translated():
+            # One transaction, so that what is compared is of one moment.
+            self._writer.execute("BEGIN")
+            try:
+                return is_settled(self._writer, collections)
+            finally:
+                self._roll_back(self._writer.cursor())
 
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=self._vfs)
@@ -182,6 +214,12 @@ class Database:
                 raise
             raise duplicate from error
         except apsw.Error as error:
+            # Also where the log's index can't grow: SQLite calls that an error of the disk.
+            if isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
+                raise StoreFull(f"{self._path.name}: the disk is full") from error
+            for kind, cause in _DAMAGE:
+                if isinstance(error, kind):
+                    raise Damaged(f"{self._path.name}: {cause}") from error
             for kind, cause in _CAUSES:
                 if isinstance(error, kind):
                     raise StoreUnavailable(f"{self._path.name}: {cause}") from error

@@ -16,17 +16,18 @@ from appliance.storage import sqlite_statements as sql
 from appliance.storage.codec import Codec, RowRefused, StoredValue, stored_columns
 from appliance.storage.records import (
     Change,
+    Damaged,
     Delete,
     Insert,
     Page,
     Raise,
     StoredRow,
-    StoreUnavailable,
     Update,
     Where,
 )
 from appliance.storage.sqlite_conditions import Bindings, condition, outlived
 from appliance.storage.sqlite_database import Database, execute_for
+from appliance.storage.sqlite_keys import keys_in_use
 
 SWEEP_ROWS = 2000
 """Rows erased in one transaction of a sweep: some milliseconds, so that nobody waits for the broom."""
@@ -116,6 +117,10 @@ class SqliteRecords:
             if last < SWEEP_ROWS:
                 return erased
 
+    def keys_in_use(self) -> dict[str, bool]:
+        """The names of the keys that something is sealed under, and whether any of it opens. Needs no key."""
+        return keys_in_use(self._database, self._codecs.values())
+
     def close(self) -> None:
         """See `RecordStore`."""
         self._database.close()
@@ -180,7 +185,7 @@ def _opened(codec: Codec, stored: Sequence[object]) -> dict[str, object]:
     try:
         return codec.decode(stored)
     except Unsealable as error:
-        raise StoreUnavailable(f"a row of {codec.collection.name} can't be opened: {error}") from error
+        raise Damaged(f"a row of {codec.collection.name} can't be opened: {error}") from error
 
 
 def _stored_value(value: object) -> StoredValue:

@@ -4,14 +4,19 @@ This is on the way of every message. A unit is encoded and sealed by the task th
 thread does nothing but SQLite's work; the rows of a whole group go in few statements, whose texts SQLite finds
 prepared; and one group is one transaction and one fsync.
 
+A disk that is full takes no new mail, but it does take what became of the mail that is there: for that a reserve is
+given up (`room.py`), and content that can't be erased in the group of its last delivery is erased right after it, in
+steps (`sqlite_leftovers.py`).
+
 Where a row can't be opened (damaged, or the key is not the one it was sealed under) its delivery is held, so that the
-others go on, and says so in the log of the process; its content is never erased for that.
+others go on, and says so in the log of the process; its content is never erased for that. The next start looks whether
+it can be opened by then.
 """
 
 import logging
-from collections.abc import Sequence
-from enum import IntEnum
-from functools import cache, partial
+import time
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -27,11 +32,14 @@ from appliance.privacy.declarations import (
     collections_of,
 )
 from appliance.privacy.sealing import Keyring, Unsealable
+from appliance.storage import sqlite_spool_statements as texts
 from appliance.storage import sqlite_statements as sql
-from appliance.storage.codec import Codec, RowRefused, row_columns, stored_columns
+from appliance.storage.codec import Codec, RowRefused, StoredValue
 from appliance.storage.delivery_rows import delivery_to_row, return_path_to_row, row_to_delivery, row_to_return_path
+from appliance.storage.directory import make_private_directory
 from appliance.storage.event_rows import event_to_row
-from appliance.storage.records import StoredRow, StoreUnavailable
+from appliance.storage.records import Damaged, StoredRow, StoreFull, StoreUnavailable
+from appliance.storage.room import Room
 from appliance.storage.spool import (
     PART_OCTETS,
     Abandon,
@@ -47,72 +55,32 @@ from appliance.storage.spool import (
 )
 from appliance.storage.sqlite_conditions import Bindings, outlived
 from appliance.storage.sqlite_database import Database, execute_for
+from appliance.storage.sqlite_keys import keys_in_use
+from appliance.storage.sqlite_leftovers import Leftovers
 
 _log = logging.getLogger(__name__)
 
 _WAITING, _UNDER_WAY, _HELD = (state.value for state in DeliveryState)
 
-_OUTBOX_COLUMNS = stored_columns(OUTBOX)
+PARTS_AT_ONCE = 16
+"""Parts erased in one step (4 MiB): some milliseconds."""
 
-_ERASE_LEFT_CONTENT = sql.delete(CONTENT, "message_id NOT IN (SELECT message_id FROM deliveries)")
+TIDY_STEPS = 16
+"""Steps of one tidying: nobody waits longer than for a large group."""
 
+MEASURED_FOR_S = 1.0
+"""How long one look at the disk serves those who ask for room."""
 
-class _Kind(IntEnum):
-    """The kinds of row that a group writes, in the order in which it writes them: that of a delivery's life."""
-
-    ADD_PART = 0
-    ADD_DELIVERY = 1
-    ADD_RETURN_PATH = 2
-    KEEP_DELIVERY = 3
-    ERASE_DELIVERY = 4
-    ERASE_CONTENT = 5
-    ADD_EVENT = 6
-    ERASE_EVENT = 7
-
-
-@cache
-def _statement(kind: _Kind, rows: int) -> str:
-    """The SQL text that writes so many rows of a kind."""
-    match kind:
-        case _Kind.ADD_PART:
-            return sql.insert(CONTENT, rows=rows)
-        case _Kind.ADD_DELIVERY:
-            return sql.insert(DELIVERIES, rows=rows)
-        case _Kind.ADD_RETURN_PATH:
-            # A token stands for the same sender each time; being used again begins its time anew.
-            renewed = ", ".join(f"{name} = excluded.{name}" for name in ("reference", "created_at", "sealed"))
-            return sql.insert(RETURN_PATHS, f"ON CONFLICT (token) DO UPDATE SET {renewed}", rows)
-        case _Kind.KEEP_DELIVERY:
-            # An UPDATE, not a REPLACE: a delivery that was dropped meanwhile does not come back.
-            return sql.update(DELIVERIES, stored_columns(DELIVERIES), "id = ?")
-        case _Kind.ERASE_DELIVERY:
-            return sql.delete(DELIVERIES, sql.one_of("id", rows))
-        case _Kind.ERASE_CONTENT:
-            # Also for a reception that was broken off: never where a delivery of the message is left.
-            left = "EXISTS (SELECT 1 FROM deliveries WHERE deliveries.message_id = content.message_id)"
-            return sql.delete(CONTENT, f"{sql.one_of('message_id', rows)} AND NOT {left}")
-        case _Kind.ADD_EVENT:
-            return sql.insert(OUTBOX, rows=rows)
-        case _Kind.ERASE_EVENT:
-            return sql.delete(OUTBOX, sql.one_of("id", rows))
-
-
-# The index on state and time has the rows in this order already, and equal ones as they came.
-_DUE = (
-    "rowid IN (SELECT rowid FROM deliveries WHERE state = ? AND next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ?)"
-)
-_CLAIM = f"{sql.update(DELIVERIES, ['state'], _DUE)} RETURNING {sql.names(row_columns(DELIVERIES))}"
-_HOLD = sql.update(DELIVERIES, ["state"], "id = ?")
-_SET_STATE = sql.update(DELIVERIES, ["state"], "state = ?")
-
-_SELECT_DELIVERIES = sql.select(DELIVERIES, "WHERE id > ? ORDER BY id LIMIT ?")
-_SELECT_DELIVERY = sql.select(DELIVERIES, "WHERE id = ?")
-_SELECT_PART = sql.select(CONTENT, "WHERE message_id = ? AND part = ?")
-_SELECT_RETURN_PATH = sql.select(RETURN_PATHS, "WHERE token = ?")
-_SELECT_OUTBOX = sql.select(OUTBOX, "ORDER BY id LIMIT ?", _OUTBOX_COLUMNS)
-
-_Rows = dict[_Kind, list[Bindings]]
+_Rows = dict[texts.Kind, list[Bindings]]
 """What a unit writes: rows by their kind, encoded and sealed."""
+
+
+_SETTLING = {texts.Kind.KEEP_DELIVERY, texts.Kind.ERASE_DELIVERY, texts.Kind.ERASE_CONTENT, texts.Kind.ERASE_EVENT}
+
+
+def _settles(unit: Prepared) -> bool:
+    """Whether it is about mail that is there already: it may have the last room on the disk."""
+    return not _SETTLING.isdisjoint(unit.content)
 
 
 class SqliteSpool:
@@ -127,7 +95,18 @@ class SqliteSpool:
         self._content = Codec(CONTENT, keyring)
         self._outbox = Codec(OUTBOX, keyring)
         self._return_paths = Codec(RETURN_PATHS, keyring)
-        self._database = Database(path, collections_of(Store.SPOOL), vfs=vfs)
+        try:
+            make_private_directory(path.parent)
+            self._room = Room(path.with_suffix(".reserve"))
+        except OSError as error:
+            raise StoreUnavailable(f"{path.parent}: {error.strerror}") from error
+        self._name = path.name
+        self._database = self._open(path, vfs)
+        self._leftovers = Leftovers(self._database, lambda stored: self._opened(stored) is not None)
+        self._is_stuck = False
+        self._measured = (0, 0)
+        self._measured_at = float("-inf")
+        self._room.reserve()
 
     def apply(self, operations: Sequence[Operation]) -> None:
         """See `SpoolStore`."""
@@ -143,50 +122,92 @@ class SqliteSpool:
     def write(self, units: Sequence[Prepared]) -> None:
         """See `SpoolStore`."""
         rows: _Rows = {}
+        new_octets = 0
         for unit in units:
             for kind, more in unit.content.items():
                 rows.setdefault(kind, []).extend(more)
+            if not _settles(unit):
+                new_octets += sum(len(sealed) for _, _, sealed in unit.content.get(texts.Kind.ADD_PART, ()))
         if not rows:
             return
-        with self._database.transaction() as cursor:
-            for kind in sorted(rows):
-                if kind is _Kind.KEEP_DELIVERY:
-                    cursor.executemany(_statement(kind, 1), rows[kind])
-                else:
-                    execute_for(cursor, partial(_statement, kind), rows[kind])
+        if new_octets:
+            self._see_that_there_is_room(new_octets)
+        try:
+            self._write(rows)
+        except StoreFull:
+            if all(_settles(unit) for unit in units):
+                self._write_at_last(rows)
+            else:
+                self._database.cut_log()
+                raise
 
-    def claim(self, now: int, limit: int) -> list[Delivery]:
+    def claim(self, now: int, limit: int, without: Collection[str] = ()) -> list[Delivery]:
         """See `SpoolStore`. Without an fsync: `recover` makes of it what a lost claim would have been."""
-        with self._database.transaction(durable=False) as cursor:
-            claimed = [
-                delivery
-                for stored in cursor.execute(_CLAIM, (_UNDER_WAY, _WAITING, now, limit)).fetchall()
-                if (delivery := self._opened_or_held(stored, cursor)) is not None
-            ]
+        left_out = self._destination_keys(without)
+        values = (_UNDER_WAY, _WAITING, now, *left_out, limit)
+        try:
+            claimed = self._claimed(texts.claim(len(left_out)), values)
+        except StoreFull:
+            self._give_room()
+            claimed = self._claimed(texts.claim(len(left_out)), values)
         claimed.sort(key=lambda delivery: (delivery.next_attempt_at, delivery.id))
         return claimed
 
-    def next_due(self) -> int | None:
+    def next_due(self, without: Collection[str] = ()) -> int | None:
         """See `SpoolStore`."""
-        ((due,),) = self._database.read("SELECT min(next_attempt_at) FROM deliveries WHERE state = ?", (_WAITING,))
-        assert due is None or isinstance(due, int)
-        return due
+        left_out = self._destination_keys(without)
+        for (due,) in self._database.read(texts.next_due(len(left_out)), (_WAITING, *left_out)):
+            assert isinstance(due, int)
+            return due
+        return None
 
     def recover(self) -> None:
         """See `SpoolStore`."""
-        with self._database.transaction() as cursor:
-            cursor.execute(_SET_STATE, (_WAITING, _UNDER_WAY))
-            cursor.execute(_ERASE_LEFT_CONTENT)
+        self._leftovers.find()
+        try:
+            while self._leftovers:
+                self._clear_away()
+        except StoreUnavailable as error:
+            self._is_stuck = True
+            _log.warning("what the last run has left behind can't be cleared away now: %s", error)
+
+    def tidy(self) -> bool:
+        """See `SpoolStore`."""
+        try:
+            for _ in range(TIDY_STEPS):
+                if not self._leftovers:
+                    break
+                self._clear_away()
+            # A log that nobody adds to is written back by nobody.
+            if self._room.free() < self._room.floor + self._database.log_octets():
+                self._database.cut_log()
+        except StoreUnavailable as error:
+            if not self._is_stuck:
+                _log.warning("the spool can't be tidied now: %s", error)
+            self._is_stuck = True
+            return False
+        self._is_stuck = False
+        return not self._leftovers and self._room.reserve()
+
+    def has_room(self, octets: int) -> bool:
+        """See `SpoolStore`."""
+        if time.monotonic() - self._measured_at >= MEASURED_FOR_S:
+            try:
+                self._measured = (self._room.free(), self._database.free_octets())
+            except StoreUnavailable:
+                self._measured = (0, 0)
+            self._measured_at = time.monotonic()
+        return self._fits(octets, min(octets, PART_OCTETS), *self._measured)
 
     def part(self, message_id: str, part: int) -> bytes | None:
-        """See `SpoolStore`. A part that can't be opened is StoreUnavailable: the delivery has to wait."""
-        rows = self._database.read(_SELECT_PART, (message_id, part))
+        """See `SpoolStore`. A part that can't be opened is Damaged."""
+        rows = self._database.read(texts.SELECT_PART, (message_id, part))
         if not rows:
             return None
         try:
             octets = self._content.decode(rows[0])["octets"]
         except Unsealable as error:
-            raise StoreUnavailable(f"part {part} of message {message_id} can't be opened: {error}") from error
+            raise Damaged(f"part {part} of message {message_id} can't be opened: {error}") from error
         assert isinstance(octets, bytes)
         return octets
 
@@ -195,7 +216,7 @@ class SqliteSpool:
         found: list[Delivery] = []
         position = after or ""
         while len(found) < limit:
-            rows = self._database.read(_SELECT_DELIVERIES, (position, limit - len(found)))
+            rows = self._database.read(texts.SELECT_DELIVERIES, (position, limit - len(found)))
             found += [delivery for stored in rows if (delivery := self._opened(stored)) is not None]
             if not rows:
                 break
@@ -204,7 +225,7 @@ class SqliteSpool:
 
     def delivery(self, delivery_id: str) -> Delivery | None:
         """See `SpoolStore`."""
-        rows = self._database.read(_SELECT_DELIVERY, (delivery_id,))
+        rows = self._database.read(texts.SELECT_DELIVERY, (delivery_id,))
         return self._opened(rows[0]) if rows else None
 
     def depth(self) -> tuple[int, int | None]:
@@ -216,18 +237,18 @@ class SqliteSpool:
 
     def outbox(self, limit: int) -> list[StoredRow]:
         """See `SpoolStore`. Needs no key: nothing is opened on the way."""
-        rows = self._database.read(_SELECT_OUTBOX, (limit,))
-        return [dict(zip(_OUTBOX_COLUMNS, row, strict=True)) for row in rows]
+        rows = self._database.read(texts.SELECT_OUTBOX, (limit,))
+        return [dict(zip(texts.OUTBOX_COLUMNS, row, strict=True)) for row in rows]
 
     def return_path(self, token: str) -> ReturnPath | None:
         """See `SpoolStore`."""
-        rows = self._database.read(_SELECT_RETURN_PATH, (token,))
+        rows = self._database.read(texts.SELECT_RETURN_PATH, (token,))
         if not rows:
             return None
         try:
             return row_to_return_path(self._return_paths.decode(rows[0]))
         except Unsealable as error:
-            raise StoreUnavailable(f"the return path {token} can't be opened: {error}") from error
+            raise Damaged(f"the return path {token} can't be opened: {error}") from error
 
     def sweep(self, retention: Retention, before: int) -> int:
         """See `SpoolStore`."""
@@ -238,12 +259,82 @@ class SqliteSpool:
             cursor.execute(sql.delete(RETURN_PATHS, terms), values)
             return cursor.connection.changes()
 
+    def keys_in_use(self) -> dict[str, bool]:
+        """The names of the keys that something is sealed under, and whether any of it opens. Needs no key."""
+        return keys_in_use(self._database, [self._deliveries, self._content, self._outbox, self._return_paths])
+
     def close(self) -> None:
-        """See `SpoolStore`."""
+        """See `SpoolStore`. What is not open keeps nothing back."""
         self._database.close()
+        self._room.give_up()
+
+    def _open(self, path: Path, vfs: str | None) -> Database:
+        try:
+            return Database(path, collections_of(Store.SPOOL), vfs=vfs)
+        except StoreUnavailable:
+            # To open it takes a little room too. What SQLite says when there is none depends on where it met that.
+            if self._room.free() >= self._room.floor:
+                raise
+            self._room.give_up()
+            return Database(path, collections_of(Store.SPOOL), vfs=vfs)
+
+    def _write(self, rows: _Rows) -> None:
+        with self._database.transaction() as cursor:
+            for kind in sorted(rows):
+                if kind is texts.Kind.KEEP_DELIVERY:
+                    cursor.executemany(texts.write(kind, 1), rows[kind])
+                else:
+                    execute_for(cursor, partial(texts.write, kind), rows[kind])
+
+    # ------------------------------------------------------------------ when the disk is full
+
+    def _see_that_there_is_room(self, octets: int) -> None:
+        """Before new content is written. Raises StoreFull.
+
+        The log is taken for as large as it is: what is in it must fit into the file too, or it could never be cut.
+        """
+        if self._room.free() >= self._room.floor + 2 * octets + self._database.log_octets():
+            return
+        self._database.cut_log()
+        if not self._fits(octets, octets, self._room.free(), self._database.free_octets()):
+            raise StoreFull(f"{self._name}: the disk is full")
+
+    def _fits(self, octets: int, logged: int, free: int, free_inside: int) -> bool:
+        """Whether content fits, of which so much is in the log at once. Where the file need not grow, half the floor
+        will do: mail that has gone has made room inside the file, and none on the disk."""
+        growth = max(0, octets - free_inside)
+        return free >= growth + logged + (self._room.floor if growth else self._room.floor // 2)
+
+    def _write_at_last(self, rows: _Rows) -> None:
+        """Write down what became of mail, although the disk is full. Raises StoreFull where it can't be done."""
+        self._give_room()
+        try:
+            self._write(rows)
+        except StoreFull:
+            erased = rows.pop(texts.Kind.ERASE_CONTENT, None)
+            if erased is None:
+                raise
+            self._write(rows)
+            self._leftovers.add([str(message_id) for (message_id,) in erased])
+            self.tidy()
+
+    def _clear_away(self) -> None:
+        """One step of clearing away; a small one where the disk is full. Raises StoreUnavailable."""
+        try:
+            self._leftovers.step(PARTS_AT_ONCE)
+        except StoreFull:
+            self._give_room()
+            self._leftovers.step(1)
+
+    def _give_room(self) -> None:
+        """Let go of what is kept back: the reserve, and the log."""
+        self._room.give_up()
+        self._database.cut_log()
+
+    # ------------------------------------------------------------------ rows
 
     def _prepare(self, operation: Operation, rows: _Rows) -> None:
-        def add(kind: _Kind, *more: Bindings) -> None:
+        def add(kind: texts.Kind, *more: Bindings) -> None:
             rows.setdefault(kind, []).extend(more)
 
         match operation:
@@ -251,34 +342,46 @@ class SqliteSpool:
                 if len(octets) > PART_OCTETS:
                     raise RowRefused(CONTENT, "octets", f"takes at most {PART_OCTETS} octets a part")
                 row = {"message_id": message_id, "part": part, "octets": octets}
-                add(_Kind.ADD_PART, self._content.encode(row))
+                add(texts.Kind.ADD_PART, self._content.encode(row))
             case Accept(deliveries, _, return_paths):
                 for delivery in deliveries:
-                    add(_Kind.ADD_DELIVERY, self._deliveries.encode(delivery_to_row(delivery)))
+                    add(texts.Kind.ADD_DELIVERY, self._deliveries.encode(delivery_to_row(delivery)))
                 for path in return_paths:
-                    add(_Kind.ADD_RETURN_PATH, self._return_paths.encode(return_path_to_row(path)))
+                    add(texts.Kind.ADD_RETURN_PATH, self._return_paths.encode(return_path_to_row(path)))
             case Complete(delivery_id, message_id):
-                add(_Kind.ERASE_DELIVERY, (delivery_id,))
-                add(_Kind.ERASE_CONTENT, (message_id,))
+                add(texts.Kind.ERASE_DELIVERY, (delivery_id,))
+                add(texts.Kind.ERASE_CONTENT, (message_id,))
             case Keep(delivery):
-                add(_Kind.KEEP_DELIVERY, (*self._deliveries.encode(delivery_to_row(delivery)), delivery.id))
+                add(texts.Kind.KEEP_DELIVERY, (*self._deliveries.encode(delivery_to_row(delivery)), delivery.id))
             case Abandon(message_id):
-                add(_Kind.ERASE_CONTENT, (message_id,))
+                add(texts.Kind.ERASE_CONTENT, (message_id,))
             case Forget(event_ids):
-                add(_Kind.ERASE_EVENT, *((event_id,) for event_id in event_ids))
+                add(texts.Kind.ERASE_EVENT, *((event_id,) for event_id in event_ids))
         if isinstance(operation, Accept | Complete | Keep | Record):
             for event in operation.events:
-                add(_Kind.ADD_EVENT, self._outbox.encode(event_to_row(event)))
+                add(texts.Kind.ADD_EVENT, self._outbox.encode(event_to_row(event)))
+
+    def _destination_keys(self, domains: Collection[str]) -> tuple[StoredValue, ...]:
+        """What stands for these destinations in the table; the last one again and again up to a power of two, so that
+        few statements are ever prepared."""
+        keys = [self._deliveries.lookup("destination", domain)[1] for domain in domains]
+        return (*keys, *keys[-1:] * ((1 << (len(keys) - 1).bit_length()) - len(keys))) if keys else ()
+
+    def _claimed(self, statement: str, values: Bindings) -> list[Delivery]:
+        with self._database.transaction(durable=False) as cursor:
+            rows = cursor.execute(statement, values).fetchall()
+            opened = [self._opened_or_held(stored, cursor) for stored in rows]
+        return [delivery for delivery in opened if delivery is not None]
 
     def _opened(self, stored: Sequence[object]) -> Delivery | None:
         try:
             return row_to_delivery(self._deliveries.decode(stored))
-        except Unsealable as error:
+        except (Unsealable, RowRefused) as error:
             _log.error("delivery %s can't be opened: %s", stored[0], error)
             return None
 
     def _opened_or_held(self, stored: Sequence[object], cursor: apsw.Cursor) -> Delivery | None:
         delivery = self._opened(stored)
         if delivery is None:
-            cursor.execute(_HOLD, (_HELD, str(stored[0])))
+            cursor.execute(texts.HOLD, (_HELD, str(stored[0])))
         return delivery

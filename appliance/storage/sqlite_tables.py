@@ -80,27 +80,27 @@ def index_statements(collection: Collection) -> dict[str, str]:
     return statements
 
 
+def is_settled(connection: apsw.Connection, collections: Sequence[Collection]) -> bool:
+    """Whether the file's tables are in line with the declarations already. Only reads. Raises SchemaMismatch."""
+    return _version(connection) == SCHEMA_VERSION and not _missing(connection, collections)
+
+
 def settle(connection: apsw.Connection, collections: Sequence[Collection]) -> None:
     """Bring the file's tables in line with the declarations, or raise SchemaMismatch before anything is changed.
 
     A missing table is made, and so is a missing column that may be empty. Call it inside a transaction: two processes
     may start at once.
     """
-    version = _single(connection, "PRAGMA user_version")
-    if version > SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"it was written by a later version of Onward (its layout is {version}, this one knows {SCHEMA_VERSION}): "
-            "run that version, or move the file away"
-        )
-    statements = _missing(connection, {collection.name: collection for collection in collections})
-    for statement in statements:
+    version = _version(connection)
+    for statement in _missing(connection, collections):
         connection.execute(statement)
     if version < SCHEMA_VERSION:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _missing(connection: apsw.Connection, declared: dict[str, Collection]) -> list[str]:
+def _missing(connection: apsw.Connection, collections: Sequence[Collection]) -> list[str]:
     """The statements that bring what is missing. Raises SchemaMismatch for what is too much or different."""
+    declared = {collection.name: collection for collection in collections}
     entries = connection.execute("SELECT type, name, tbl_name FROM sqlite_schema").fetchall()
     present: set[str] = set()
     statements: list[str] = []
@@ -153,7 +153,13 @@ def _twin(collection: Collection, keyed: Field) -> Field:
     return collection.field(keyed.of)
 
 
-def _single(connection: apsw.Connection, query: str) -> int:
-    ((value,),) = connection.execute(query).fetchall()
-    assert isinstance(value, int)
-    return value
+def _version(connection: apsw.Connection) -> int:
+    """The layout that the file is written in; 0 for a new one. Raises SchemaMismatch where it is a later one."""
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    assert isinstance(version, int)
+    if version > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"it was written by a later version of Onward (its layout is {version}, this one knows {SCHEMA_VERSION}): "
+            "run that version, or move the file away"
+        )
+    return version

@@ -3,9 +3,11 @@
 import pytest
 from accounts_office import Office
 
-from appliance.accounts.loops import MAX_DEPTH, candidates
 from appliance.accounts.refused import Refused
 from appliance.model.domain import AliasAction
+from appliance.privacy.declarations import ALIASES, DESTINATIONS
+from appliance.routing.route import MAX_COPIES, MAX_DEPTH
+from appliance.storage.records import Update
 
 
 @pytest.fixture
@@ -21,11 +23,6 @@ def lead(office: Office, *aliases: str) -> None:
     for alias in aliases:
         address, _, targets = alias.partition(">")
         office.aliases.add(address, targets.split(","), confirmed=True)
-
-
-def test_the_most_particular_pattern_comes_first() -> None:
-    assert candidates("ab+c") == ("ab+c", "ab", "ab+c*", "ab+*", "ab*", "a*", "*")
-    assert set(candidates("x")) == {"x", "x*", "*"}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +41,14 @@ def test_the_most_particular_pattern_comes_first() -> None:
         (["x@a.test>y@b.test"], "*@b.test>x@a.test"),
         (["x@a.test>yes@b.test"], "y*@b.test>x@a.test"),
         (["*@b.test>x@a.test"], "x@a.test>whoever@b.test"),
+        # Of names that others take, one is found that the new alias takes.
+        (["sales@a.test>y@b.test", "sales0*@a.test>y@b.test"], "sales*@a.test>sales-team@a.test"),
+        # Mail for postmaster is never refused, so another name has to show the circle.
+        ([], "postmaster@a.test>postmaster+x@a.test"),
+        ([], "postmaster*@a.test>postmasters@a.test"),
+        (["postmaster+a@a.test>y@b.test"], "postmaster@a.test>postmaster@a.test"),
+        # The new alias takes an address from the catch-all, and so closes a circle for those that lead to it.
+        (["*@a.test>home@home.test", "y@b.test>x@a.test", "z@b.test>y@b.test"], "x@a.test>z@b.test"),
     ],
 )
 def test_a_circle_is_refused_with_its_path(town: Office, made: list[str], refused: str) -> None:
@@ -77,6 +82,38 @@ def test_a_circle_is_refused_with_its_path(town: Office, made: list[str], refuse
 def test_what_only_looks_like_a_circle_is_allowed(town: Office, made: list[str]) -> None:
     lead(town, *made)
     assert len(list(town.aliases.every())) == len(made)
+
+
+def test_what_is_switched_off_or_not_confirmed_today_hides_no_circle(town: Office) -> None:
+    lead(town, "x@a.test>home@home.test,y@b.test")
+    everything: dict[str, object] = {"pattern": "x"}
+    town.records.apply([Update(ALIASES, everything, {"enabled": False, "expires_at": 1})])
+    town.records.apply([Update(DESTINATIONS, {"target": "home@home.test"}, {"confirmed_at": None})])
+    with pytest.raises(Refused, match="in a circle"):
+        lead(town, "y@b.test>x@a.test")
+
+
+def test_a_domain_that_is_not_verified_is_foreign_to_others_and_not_to_its_owner(office: Office) -> None:
+    ada, bob = office.account("ada@people.test"), office.account("bob@people.test")
+    office.domain("a.test", ada)
+    office.domain("claimed.test", bob, verified=False)
+    lead(office, "*@claimed.test>x@a.test")
+    lead(office, "x@a.test>somebody@claimed.test")
+    with pytest.raises(Refused, match="in a circle"):
+        lead(office, "y@claimed.test>y@claimed.test")
+
+
+def test_an_alias_that_would_lead_to_too_many_mailboxes_is_refused(town: Office) -> None:
+    hubs = [f"h{n}@a.test" for n in range(MAX_COPIES // 10)]
+    lead(town, *(f"{hub}>" + ",".join(f"m{n}.{m}@home.test" for m in range(10)) for n, hub in enumerate(hubs)))
+    lead(town, "all@a.test>" + ",".join(hubs), "more@b.test>all@a.test")
+    with pytest.raises(Refused, match=f"more than {MAX_COPIES} mailboxes"):
+        lead(town, "most@b.test>all@a.test,one-more@home.test")
+
+
+def test_a_chain_of_somebody_else_forbids_nobody_an_alias(town: Office) -> None:
+    lead(town, "n1@b.test>x@a.test", *(f"n{n}@b.test>n{n - 1}@b.test" for n in range(2, MAX_DEPTH + 1)))
+    lead(town, "x@a.test>home@home.test")
 
 
 def test_an_alias_that_forwards_nothing_ends_the_way(town: Office) -> None:

@@ -1,10 +1,18 @@
 """`onward check`: each fault is found, says what to do, and counts where mail would not flow."""
 
+import importlib
 import json
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 from command_line_desk import OWNER, Desk
+
+from appliance.configuration import CONTROL_SOCKET
+
+check = importlib.import_module("appliance.command_line.check")
 
 
 @pytest.fixture
@@ -55,15 +63,56 @@ def test_a_port_in_use_is_a_fault(desk: Desk) -> None:
         assert "Mail would not flow: 1 fault." in desk.type("check").stderr
 
 
-def test_a_port_in_use_by_the_running_appliance_is_none(desk: Desk) -> None:
+@contextmanager
+def running(desk: Desk, answer: bytes | None) -> Iterator[None]:
+    """An appliance that listens on the desk's SMTP port, and says this when it is asked how it is; None: nothing."""
     with socket.create_server(("127.0.0.1", 0)) as ours, socket.socket(socket.AF_UNIX) as control:
         desk.configure(f'[smtp]\nlisten = ["127.0.0.1:{ours.getsockname()[1]}"]\n[http]\nlisten = []')
         desk.data_dir.mkdir(mode=0o700)
-        control.bind(str(desk.data_dir / "control.sock"))
+        control.bind(str(desk.data_dir / CONTROL_SOCKET))
         control.listen()
+
+        def tell() -> None:
+            with suppress(OSError):
+                while True:
+                    asking, _ = control.accept()
+                    with asking:
+                        assert json.loads(asking.recv(1000)) == {"verb": "status"}
+                        asking.sendall(answer or b"")
+
+        answering = threading.Thread(target=tell)
+        if answer is not None:
+            answering.start()
+        try:
+            yield
+        finally:
+            control.shutdown(socket.SHUT_RDWR)
+            if answer is not None:
+                answering.join(10)
+
+
+def test_a_port_in_use_by_the_running_appliance_is_none(desk: Desk) -> None:
+    with running(desk, b'{"result": {"healthy": true}}\n'):
         found = findings(desk)
-        assert "running appliance" in str(found["SMTP ports"]["detail"])
-        assert found["appliance"]["detail"] == "running"
+    assert "running appliance" in str(found["SMTP ports"]["detail"])
+    assert found["appliance"]["detail"] == "running"
+
+
+def test_a_running_appliance_that_takes_no_mail_is_a_fault(desk: Desk) -> None:
+    with running(desk, b'{"result": {"healthy": false, "trouble": "the disk is full"}}\n'):
+        found = findings(desk, status=1)["appliance"]
+    assert found["grade"] == "fault"
+    assert "the disk is full" in str(found["detail"])
+
+
+def test_a_running_appliance_that_does_not_answer_is_a_fault(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "STATUS_S", 0.05)
+    with running(desk, None):
+        found = findings(desk, status=1)
+    assert found["appliance"]["grade"] == "fault"
+    assert "did not answer" in str(found["appliance"]["detail"])
+    # It does hold its ports.
+    assert found["SMTP ports"]["ok"]
 
 
 def test_a_data_directory_open_to_others_is_a_warning(ports: Desk) -> None:

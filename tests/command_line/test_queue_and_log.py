@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 import trio
 from command_line_desk import Desk
 
-from appliance.configuration import load
+from appliance.configuration import CONTROL_SOCKET, load
 from appliance.model.event import DeliveryEvent, EventType
 from appliance.model.time import HOUR_MS, wall_clock
 from appliance.privacy.declarations import EVENTS
@@ -51,6 +51,8 @@ class Engine:
         self.asked: list[dict[str, Any]] = []
         self.silent = False
         self.stopping = False
+        self.when_followed: Callable[[], None] = lambda: None
+        """Happens between the following and the word of it."""
         self._deliveries = deliveries
         self._events = events
 
@@ -69,6 +71,9 @@ class Engine:
 
     async def events(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """What happens, and then the end of the stream, or silence."""
+        if arguments.get("caughtUp"):
+            self.when_followed()
+            yield {"following": True}
         for event in self._events:
             yield event
         if self.silent:
@@ -109,7 +114,7 @@ def running(
                 nursery.cancel_scope.cancel()
 
     desk.data_dir.mkdir(mode=0o700, exist_ok=True)
-    thread = threading.Thread(target=partial(trio.run, run, desk.data_dir / "control.sock"), daemon=True)
+    thread = threading.Thread(target=partial(trio.run, run, desk.data_dir / CONTROL_SOCKET), daemon=True)
     thread.start()
     assert listening.wait(10)
     try:
@@ -282,6 +287,19 @@ def test_following_the_log(desk: Desk) -> None:
     # The stream has ended in the engine's words, which is a failure for somebody who wanted to go on.
     assert everything.exit_code == 1
     assert "fallen too far behind" in everything.stderr
+
+
+def test_following_from_an_instant_on_loses_nothing_and_tells_nothing_twice(desk: Desk) -> None:
+    desk.settle()
+    ours = domain_id(desk)
+    early, moved, between, late = (event(number, ours) for number in (1, 2, 3, 4))
+    record(desk, [early])
+    with running(desk, [], [dict(event_to_row(each)) for each in (between, late)]) as engine:
+        # One was durable before the stream began and reaches the log only now; one happens next, and both have it.
+        engine.when_followed = lambda: record(desk, [moved, between])
+        engine.stopping = True
+        followed = desk.type("log", "--follow", "--since", "1h", "--json")
+    assert [json.loads(line)["id"] for line in followed.stdout.splitlines()] == ["e0001", "e0002", "e0003", "e0004"]
 
 
 def test_following_ends_with_the_appliance_and_says_so(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """The configuration: every key of the manual with its default, and every fault with its line and its cure."""
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -14,7 +15,9 @@ from appliance.configuration import (
     load,
     retention_ms,
 )
-from appliance.configuration.unbuilt import UNBUILT
+from appliance.configuration.unbuilt import UNBUILT, UNBUILT_OF_PLANS
+from appliance.configuration.values import LONGEST_ADDRESS, LONGEST_SRS_DOMAIN
+from appliance.forwarding.srs import SenderRewriter
 from appliance.model.account import Plan
 from appliance.model.domain import DeliveryMode, LogLevel
 from appliance.model.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
@@ -160,10 +163,10 @@ def test_what_is_written_is_what_it_says() -> None:
         [plans.gold]
         max_domains = 7
         [plans.free]
-        max_message_size = 1000
+        max_aliases_per_domain = 9
         [http]
         listen = []
-        public_url = "https://onward.example.net/"
+        public_url = "http://127.0.0.1:8025/"
         """
     )
     assert config.hostname == "mx.example.net"
@@ -179,10 +182,10 @@ def test_what_is_written_is_what_it_says() -> None:
     assert config.log.level is LogLevel.NONE
     assert config.mail.from_ == "robot@example.net"
     assert config.plans["gold"] == Plan("gold", 25 * MIB, 7, 50, 500, 0)
-    assert config.plans["free"] == Plan("free", 1000, 5, 50, 500, 0)
+    assert config.plans["free"] == Plan("free", 25 * MIB, 5, 9, 500, 0)
     assert config.plans["premium"].max_domains == 100
     assert config.http.listen == ()
-    assert config.http.public_url == "https://onward.example.net"
+    assert config.http.public_url == "http://127.0.0.1:8025"
 
 
 @pytest.mark.parametrize(
@@ -200,19 +203,28 @@ def test_the_state_directory_of_systemd_is_the_data_directory(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("machine", "resolved", "hostname"),
+    ("machine", "hosts", "hostname"),
     [
-        ("mx.example.org", "not.asked", "mx.example.org"),
-        ("mx", "mx.example.org", "mx.example.org"),
-        ("debian", "debian", "debian"),
-        ("debian", "localhost.localdomain", "debian"),
+        ("mx.example.org", "192.0.2.1 other.example.org mx.example.org", "mx.example.org"),
+        ("mx", "127.0.0.1 localhost\n127.0.1.1\tmx.example.org mx\n", "mx.example.org"),
+        ("MX", "192.0.2.1 mx mx.example.org # our own", "mx.example.org"),
+        ("mx", "192.0.2.1 box.example.org box\n#192.0.2.2 mx.example.org mx\n192.0.2.3", "mx"),
+        ("debian", "127.0.0.1 localhost.localdomain localhost debian", "debian"),
+        ("debian", None, "debian"),
     ],
 )
-def test_the_hostname_is_the_machine_s(
-    monkeypatch: pytest.MonkeyPatch, machine: str, resolved: str, hostname: str
+def test_the_hostname_is_the_machine_s_and_nobody_is_asked_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, hosts: str | None, hostname: str
 ) -> None:
+    def asked(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("a resolver was asked")
+
+    for function in ("getfqdn", "getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo"):
+        monkeypatch.setattr(f"socket.{function}", asked)
     monkeypatch.setattr("socket.gethostname", lambda: machine)
-    monkeypatch.setattr("socket.getfqdn", lambda name: resolved)
+    monkeypatch.setattr("appliance.configuration.reading.HOSTS", tmp_path / "hosts")
+    if hosts is not None:
+        (tmp_path / "hosts").write_text(hosts)
     assert load(None).hostname == hostname
 
 
@@ -323,6 +335,9 @@ def test_what_cannot_be_done_yet_is_refused(unbuilt: object) -> None:
         ("store", "ephemeral"): '"redis://host:6379/0"',
         ("delivery", "mode"): '"transit"',
         ("delivery", "smarthost"): '"smtp://user@relay.example:587"',
+        ("http", "public_url"): '"https://mx.example.org"',
+        ("delivery", "delay_notice_after"): '"1h"',
+        ("log", "http_retention"): '"1d"',
         ("delivery", "source_addresses"): '["192.0.2.1"]',
         ("forwarding", "arc"): "true",
         ("mail", "provider"): '"postmark"',
@@ -331,6 +346,44 @@ def test_what_cannot_be_done_yet_is_refused(unbuilt: object) -> None:
     written = fault(f"{'.'.join(key)} = {values.get(key, chr(34) + 'x' + chr(34))}")
     assert written.startswith(f"onward.toml:1: {'.'.join(key)}: this version of Onward cannot do ")
     assert "secret" not in written
+
+
+@pytest.mark.parametrize("plan", ["free", "gold"])
+@pytest.mark.parametrize("key", UNBUILT_OF_PLANS)
+def test_what_a_plan_cannot_do_yet_is_refused(plan: str, key: str) -> None:
+    written = fault(f"[plans.{plan}]\n{key} = 7")
+    assert written.startswith(f"onward.toml:2: plans.{plan}.{key}: this version of Onward cannot do ")
+    default = written.rpartition("leave it at ")[2]
+    # What it says to write is what it takes.
+    assert read(f"[plans.{plan}]\n{key} = {default}").plans[plan] == read(f"[plans.{plan}]").plans[plan]
+
+
+def name_of(length: int) -> str:
+    """A domain name of so many characters."""
+    return ".".join(["a" * 49] * 5)[-length:].strip(".").rjust(length, "b")
+
+
+def test_the_longest_domain_for_rewritten_senders_is_what_rewriting_can_do() -> None:
+    longest = read(f'forwarding.srs_domain = "{name_of(LONGEST_SRS_DOMAIN)}"').forwarding.srs_domain
+    assert len(longest) == LONGEST_SRS_DOMAIN
+    SenderRewriter(longest, [bytes(16)])
+    too_long = name_of(LONGEST_SRS_DOMAIN + 1)
+    with pytest.raises(ValueError, match="too long"):
+        SenderRewriter(too_long, [bytes(16)])
+    assert fault(f'forwarding.srs_domain = "{too_long}"') == (
+        f"onward.toml:1: forwarding.srs_domain: has {LONGEST_SRS_DOMAIN + 1} characters; "
+        f"rewritten senders have room for {LONGEST_SRS_DOMAIN}; write a shorter one"
+    )
+
+
+def test_a_hostname_must_leave_room_for_what_is_made_of_it() -> None:
+    own = name_of(LONGEST_SRS_DOMAIN - len("srs.") + 1)
+    assert fault(f'hostname = "{own}"').startswith("onward.toml:1: hostname: srs.<hostname> has 212 characters; ")
+    assert read(f'hostname = "{own}"\nforwarding.srs_domain = "b.example"').hostname == own
+    longer = name_of(LONGEST_ADDRESS - len("postmaster@") + 1)
+    said = fault(f'hostname = "{longer}"\nforwarding.srs_domain = "b.example"')
+    assert said.startswith("onward.toml:1: hostname: postmaster@<hostname> has 255 characters; ")
+    assert fault(f'mail.from = "ab@{name_of(252)}"').startswith("onward.toml:1: mail.from: has 255 characters; ")
 
 
 def test_what_is_no_text_at_all(tmp_path: Path) -> None:

@@ -93,8 +93,10 @@ async def test_hosts_at_or_behind_our_own_preference_are_not_asked() -> None:
         ({("home.test", "MX"): [(10, "gone.test")]}, Deferred, 0, "4.4.4", "no-mail-host"),
         ({("home.test", "MX"): [(10, "b.test")], ("b.test", "A"): BROKEN}, Deferred, 0, "4.4.3", "dns-failed"),
         ({("home.test", "MX"): [(10, "mx.example.net")]}, Failed, 550, "5.4.6", "mx-loop"),
-        ({("home.test", "A"): ["127.0.0.1"]}, Failed, 550, "5.4.4", "private-address"),
-        ({("home.test", "AAAA"): ["64:ff9b::a00:1"]}, Failed, 550, "5.4.4", "private-address"),
+        # What a resolver says that blocks names.
+        ({("home.test", "A"): ["127.0.0.1"]}, Deferred, 0, "4.4.4", "private-address"),
+        ({("home.test", "A"): ["0.0.0.0"]}, Deferred, 0, "4.4.4", "private-address"),
+        ({("home.test", "AAAA"): ["64:ff9b::a00:1"]}, Deferred, 0, "4.4.4", "private-address"),
     ],
 )
 async def test_nobody_to_hand_it_to(
@@ -122,6 +124,14 @@ async def test_an_address_literal_needs_no_dns() -> None:
     for literal, address in (("[8.8.8.8]", "8.8.8.8"), ("[IPv6:2600::1]", "2600::1")):
         only = await find_addresses(Names({}), literal, SETTINGS)
         assert [each.address for each in only] == [address]
+
+
+@pytest.mark.parametrize("literal", ["[127.0.0.1]", "[IPv6:::1]", "[10.0.0.1]"])
+async def test_an_address_literal_that_is_not_public_never_will_be(literal: str) -> None:
+    with pytest.raises(NoHosts) as raised:
+        await find_addresses(Names({}), literal, SETTINGS)
+    assert isinstance(raised.value.outcome, Failed)
+    assert raised.value.outcome.answer.reason == "private-address"
 
 
 @pytest.mark.parametrize(

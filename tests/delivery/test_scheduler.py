@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from inline_committer import InlineCommitter
 from values import NOW, answer, delivery
 
 from appliance.delivery import scheduler as scheduler_module
@@ -27,7 +28,6 @@ from appliance.model.ids import id_source
 from appliance.privacy.sealing import Sealer
 from appliance.reports.own_mail import OwnMail
 from appliance.routing.snapshot import Settings, Snapshot
-from appliance.spool.committer import InlineCommitter
 from appliance.spool.spool import Spool
 from appliance.storage.spool import Accept, AddPart
 from appliance.storage.sqlite_spool import SqliteSpool

@@ -1,5 +1,6 @@
 """The client's driver on real sockets: with our own server, and with servers that fall silent or talk rubbish."""
 
+import errno
 import math
 import os
 import socket
@@ -81,6 +82,25 @@ async def test_nobody_listens() -> None:
         reserved.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectError, match="connection refused"):
             await connect(reserved.getsockname()[1])
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EMFILE])
+async def test_no_socket_can_be_had(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A kernel without IPv6, and too many open files: whoever has more addresses goes on to the next."""
+
+    class NoSocketForIpv6(socket.socket):
+        def __init__(self, family: int = -1, kind: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(number, os.strerror(number))
+            super().__init__(family, kind, proto, fileno)
+
+    async with open_house(quick_settings()) as house:
+        monkeypatch.setattr(socket, "socket", NoSocketForIpv6)
+        with pytest.raises(ConnectError, match=f"connect: {os.strerror(number).lower()}"):
+            await Connection.open("::1", house.port, helo="client.example")
+        connection = await connect(house.port)
+        assert connection.usable
+        connection.aclose()
 
 
 async def test_nobody_answers() -> None:

@@ -1,15 +1,28 @@
 """The resolver against a real name server on loopback: each answer, each failure, and what is remembered of them."""
 
 import ipaddress
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 
 import dns.asyncresolver
+import dns.message
 import dns.resolver
+import dns.rrset
 import pytest
+import trio
 from dns_server import Behaviour, DnsServer
 
 from appliance import resolver as resolver_module
-from appliance.resolver import MAX_CACHED_S, NEGATIVE_CACHED_S, DnsResolver, LookupFailed, NoSuchName
+from appliance.resolver import (
+    MAX_ANSWER_OCTETS,
+    MAX_CACHED_CHARACTERS,
+    MAX_CACHED_S,
+    MAX_RECORDS,
+    NEGATIVE_CACHED_S,
+    DnsResolver,
+    LookupFailed,
+    NoSuchName,
+)
 
 RECORDS = {
     "home.test": ["MX 20 B.home.test.", "MX 10 a.home.test.", "TXT hello"],
@@ -152,10 +165,58 @@ async def test_a_truncated_answer_is_fetched_whole(server: DnsServer, resolver: 
     assert server.queries["home.test", "MX"] == 2
 
 
-async def test_an_answer_too_large_for_a_datagram_comes_whole(server: DnsServer, resolver: DnsResolver) -> None:
+async def test_an_answer_too_large_for_a_datagram_comes_over_tcp(server: DnsServer, resolver: DnsResolver) -> None:
     many = [str(ipaddress.ip_address("192.0.2.0") + number) for number in range(256)]
     server.set("many.test", *(f"A {address}" for address in many))
-    assert set(await resolver.addresses("many.test", ipv6=False)) == set(many)
+    found = await resolver.addresses("many.test", ipv6=False)
+    assert (len(found), len(set(found))) == (MAX_RECORDS, MAX_RECORDS)
+    assert set(found) <= set(many)
+
+
+async def test_of_many_mail_hosts_the_most_preferred_are_kept(server: DnsServer, resolver: DnsResolver) -> None:
+    server.set("many.test", *(f"MX {preference} h{preference}.test." for preference in reversed(range(100))))
+    assert await resolver.mx("many.test") == [(number, f"h{number}.test") for number in range(MAX_RECORDS)]
+
+
+@pytest.mark.parametrize("kind", QUESTIONS)
+async def test_an_answer_that_is_too_long_is_refused_before_it_is_read(
+    server: DnsServer, resolver: DnsResolver, kind: str
+) -> None:
+    count = MAX_ANSWER_OCTETS // 16 + 1
+    texts = {
+        "MX": [f"MX 10 {number}.test." for number in range(count)],
+        "A": [f"A {ipaddress.IPv4Address(number)}" for number in range(count)],
+        "AAAA": [f"AAAA {ipaddress.IPv6Address(number)}" for number in range(count)],
+        "PTR": [f"PTR {number}.test." for number in range(count)],
+    }
+    server.set(ASKED[kind], *texts[kind])
+    with pytest.raises(LookupFailed, match=kind):
+        await QUESTIONS[kind](resolver)
+    assert server.queries[ASKED[kind], kind] == 2, "over UDP, and over TCP"
+    server.set(ASKED[kind], texts[kind][0])
+    assert await QUESTIONS[kind](resolver)
+
+
+async def test_a_datagram_that_is_too_long_is_no_answer(nursery: trio.Nursery) -> None:
+    """From a server that does not care how much it was allowed to send."""
+    addresses = [str(ipaddress.IPv4Address(number)) for number in range(MAX_ANSWER_OCTETS // 16 + 1)]
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        await server.bind(("127.0.0.1", 0))
+
+        async def answer_all() -> None:
+            while True:
+                question, client = await server.recvfrom(4096)
+                answer = dns.message.make_response(dns.message.from_wire(question))
+                answer.answer.append(dns.rrset.from_text_list(answer.question[0].name, 0, "IN", "A", addresses))
+                await server.sendto(answer.to_wire(), client)
+
+        nursery.start_soon(answer_all)
+        with pytest.raises(LookupFailed, match="in time"):
+            await DnsResolver([server.getsockname()], 0.2).addresses("asked.test", ipv6=False)
+        del addresses[9:]
+        found = await DnsResolver([server.getsockname()], 2.0).addresses("asked.test", ipv6=False)
+        assert sorted(found) == addresses
+        nursery.cancel_scope.cancel()
 
 
 # ---------------------------------------------------------------------- odd names
@@ -304,6 +365,19 @@ async def test_the_memory_is_bounded_and_keeps_what_is_used(
         assert server.queries[f"{number}.test", "A"] == 1, "one of the last ten"
     await resolver.addresses("20.test", ipv6=False)
     assert server.queries["20.test", "A"] == 2, "the one unused for longest has gone"
+
+
+@pytest.mark.parametrize(("length", "kept"), [(30, True), (60, False)])
+async def test_a_long_answer_is_given_and_not_remembered(
+    server: DnsServer, resolver: DnsResolver, length: int, kept: bool
+) -> None:
+    server.ttl = 300
+    hosts = [f"{number:0{length}}.test" for number in range(MAX_RECORDS)]
+    assert (MAX_RECORDS * len(f"10 {hosts[0]}.") <= MAX_CACHED_CHARACTERS) is kept
+    server.set("asked.test", *(f"MX 10 {host}." for host in hosts))
+    assert sorted(host for _, host in await resolver.mx("asked.test")) == hosts
+    server.set("asked.test", "MX 10 a.home.test.")
+    assert len(await resolver.mx("asked.test")) == (MAX_RECORDS if kept else 1)
 
 
 async def test_without_a_name_server_every_lookup_fails(monkeypatch: pytest.MonkeyPatch) -> None:

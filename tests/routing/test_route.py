@@ -6,7 +6,7 @@ import pytest
 
 from appliance.model.account import Account, Role
 from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
-from appliance.routing.route import MAX_COPIES, MAX_DEPTH, Route, route
+from appliance.routing.route import MAX_COPIES, MAX_DEPTH, MAX_LOOKED_UP, Route, route
 from appliance.routing.snapshot import Settings, Snapshot
 from smtp.address import Address
 
@@ -143,6 +143,58 @@ def test_an_alias_may_take_postmaster_but_not_refuse_it() -> None:
     assert (refused.reply.code, targets(refused)) == (250, ["boss@home.test"])
 
 
+@pytest.mark.parametrize("pattern", ["*", "post*", "postmaster"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"action": AliasAction.REJECT},
+        {"action": AliasAction.DEFER},
+        {"action": AliasAction.DISCARD},
+        {"enabled": False},
+        {"expires_at": NOW},
+    ],
+)
+@pytest.mark.parametrize("behind", [False, True])
+def test_no_alias_refuses_mail_for_postmaster_or_throws_it_away(
+    pattern: str, change: dict[str, object], behind: bool
+) -> None:
+    """Whether the alias itself does, or one that it leads to."""
+    closed = replace(alias("closed@example.org" if behind else f"{pattern}@other.test", "x@home.test"), **change)  # type: ignore[arg-type]
+    leading = [alias(f"{pattern}@other.test", "closed@example.org")] if behind else []
+    found = ask(snapshot(closed, *leading), "postmaster@other.test")
+    assert (found.reply.code, targets(found), found.reference) == (250, ["boss@home.test"], "")
+    assert found.domain is not None
+
+
+def test_postmaster_gets_its_mail_where_a_catch_all_leads_nowhere() -> None:
+    for table in (
+        snapshot(alias("*@other.test", "gone@example.org")),
+        snapshot(alias("*@other.test", "a@example.org"), alias("a@example.org", "b@other.test")),
+    ):
+        assert not ask(table, "x@other.test").accepted
+        assert targets(ask(table, "postmaster@other.test")) == ["boss@home.test"]
+    unconfirmed = Snapshot(
+        SETTINGS,
+        1,
+        accounts=[OPERATOR],
+        domains=[domain("other.test")],
+        aliases=[alias("*@other.test", "me@home.test")],
+    )
+    assert ask(unconfirmed, "x@other.test").reply.code == 451
+    assert targets(ask(unconfirmed, "postmaster@other.test")) == ["boss@home.test"]
+
+
+def test_postmaster_whose_operator_leads_back_to_postmaster_waits() -> None:
+    table = Snapshot(
+        Settings("mx.example.net", "srs.mx.example.net", postmaster="postmaster@other.test"),
+        1,
+        domains=[domain("other.test")],
+        aliases=[alias("*@other.test", action=AliasAction.DISCARD)],
+    )
+    found = ask(table, "postmaster@other.test")
+    assert (found.reply.code, found.targets) == (250, (Address("postmaster", ""),))
+
+
 def test_postmaster_without_an_operator_is_accepted_and_waits() -> None:
     found = ask(snapshot(operator=False), "postmaster")
     assert found.accepted
@@ -196,6 +248,61 @@ def test_a_recipient_never_becomes_more_than_so_many_copies() -> None:
     assert len(ask(table, "all@example.org").targets) == MAX_COPIES
     table = snapshot(alias("all@example.org", *(f"h{i}@example.org" for i in range(11))), *hubs)
     assert ask(table, "all@example.org").reason == "too-many-copies"
+
+
+def rows(depth: int, width: int) -> list[Alias]:
+    """Rows of aliases, each leading to every one of the next row, the last to one mailbox."""
+    return [
+        alias(
+            f"r{row}n{n}@example.org",
+            *((f"r{row + 1}n{m}@example.org" for m in range(width)) if row + 1 < depth else ("end@home.test",)),
+        )
+        for row in range(depth)
+        for n in range(width)
+    ]
+
+
+def test_an_alias_that_many_ways_lead_to_is_followed_once() -> None:
+    """Ten rows of five: two million ways."""
+    table = snapshot(*rows(MAX_DEPTH, 5))
+    found = route(table, Address.parse("r0n0@example.org"), NOW, explained=True)
+    assert targets(found) == ["end@home.test"]
+    followed = [step for step in found.steps if (step.check, step.outcome) == ("alias", "match")]
+    assert len(followed) == 1 + 5 * (MAX_DEPTH - 1)
+
+
+@pytest.mark.parametrize(("extra", "reason"), [(0, "accepted"), (1, "too-many-copies")])
+def test_only_so_many_destinations_are_looked_at(extra: int, reason: str) -> None:
+    """Few copies, much to look at: ten aliases that lead to the same mailboxes."""
+    mailboxes = [f"m{i}@home.test" for i in range(MAX_LOOKED_UP // 10 - 1)]
+    hubs = [f"h{i}@example.org" for i in range(10)]
+    table = snapshot(
+        *(alias(hub, *mailboxes) for hub in hubs), alias("all@example.org", *hubs, *["m0@home.test"] * extra)
+    )
+    assert ask(table, "all@example.org").reason == reason
+
+
+def test_a_loop_behind_an_alias_that_was_followed_before_is_still_found() -> None:
+    table = snapshot(
+        alias("a@example.org", "b@example.org", "c@example.org"),
+        alias("b@example.org", "d@example.org"),
+        alias("c@example.org", "d@example.org", "e@example.org"),
+        alias("d@example.org", "me@home.test"),
+        alias("e@example.org", "d@example.org", "c@example.org"),
+    )
+    found = route(table, Address.parse("a@example.org"), NOW, explained=True)
+    assert found.reason == "alias-loop"
+    assert "a@example.org → c@example.org → e@example.org → c@example.org" in found.steps[-1].detail
+
+
+def test_a_chain_is_as_long_as_the_longest_way_through_it() -> None:
+    """The same end, reached first by a short way and then by one that is too long."""
+    chain = [alias(f"n{i}@example.org", f"n{i + 1}@example.org") for i in range(MAX_DEPTH - 1)]
+    chain.append(alias(f"n{MAX_DEPTH - 1}@example.org", "end@home.test"))
+    table = snapshot(*chain, alias("a@example.org", "n1@example.org", "n2@example.org"))
+    assert ask(table, "a@example.org").accepted
+    table = snapshot(*chain, alias("a@example.org", "n1@example.org", "n0@example.org"))
+    assert ask(table, "a@example.org").reason == "alias-loop"
 
 
 def test_a_branch_that_leads_nowhere_counts_where_no_other_leads_anywhere() -> None:

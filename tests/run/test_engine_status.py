@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from appliance.configuration import CONTROL_SOCKET, Configuration
 from appliance.run import control
 
 
@@ -23,12 +24,12 @@ async def _asked(data_dir: Path, answer: bytes | None) -> tuple[Mapping[str, obj
             await stream.send_all(answer or b"")
 
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(data_dir / "control.sock"))
+        listener.bind(str(data_dir / CONTROL_SOCKET))
         listener.listen()
         async with trio.open_nursery() as nursery:
             listening = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
             nursery.start_soon(trio.serve_listeners, engine, [listening])
-            status = await control.engine_status(data_dir)()
+            status = await control.engine_status(Configuration(hostname="mx.example.org", data_dir=data_dir))()
             nursery.cancel_scope.cancel()
     return status, received
 
@@ -63,4 +64,4 @@ async def test_an_engine_that_does_not_answer_is_waited_for_a_moment(
 
 
 async def test_no_socket_is_no_answer(tmp_path: Path) -> None:
-    assert await control.engine_status(tmp_path)() is None
+    assert await control.engine_status(Configuration(hostname="mx.example.org", data_dir=tmp_path))() is None

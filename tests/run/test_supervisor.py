@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -13,7 +14,11 @@ from pathlib import Path
 import pytest
 from supervised import STAND_IN, Supervised, greeting, is_running, until
 
-from appliance.run.supervisor import FIRST_DELAY_S, LONGEST_DELAY_S, YOUNG_S, delay_after
+from appliance.delivery.scheduler import MAX_COURIERS
+from appliance.run import doubts
+from appliance.run.child import FIRST_DELAY_S, LONGEST_DELAY_S, YOUNG_S, delay_after
+from appliance.run.listeners import CONTROL_BACKLOG
+from appliance.run.process import MOST_DESCRIPTORS
 
 
 @pytest.fixture
@@ -132,6 +137,56 @@ def test_a_control_process_that_dies_is_started_again_and_the_engine_stays(confi
         appliance.line('.*the control process died how="signal SIGKILL" .*')
         assert health(ports["http"][0])[0] == 200
         assert greeting(ports["smtp"][0])[0] == engine
+
+
+def test_an_engine_that_hangs_is_not_called_ready(config: Path) -> None:
+    with Supervised.stand_in(config) as appliance:
+        ports = appliance.ready()
+        engine, _ = greeting(ports["smtp"][0])
+        os.kill(engine, signal.SIGSTOP)
+        try:
+            answers = []
+            # More than its control socket lets wait: those behind them are told the same.
+            asking = [
+                threading.Thread(target=lambda: answers.append(health(ports["http"][0])))
+                for _ in range(CONTROL_BACKLOG + 4)
+            ]
+            for each in asking:
+                each.start()
+            for each in asking:
+                each.join()
+            assert answers == [(503, {"ready": False, "engine": "unreachable"})] * len(asking)
+            assert health(ports["http"][0], "/health/live")[0] == 200
+        finally:
+            os.kill(engine, signal.SIGCONT)
+        until(lambda: health(ports["http"][0])[0] == 200, "an engine that goes on is ready again")
+
+
+@pytest.mark.parametrize(("hard", "soft"), [(1 << 20, MOST_DESCRIPTORS), (5000, 5000)])
+def test_as_many_files_can_be_open_as_may(config: Path, hard: int, soft: int) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
+        hard = soft = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with Supervised(["prlimit", f"--nofile=256:{hard}", sys.executable, STAND_IN, config]) as appliance:
+        appliance.ready()
+        for pid in (appliance.process.pid, *appliance.children()):
+            assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (min(soft, hard), hard)
+        assert not any("files can be open" in line for line in appliance.said)
+
+
+def test_too_few_files_is_one_line_and_no_end(config: Path) -> None:
+    with Supervised(["prlimit", "--nofile=256:1200", sys.executable, STAND_IN, config]) as appliance:
+        appliance.line(
+            ".* warning supervisor: only 1200 files can be open, and smtp.max_connections = 1000 may need 1500;.*"
+        )
+        appliance.ready()
+
+
+@pytest.mark.parametrize(("smtp", "warned"), [('"0.0.0.0:0"', True), ('"127.0.0.1:0", "[::1]:0"', False)])
+def test_a_name_without_a_domain_is_a_warning_where_others_see_it(config: Path, smtp: str, warned: bool) -> None:
+    write(config, hostname="box", smtp=smtp)
+    with Supervised.stand_in(config) as appliance:
+        appliance.ready()
+        assert any("the hostname box has no domain" in line for line in appliance.said) == warned
 
 
 def test_a_killed_supervisor_leaves_no_orphans_and_the_next_one_starts(config: Path) -> None:
@@ -264,6 +319,29 @@ def test_a_port_in_use_leaves_the_old_configuration_in_force(config: Path) -> No
         assert greeting(port) == first
 
 
+def test_a_configuration_with_which_no_engine_starts_is_taken_back(config: Path) -> None:
+    with Supervised.stand_in(config) as appliance:
+        ports = appliance.ready()
+        first, _ = greeting(ports["smtp"][0])
+        write(config, hostname="fails.example.org", smtp='"127.0.0.2:0"')
+        appliance.signal(signal.SIGHUP)
+        appliance.line(
+            ".*with the configuration that was read again, the engine process did not start: .*upside down.*"
+        )
+        appliance.line(".*the configuration was not taken over; the children have the one before again")
+        # The port that the new one did not want was kept for the way back.
+        second, hostname = greeting(ports["smtp"][0])
+        assert hostname == "mx.example.org"
+        assert second != first
+        assert health(ports["http"][0])[0] == 200
+        assert not any("is in force" in line for line in appliance.said)
+        # And from there it goes on as ever.
+        write(config, hostname="mail.example.net")
+        appliance.signal(signal.SIGHUP)
+        appliance.line(".*the configuration was read again and is in force")
+        assert greeting(ports["smtp"][0])[1] == "mail.example.net"
+
+
 def test_the_data_directory_cannot_change_under_way(config: Path) -> None:
     with Supervised.stand_in(config) as appliance:
         appliance.ready()
@@ -316,6 +394,10 @@ def test_fd_without_systemd_is_one_clear_line(config: Path) -> None:
         assert appliance.ended() == 1
         (line,) = appliance.said
         assert line.startswith("smtp.listen says fd, and no sockets were handed over")
+
+
+def test_the_couriers_that_are_counted_on_are_those_there_are() -> None:
+    assert doubts.COURIERS == MAX_COURIERS
 
 
 # ------------------------------------------------------------------ how long to wait with the next start

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from appliance.command_line.root import STATUS_WRONG
+from appliance.configuration import ListenAddress, load
+from appliance.configuration.reading import SEARCHED
+
 UNIT = Path(__file__).resolve().parents[2] / "systemd/onward.service"
 
 EXPOSURE_TENTHS = 20
@@ -14,10 +18,24 @@ EXPOSURE_TENTHS = 20
 
 def test_it_runs_the_binary_and_waits_for_its_word() -> None:
     lines = UNIT.read_text().splitlines()
-    assert "ExecStart=/usr/local/bin/onward run --config /etc/onward/onward.toml" in lines
+    # Without --config: a file that is named must be there, and /etc/onward/onward.toml is looked for anyway.
+    assert "ExecStart=/usr/local/bin/onward run" in lines
+    assert {"Restart=always", f"RestartPreventExitStatus={STATUS_WRONG}"} <= set(lines)
     # The word comes from a child of what systemd started: the one-file binary unpacks itself first.
     assert {"Type=notify", "NotifyAccess=all", "KillMode=mixed", "ExecReload=/bin/kill -HUP $MAINPID"} <= set(lines)
     assert {"StateDirectory=onward", "LimitCORE=0", "AmbientCapabilities=CAP_NET_BIND_SERVICE"} <= set(lines)
+
+
+def test_the_configuration_in_its_comment_is_what_the_service_and_the_command_line_need(tmp_path: Path) -> None:
+    written = UNIT.read_text().partition('#   hostname = "')[1:]
+    example = "".join(written).partition("\n\n")[0]
+    file = tmp_path / "onward.toml"
+    file.write_text("\n".join(line.removeprefix("#").strip() for line in example.splitlines()))
+    config = load(file)
+    assert config.smtp.listen == (ListenAddress("0.0.0.0", 25), ListenAddress("::", 25))
+    # systemd.exec(5): StateDirectory=onward is this directory.
+    assert config.data_dir == Path("/var/lib/onward")
+    assert Path("/etc/onward/onward.toml") in SEARCHED
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

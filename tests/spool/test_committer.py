@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import trio
-from values import delivery
+from values import NOW, delivery
 
 from appliance.model.ids import id_source
 from appliance.privacy.sealing import Sealer
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
-from appliance.storage.records import Duplicate, StoreUnavailable
+from appliance.storage.records import Duplicate, StoreFull, StoreUnavailable
 from appliance.storage.spool import PART_OCTETS, Accept, AddPart, Complete, Prepared
 from appliance.storage.sqlite_spool import SqliteSpool
 
@@ -100,6 +100,65 @@ async def test_a_defect_in_one_unit_does_not_hurt_its_neighbours(store: SqliteSp
             nursery.start_soon(try_to, committer, number)
     assert failed == [7]
     assert len(store.deliveries()) == 20
+
+
+async def test_what_is_too_much_together_is_written_one_by_one(store: SqliteSpool) -> None:
+    class Narrow(Watched):
+        """There is room for one, and never for the one of message 7."""
+
+        def write(self, units: Sequence[Prepared]) -> None:
+            self.groups.append(len(units))
+            if len(units) > 1 or "'m7'" in str(units):
+                raise StoreFull("the disk is full")
+            self._store.write(units)
+
+    refused: list[int] = []
+
+    async def try_to(committer: GroupCommitter, number: int) -> None:
+        try:
+            await committer.commit([Accept([delivery(f"d{number}", f"m{number}")])])
+        except StoreFull:
+            refused.append(number)
+
+    narrow = Narrow(store)
+    async with GroupCommitter(narrow) as committer, trio.open_nursery() as nursery:  # type: ignore[arg-type]
+        for number in range(10):
+            nursery.start_soon(try_to, committer, number)
+    assert max(narrow.groups) > 1
+    assert refused == [7]
+    assert len(store.deliveries()) == 9
+
+
+async def test_a_reception_that_could_not_be_abandoned_is_so_later(
+    store: SqliteSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.spool.spool.TIDY_S", 0)
+    watched = Watched(store)
+    async with GroupCommitter(watched) as committer:  # type: ignore[arg-type]
+        spool = Spool(store, committer, id_source())
+        gone, coming = spool.begin(), spool.begin()
+        await gone.append(bytes(PART_OCTETS))
+        watched.failing = StoreUnavailable("the disk reports an error")
+        await gone.abort()
+        assert store.part(gone.message_id, 0) is not None
+        # Still broken: it is tried again and stays remembered.
+        assert await spool.claim(0, 1) == []
+        assert store.part(gone.message_id, 0) is not None
+        watched.failing = None
+        await coming.append(bytes(PART_OCTETS))
+        assert store.part(gone.message_id, 0) is None
+        assert store.part(coming.message_id, 0) is not None
+
+
+async def test_a_claim_leaves_out_what_it_is_told_to(store: SqliteSpool) -> None:
+    async with GroupCommitter(store) as committer:
+        spool = Spool(store, committer, id_source())
+        await committer.commit([Accept([delivery()])])
+        domain = delivery().target.key[1]
+        assert await spool.claim(NOW, 10, {domain}) == []
+        assert await spool.next_due({domain}) is None
+        assert await spool.next_due() == NOW
+        assert len(await spool.claim(NOW, 10)) == 1
 
 
 async def test_leaving_waits_for_what_was_handed_in(store: SqliteSpool) -> None:

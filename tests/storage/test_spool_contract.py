@@ -7,12 +7,12 @@ import pytest
 from storage_backends import Backend
 from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
 
-from appliance.model.delivery import DeliveryState, Recipient
+from appliance.model.delivery import Delivery, DeliveryState, Recipient
 from appliance.model.event import EventType
 from appliance.privacy.declarations import EVENTS, RETURN_PATHS, Retention
 from appliance.storage.codec import RowRefused
 from appliance.storage.event_rows import row_to_event
-from appliance.storage.records import Duplicate, StoreUnavailable
+from appliance.storage.records import Damaged, Duplicate, StoreUnavailable
 from appliance.storage.spool import (
     PART_OCTETS,
     Abandon,
@@ -148,6 +148,29 @@ def test_what_is_due_is_claimed_once_and_the_earliest_first(spool: SpoolStore) -
     assert spool.delivery(an_id(1)) == third
 
 
+def test_a_destination_that_is_left_out_is_passed_over(spool: SpoolStore) -> None:
+    def to(number: int, domain: str) -> Delivery:
+        return a_delivery(number, target=Address("someone", domain), next_attempt_at=NOON + number)
+
+    spool.apply([Accept([to(1, "Full.example"), to(2, "other.example")])])
+    spool.apply([Accept([to(3, "full.example"), to(4, "third.example")])])
+    later = NOON + 10
+    assert spool.next_due(["full.example"]) == NOON + 2
+    assert spool.next_due(["full.example", "other.example", "third.example"]) is None
+    assert spool.claim(later, 10, ["full.example", "other.example", "third.example"]) == []
+    assert [each.id for each in spool.claim(later, 10, {"full.example", "third.example"})] == [an_id(2)]
+    # The limit counts what is claimed, not what is passed over.
+    assert [each.id for each in spool.claim(later, 1, ["full.example"])] == [an_id(4)]
+    assert [each.id for each in spool.claim(later, 10)] == [an_id(1), an_id(3)]
+
+
+def test_a_delivery_that_is_kept_with_another_target_is_found_by_the_new_one(spool: SpoolStore) -> None:
+    accept(spool, 1)
+    spool.apply([Keep(a_delivery(1, target=Address("operator", "new.example")))])
+    assert spool.claim(NOON, 10, ["new.example"]) == []
+    assert [each.id for each in spool.claim(NOON, 10, ["mailbox.example"])] == [an_id(1)]
+
+
 def test_what_is_held_or_under_way_is_not_due(spool: SpoolStore) -> None:
     spool.apply(
         [Accept([a_delivery(1, state=DeliveryState.HELD), a_delivery(2), a_delivery(3, next_attempt_at=NOON + 7)])]
@@ -167,8 +190,9 @@ def test_recovery_gives_back_what_was_under_way(backend: Backend) -> None:
     first.close()
     second = backend.spool()
     second.recover()
-    assert second.deliveries() == [a_delivery(1), a_delivery(2, state=DeliveryState.HELD)]
-    assert second.claim(NOON, 10) == [a_delivery(1, state=DeliveryState.UNDER_WAY)]
+    # Also what was held: it opens.
+    assert second.deliveries() == [a_delivery(1), a_delivery(2)]
+    assert len(second.claim(NOON, 10)) == 2
 
 
 def test_recovery_erases_content_that_no_delivery_needs(spool: SpoolStore) -> None:
@@ -245,6 +269,31 @@ def test_a_reception_that_is_broken_off_leaves_nothing(spool: SpoolStore) -> Non
     # But what is accepted is never abandoned.
     spool.apply([Abandon(an_id(1))])
     assert spool.part(an_id(1), 0) == b"content"
+
+
+def test_tidying_a_spool_in_order_leaves_everything_as_it_is(spool: SpoolStore) -> None:
+    accept(spool, 1)
+    spool.apply([AddPart(an_id(2), 0, b"on its way in")])
+    spool.claim(NOON, 1)
+    assert spool.tidy()
+    assert [spool.part(an_id(number), 0) for number in (1, 2)] == [b"content", b"on its way in"]
+    assert spool.deliveries() == [a_delivery(1, state=DeliveryState.UNDER_WAY)]
+
+
+def test_recovery_sets_back_and_erases_more_than_one_step_takes(spool: SpoolStore) -> None:
+    spool.apply([Accept([a_delivery(number) for number in range(1, 1202)])])
+    assert len(spool.claim(NOON, 2000)) == 1201
+    for part in range(40):
+        spool.apply([AddPart(an_id(5000), part, b"x")])
+    spool.recover()
+    assert len(spool.claim(NOON, 2000)) == 1201
+    assert [spool.part(an_id(5000), part) for part in range(40)] == [None] * 40
+
+
+def test_there_is_room_for_a_message_and_not_for_one_larger_than_any_disk(spool: SpoolStore) -> None:
+    assert spool.has_room(0)
+    assert spool.has_room(PART_OCTETS)
+    assert not spool.has_room(1 << 60)
 
 
 # ------------------------------------------------------------------ the queue as seen from outside
@@ -338,6 +387,26 @@ def test_what_cannot_be_opened_is_held_and_stops_nothing_else(
     again = backend.spool(a_keyring(seed=2))
     assert again.delivery(an_id(1)) == a_delivery(1, state=DeliveryState.HELD)
     assert again.part(an_id(1), 0) == b"content"
+    again.recover()
+    assert [delivery.id for delivery in again.claim(NOON, 10)] == [an_id(1)]
+
+
+def test_what_cannot_be_opened_stays_held_at_the_next_start(backend: Backend) -> None:
+    first = backend.spool(a_keyring(seed=2))
+    accept(first, 1)
+    first.close()
+    second = backend.spool()
+    assert second.claim(NOON, 10) == []
+    second.recover()
+    assert second.next_due() is None
+
+
+def test_parts_that_cannot_be_opened_are_said_to_be_damaged(backend: Backend) -> None:
+    first = backend.spool(a_keyring(seed=2))
+    accept(first, 1)
+    first.close()
+    with pytest.raises(Damaged):
+        backend.spool().part(an_id(1), 0)
 
 
 def test_others_read_while_one_writes(spool: SpoolStore) -> None:

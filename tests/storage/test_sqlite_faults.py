@@ -201,3 +201,14 @@ def test_another_process_that_holds_the_file_for_too_long_is_said_to(
         records.apply([Insert(ACCOUNTS, a_row(ACCOUNTS))])
     records.apply([Insert(ACCOUNTS, a_row(ACCOUNTS))])
     other.close()
+
+
+def test_a_file_that_somebody_writes_in_can_be_opened_and_read(
+    sqlite: SqliteBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.storage.sqlite_database.BUSY_TIMEOUT_MS", 20)
+    records = sqlite.records()
+    records.apply([Insert(ACCOUNTS, a_row(ACCOUNTS))])
+    with records._database.transaction() as cursor:
+        cursor.execute("DELETE FROM accounts")
+        assert sqlite.records().count(ACCOUNTS, {}) == 1

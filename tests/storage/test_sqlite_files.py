@@ -86,9 +86,8 @@ def test_files_and_directory_are_for_their_owner_only(sqlite: SqliteBackend, lax
     directory = sqlite.spool_path.parent
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
-    assert modes == dict.fromkeys(
-        [f"{store}.sqlite{end}" for store in ("spool", "records") for end in ("", "-wal", "-shm")], 0o600
-    )
+    names = [f"{store}.sqlite{end}" for store in ("spool", "records") for end in ("", "-wal", "-shm")]
+    assert modes == dict.fromkeys([*names, "spool.reserve"], 0o600)
 
 
 def test_a_file_that_was_left_open_to_others_is_shut(sqlite: SqliteBackend) -> None:
@@ -96,7 +95,7 @@ def test_a_file_that_was_left_open_to_others_is_shut(sqlite: SqliteBackend) -> N
     sqlite.spool_path.chmod(0o644)
     sqlite.spool()
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in sqlite.spool_path.parent.iterdir()}
-    assert modes == dict.fromkeys(["spool.sqlite", "spool.sqlite-wal", "spool.sqlite-shm"], 0o600)
+    assert modes == dict.fromkeys(["spool.sqlite", "spool.sqlite-wal", "spool.sqlite-shm", "spool.reserve"], 0o600)
 
 
 def test_a_directory_that_exists_keeps_its_mode(sqlite: SqliteBackend) -> None:

@@ -17,12 +17,14 @@ from appliance.privacy.declarations import (
     Protection,
     Store,
 )
-from appliance.storage import sqlite_spool
+from appliance.storage import sqlite_spool_statements as texts
+from appliance.storage import sqlite_statements
 from appliance.storage.codec import stored_columns
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.sqlite_database import Database
-from appliance.storage.sqlite_spool import _Kind, _statement
 from appliance.storage.sqlite_tables import SCHEMA_VERSION, SchemaMismatch, columns_of, index_statements
+
+_BY_TIME = "deliveries_by_state_next_attempt_at_destination_key"
 
 NOTES = Collection(
     "notes",
@@ -175,14 +177,16 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "values", "plan"),
     [
-        (sqlite_spool._CLAIM, 4, "deliveries_by_state_next_attempt_at (state=? AND next_attempt_at<?)"),
-        (_statement(_Kind.ERASE_DELIVERY, 4), 4, "(id=?)"),
-        (_statement(_Kind.ERASE_CONTENT, 4), 4, "(message_id=?)"),
-        (_statement(_Kind.ERASE_CONTENT, 4), 4, "deliveries_by_message_id (message_id=?)"),
-        (_statement(_Kind.KEEP_DELIVERY, 1), 11, "(id=?)"),
-        (_statement(_Kind.ERASE_EVENT, 4), 4, "(id=?)"),
-        (sqlite_spool._SELECT_PART, 2, "(message_id=? AND part=?)"),
-        (sqlite_spool._SELECT_OUTBOX, 1, "SCAN outbox USING INDEX"),
+        (texts.claim(0), 4, f"COVERING INDEX {_BY_TIME} (state=? AND next_attempt_at<?)"),
+        (texts.claim(4), 8, f"COVERING INDEX {_BY_TIME} (state=? AND next_attempt_at<?)"),
+        (texts.next_due(4), 5, f"COVERING INDEX {_BY_TIME} (state=?)"),
+        (texts.write(texts.Kind.ERASE_DELIVERY, 4), 4, "(id=?)"),
+        (texts.write(texts.Kind.ERASE_CONTENT, 4), 4, "(message_id=?)"),
+        (texts.write(texts.Kind.ERASE_CONTENT, 4), 4, "deliveries_by_message_id (message_id=?)"),
+        (texts.write(texts.Kind.KEEP_DELIVERY, 1), 12, "(id=?)"),
+        (texts.write(texts.Kind.ERASE_EVENT, 4), 4, "(id=?)"),
+        (texts.SELECT_PART, 2, "(message_id=? AND part=?)"),
+        (texts.SELECT_OUTBOX, 1, "SCAN outbox USING INDEX"),
     ],
 )
 def test_the_hot_path_of_the_spool_goes_by_index(sqlite: SqliteBackend, statement: str, values: int, plan: str) -> None:
@@ -194,7 +198,14 @@ def test_the_hot_path_of_the_spool_goes_by_index(sqlite: SqliteBackend, statemen
     assert not any("TEMP B-TREE" in step for step in steps), steps
 
 
+def test_a_page_of_a_domains_log_needs_no_sorting(sqlite: SqliteBackend) -> None:
+    sqlite.records()
+    page = sqlite_statements.select(EVENTS, "WHERE domain_id IN ('a') AND id > 'b' ORDER BY id LIMIT 9")
+    steps = [str(row[3]) for row in execute(sqlite.records_path, f"EXPLAIN QUERY PLAN {page}")]
+    assert steps == ["SEARCH events USING INDEX events_by_domain_id_id (domain_id=? AND id>?)"]
+
+
 def test_the_columns_that_the_spool_counts_on() -> None:
     """Keeping a delivery binds a whole row and the id, and the claim reads what the codec decodes."""
-    assert _statement(_Kind.KEEP_DELIVERY, 1).count("?") == len(stored_columns(DELIVERIES)) + 1
+    assert texts.write(texts.Kind.KEEP_DELIVERY, 1).count("?") == len(stored_columns(DELIVERIES)) + 1
     assert stored_columns(CONTENT) == ("message_id", "part", "sealed")

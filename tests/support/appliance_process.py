@@ -92,8 +92,7 @@ class Appliance:
             "http": {"listen": ["127.0.0.1:0"]},
             "dns": {"nameservers": [nameserver], "timeout": "2s"},
             "delivery": {"port": delivery_port, "retry": ["1s"], "loopback_destinations": True},
-            # A test sends more in a second than a member may in a day.
-            "plans.free": {"max_domains": 100, "max_aliases_per_domain": 1000, "max_messages_per_day": 1_000_000},
+            "plans.free": {"max_domains": 100, "max_aliases_per_domain": 1000},
         }
         self.configure(settings or {})
 

@@ -22,7 +22,7 @@ from appliance.run.supervisor import supervise
 
 def engine_main(config: Configuration, smtp: list[socket.socket], control_socket: socket.socket, ready: Ready) -> None:
     """Stands in for `appliance.run.engine.main`."""
-    if os.environ.get("STAND_IN") == "fails":
+    if os.environ.get("STAND_IN") == "fails" or config.hostname.startswith("fails."):
         raise RuntimeError("the spool is upside down")
     trio.run(_serve, config, smtp, control_socket, ready)
 

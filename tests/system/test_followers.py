@@ -6,15 +6,15 @@ from pathlib import Path
 
 from appliance_process import Appliance
 
+from appliance.configuration import CONTROL_SOCKET
 from appliance.logbook.live import MAX_FOLLOWERS
-from appliance.wire import SOCKET_NAME
 
 
 def asked(appliance: Appliance, verb: str) -> socket.socket:
     """A connection on which the running appliance has been asked this."""
     connection = socket.socket(socket.AF_UNIX)
     # Without a time limit yet: so it waits where many others are waiting to be let in.
-    connection.connect(str(appliance.data_dir / SOCKET_NAME))
+    connection.connect(str(appliance.data_dir / CONTROL_SOCKET))
     connection.settimeout(10)
     connection.sendall(json.dumps({"verb": verb}).encode() + b"\n")
     return connection

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from appliance import wire
+from appliance.configuration import CONTROL_SOCKET
 from appliance.wire import NotRunning, WireError
 
 
@@ -97,7 +98,7 @@ class Desk:
 
 @asynccontextmanager
 async def served(tmp_path: Path) -> AsyncIterator[Desk]:
-    desk = Desk(tmp_path / wire.SOCKET_NAME)
+    desk = Desk(tmp_path / CONTROL_SOCKET)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(desk.path))
         listening.listen(128)
@@ -322,11 +323,11 @@ async def test_a_follower_who_has_only_finished_writing_is_still_told(tmp_path: 
 
 def test_without_a_socket_no_appliance_runs(tmp_path: Path) -> None:
     with pytest.raises(NotRunning, match=r"control\.sock"):
-        list(wire.call(tmp_path / wire.SOCKET_NAME, "status"))
+        list(wire.call(tmp_path / CONTROL_SOCKET, "status"))
 
 
 def test_a_socket_that_a_dead_appliance_left_behind_is_no_appliance(tmp_path: Path) -> None:
-    path = tmp_path / wire.SOCKET_NAME
+    path = tmp_path / CONTROL_SOCKET
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
@@ -336,7 +337,7 @@ def test_a_socket_that_a_dead_appliance_left_behind_is_no_appliance(tmp_path: Pa
 
 
 def test_a_queue_of_callers_that_is_full_is_said_in_words(tmp_path: Path) -> None:
-    path = tmp_path / wire.SOCKET_NAME
+    path = tmp_path / CONTROL_SOCKET
     waiting: list[socket.socket] = []
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -355,7 +356,7 @@ def test_a_queue_of_callers_that_is_full_is_said_in_words(tmp_path: Path) -> Non
 
 
 def test_an_appliance_that_dies_in_the_middle_of_a_line_has_not_answered(tmp_path: Path) -> None:
-    path = tmp_path / wire.SOCKET_NAME
+    path = tmp_path / CONTROL_SOCKET
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
@@ -373,3 +374,26 @@ def test_an_appliance_that_dies_in_the_middle_of_a_line_has_not_answered(tmp_pat
         with pytest.raises(NotRunning):
             next(results)
         dying.join()
+
+
+# ---------------------------------------------------------------------- asking from a task
+
+
+async def test_a_task_gets_the_first_result_or_the_words_of_the_refusal(tmp_path: Path) -> None:
+    async with served(tmp_path) as desk:
+        assert await wire.ask(desk.path, "count", 20, to=3) == 0
+        assert await wire.ask(desk.path, "echo", 20, text="Grüße") == {"text": "Grüße"}
+        with pytest.raises(WireError, match="no such verb"):
+            await wire.ask(desk.path, "sing", 20)
+        with pytest.raises(NotRunning):
+            await wire.ask(desk.path, "count", 20, to=0)
+
+
+async def test_a_task_does_not_wait_for_ever(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(tmp_path / CONTROL_SOCKET))
+        hung.listen()
+        with pytest.raises(NotRunning):
+            await wire.ask(tmp_path / CONTROL_SOCKET, "status", 0.05)
+    with pytest.raises(NotRunning):
+        await wire.ask(tmp_path / "nothing", "status", 20)

@@ -1,0 +1,34 @@
+"""What does not keep the appliance from starting, and is worth a line in its log all the same."""
+
+import ipaddress
+
+from appliance.configuration import FROM_SYSTEMD, Configuration
+
+COURIERS = 400
+"""Connections to destinations that are open at once, at most."""
+
+OTHER_FILES = 100
+"""Stores, listeners, name servers, followers of the log, and some to spare."""
+
+
+def doubts(config: Configuration, descriptors: int) -> list[str]:
+    """A line for each doubt about this configuration, in a process that can open so many files."""
+    lines = []
+    if "." not in config.hostname and _is_for_others(config):
+        lines.append(
+            f"the hostname {config.hostname} has no domain, and many servers refuse such a greeting; set hostname"
+        )
+    needed = config.smtp.max_connections + COURIERS + OTHER_FILES
+    if descriptors < needed:
+        lines.append(
+            f"only {descriptors} files can be open, and smtp.max_connections = {config.smtp.max_connections} "
+            f"may need {needed}; raise the hard limit (ulimit -Hn, or LimitNOFILE=), or lower max_connections"
+        )
+    return lines
+
+
+def _is_for_others(config: Configuration) -> bool:
+    """Whether mail can come from another machine, as far as can be seen from here."""
+    return any(
+        where == FROM_SYSTEMD or not ipaddress.ip_address(where.host).is_loopback for where in config.smtp.listen
+    )
