@@ -18,7 +18,7 @@ from appliance.configuration.settings import (
     Configuration,
     read_plan,
 )
-from appliance.configuration.unbuilt import asked_for
+from appliance.configuration.unbuilt import refused
 from appliance.configuration.values import (
     FROM_SYSTEMD,
     LONGEST_ADDRESS,
@@ -220,7 +220,7 @@ class _Reading:
                 self._fault(("hostname",), f"postmaster@<hostname> has {what}; set mail.from to a shorter address")
 
     def _refuse_unbuilt(self, config: Configuration) -> None:
-        for key, what, instead in asked_for(config):
+        for key, what, instead in refused(config):
             self._fault(key, f"this version of Onward cannot do {what} yet; leave it at {instead}")
 
     def _fault(self, path: KeyPath, what: str) -> None:

@@ -1,7 +1,8 @@
 """What the configuration can already say and this version cannot do yet.
 
-Such a key is refused, never ignored: who writes `mode = "transit"` must not find the mail on a disk. Building a feature
-ends with taking its line out of these lists.
+Where it would matter, such a key is refused, never ignored: who writes `mode = "transit"` must not find the mail on a
+disk. Where nothing is worse without it (a notice that is not sent, a limit that is not enforced), it is taken, and a
+line at the start says that it has no effect yet. Building a feature ends with taking its line out of these lists.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +16,8 @@ from appliance.configuration.settings import (
     Http,
     Log,
     MailProvider,
-    plan_default,
     read_plan,
 )
-from appliance.configuration.values import shown
 from appliance.model.account import Plan
 from appliance.model.domain import DeliveryMode
 
@@ -35,12 +34,6 @@ class Unbuilt:
 
 UNBUILT: Final = (
     Unbuilt(("smtp", "trusted_proxies"), lambda c: bool(c.smtp.trusted_proxies), "the PROXY protocol", "[]"),
-    Unbuilt(
-        ("http", "public_url"),
-        lambda c: c.http.public_url != Http().public_url,
-        "links to its own pages",
-        '"http://127.0.0.1:8025"',
-    ),
     Unbuilt(("http", "listen_tls"), lambda c: bool(c.http.listen_tls), "HTTP over TLS", "[]"),
     Unbuilt(("http", "trusted_proxies"), lambda c: bool(c.http.trusted_proxies), "believing a proxy's headers", "[]"),
     # The URLs are not repeated in the error: somebody may have written a password into one.
@@ -49,19 +42,9 @@ UNBUILT: Final = (
     Unbuilt(("delivery", "mode"), lambda c: c.delivery.mode is DeliveryMode.TRANSIT, "transit mode", '"spool"'),
     Unbuilt(("delivery", "smarthost"), lambda c: c.delivery.smarthost != "", "delivery through a smarthost", '""'),
     Unbuilt(
-        ("delivery", "delay_notice_after"),
-        # "" asks for no notices, and gets none.
-        lambda c: c.delivery.delay_notice_after not in (None, Delivery().delay_notice_after),
-        "notices of delay",
-        '"4h" or ""',
-    ),
-    Unbuilt(
         ("delivery", "source_addresses"), lambda c: bool(c.delivery.source_addresses), "choosing source addresses", "[]"
     ),
     Unbuilt(("forwarding", "arc"), lambda c: c.forwarding.arc, "ARC", "false"),
-    Unbuilt(
-        ("log", "http_retention"), lambda c: c.log.http_retention != Log().http_retention, "a log of HTTP", '"30d"'
-    ),
     Unbuilt(("mail", "provider"), lambda c: c.mail.provider is not MailProvider.SELF, "Postmark", '"self"'),
     Unbuilt(("tls", "certificate"), lambda c: c.tls.certificate != "", "TLS", '""'),
     Unbuilt(("tls", "key"), lambda c: c.tls.key != "", "TLS", '""'),
@@ -69,7 +52,26 @@ UNBUILT: Final = (
     Unbuilt(("tls", "acme_email"), lambda c: c.tls.acme_email != "", "ACME", '""'),
 )
 
-UNBUILT_OF_PLANS: Final[Mapping[str, tuple[Callable[[Plan], int], str]]] = {
+WITHOUT_EFFECT: Final = (
+    Unbuilt(
+        ("http", "public_url"),
+        lambda c: c.http.public_url != Http().public_url,
+        "links to its own pages",
+        '"http://127.0.0.1:8025"',
+    ),
+    Unbuilt(
+        ("delivery", "delay_notice_after"),
+        # "" asks for no notices, and gets none.
+        lambda c: c.delivery.delay_notice_after not in (None, Delivery().delay_notice_after),
+        "notices of delay",
+        '"4h" or ""',
+    ),
+    Unbuilt(
+        ("log", "http_retention"), lambda c: c.log.http_retention != Log().http_retention, "a log of HTTP", '"30d"'
+    ),
+)
+
+WITHOUT_EFFECT_IN_PLANS: Final[Mapping[str, tuple[Callable[[Plan], int], str]]] = {
     "max_message_size": (lambda plan: plan.max_message_octets, "a size of message by plan"),
     "max_messages_per_day": (lambda plan: plan.max_messages_per_day, "a number of messages by plan"),
     "priority": (lambda plan: plan.priority, "priorities"),
@@ -77,13 +79,20 @@ UNBUILT_OF_PLANS: Final[Mapping[str, tuple[Callable[[Plan], int], str]]] = {
 """By key of `[plans.NAME]`: its value in a plan, and what it asks for where it is not the default."""
 
 
-def asked_for(config: Configuration) -> Iterator[tuple[KeyPath, str, str]]:
-    """Each key that asks for what is not there, what that is, and what to write until it is."""
+def refused(config: Configuration) -> Iterator[tuple[KeyPath, str, str]]:
+    """Each key that asks for what must not be missing: what that is, and what to write until it is there."""
     for unbuilt in UNBUILT:
         if unbuilt.asked_for(config):
             yield unbuilt.key, unbuilt.what, unbuilt.instead
+
+
+def without_effect(config: Configuration) -> Iterator[tuple[KeyPath, str]]:
+    """Each key that asks for what is not there and is not missed, and what that is."""
+    for unbuilt in WITHOUT_EFFECT:
+        if unbuilt.asked_for(config):
+            yield unbuilt.key, unbuilt.what
     for name, plan in config.plans.items():
         default = read_plan(name, {})
-        for key, (value_of, what) in UNBUILT_OF_PLANS.items():
+        for key, (value_of, what) in WITHOUT_EFFECT_IN_PLANS.items():
             if value_of(plan) != value_of(default):
-                yield ("plans", name, key), what, shown(plan_default(name)[key])
+                yield ("plans", name, key), what

@@ -3,6 +3,7 @@
 import ipaddress
 
 from appliance.configuration import FROM_SYSTEMD, Configuration
+from appliance.configuration.unbuilt import without_effect
 
 COURIERS = 400
 """Connections to destinations that are open at once, at most."""
@@ -13,7 +14,7 @@ OTHER_FILES = 100
 
 def doubts(config: Configuration, descriptors: int) -> list[str]:
     """A line for each doubt about this configuration, in a process that can open so many files."""
-    lines = []
+    lines = [f"{'.'.join(key)} has no effect: {what} is not built yet" for key, what in without_effect(config)]
     if "." not in config.hostname and _is_for_others(config):
         lines.append(
             f"the hostname {config.hostname} has no domain, and many servers refuse such a greeting; set hostname"

@@ -15,7 +15,7 @@ from appliance.configuration import (
     load,
     retention_ms,
 )
-from appliance.configuration.unbuilt import UNBUILT, UNBUILT_OF_PLANS
+from appliance.configuration.unbuilt import UNBUILT, WITHOUT_EFFECT_IN_PLANS, without_effect
 from appliance.configuration.values import LONGEST_ADDRESS, LONGEST_SRS_DOMAIN
 from appliance.forwarding.srs import SenderRewriter
 from appliance.model.account import Plan
@@ -335,9 +335,6 @@ def test_what_cannot_be_done_yet_is_refused(unbuilt: object) -> None:
         ("store", "ephemeral"): '"redis://host:6379/0"',
         ("delivery", "mode"): '"transit"',
         ("delivery", "smarthost"): '"smtp://user@relay.example:587"',
-        ("http", "public_url"): '"https://mx.example.org"',
-        ("delivery", "delay_notice_after"): '"1h"',
-        ("log", "http_retention"): '"1d"',
         ("delivery", "source_addresses"): '["192.0.2.1"]',
         ("forwarding", "arc"): "true",
         ("mail", "provider"): '"postmark"',
@@ -348,14 +345,24 @@ def test_what_cannot_be_done_yet_is_refused(unbuilt: object) -> None:
     assert "secret" not in written
 
 
-@pytest.mark.parametrize("plan", ["free", "gold"])
-@pytest.mark.parametrize("key", UNBUILT_OF_PLANS)
-def test_what_a_plan_cannot_do_yet_is_refused(plan: str, key: str) -> None:
-    written = fault(f"[plans.{plan}]\n{key} = 7")
-    assert written.startswith(f"onward.toml:2: plans.{plan}.{key}: this version of Onward cannot do ")
-    default = written.rpartition("leave it at ")[2]
-    # What it says to write is what it takes.
-    assert read(f"[plans.{plan}]\n{key} = {default}").plans[plan] == read(f"[plans.{plan}]").plans[plan]
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ('http.public_url = "https://mx.example.org"', ("http", "public_url")),
+        ('delivery.delay_notice_after = "1h"', ("delivery", "delay_notice_after")),
+        ('log.http_retention = "1d"', ("log", "http_retention")),
+        *((f"[plans.free]\n{key} = 7", ("plans", "free", key)) for key in WITHOUT_EFFECT_IN_PLANS),
+        *((f"[plans.gold]\n{key} = 7", ("plans", "gold", key)) for key in WITHOUT_EFFECT_IN_PLANS),
+    ],
+)
+def test_what_is_not_missed_is_taken_and_told(written: str, key: tuple[str, ...]) -> None:
+    assert [found for found, _ in without_effect(read(written))] == [key]
+
+
+def test_the_defaults_ask_for_nothing_that_is_not_there() -> None:
+    assert list(without_effect(read(""))) == []
+    # "" asks for no notices, and gets none.
+    assert list(without_effect(read('delivery.delay_notice_after = ""'))) == []
 
 
 def name_of(length: int) -> str:
