@@ -14,7 +14,7 @@ from smtp_scripted import as_far_as_content, as_far_as_final_dot, greet, scripte
 from smtp.address import Address
 from smtp.trio_client import ConnectError, Connection, Lost, Refused, Stage, Timeouts
 
-SHORT_S = 0.05
+SHORT_S = 0.2
 """A timeout that a test waits for to the end."""
 
 Script = Callable[[Caller], Awaitable[None]]

@@ -15,7 +15,7 @@ from smtp.reply import Reply
 from smtp.serving import Peer, Statistics, client_key
 from smtp.trio_server import serve
 
-SHORT_S = 0.05
+SHORT_S = 0.2
 """A timeout that a test waits for to the end."""
 
 

@@ -288,13 +288,10 @@ async def test_a_stream_is_followed_for_as_long_as_it_takes(tmp_path: Path, monk
         assert results == ["begun", "more"]
 
 
-async def test_what_is_no_stream_is_waited_for_so_long_and_no_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wire, "CALL_TIMEOUT_S", 0.2)
+async def test_what_is_no_stream_is_waited_for_so_long_and_no_longer(tmp_path: Path) -> None:
     async with served(tmp_path) as desk:
         with pytest.raises(WireError, match="did not answer"):
-            await desk.ask("stream")
+            await desk.ask("stream", limit_s=0.2)
 
 
 async def test_a_stream_with_nothing_to_say_ends_when_its_follower_hangs_up(tmp_path: Path) -> None:
