@@ -61,6 +61,10 @@ UNCONFIRMED = Reply(451, "That address is not in service yet", "4.3.5")
 LOOP = Reply(550, "That address leads in a circle", "5.4.6")
 
 
+POSTMASTER = Address("postmaster", "")
+"""The operator's mailbox, whoever that is when a delivery is under way (`appliance.delivery.settlement`)."""
+
+
 class _Refused(Exception):
     """Ends the expansion of the whole recipient."""
 
@@ -130,7 +134,7 @@ class _Expansion:
             self._expand(address, inside)
         except _Refused:
             self._targets.clear()
-        return tuple(self._targets.values()) or (Address("postmaster", ""),)
+        return tuple(self._targets.values()) or (POSTMASTER,)
 
     def _expand(self, address: Address, hosted: HostedDomain) -> None:
         """Follow a hosted address to its end, into `_targets`. Raises _Refused."""
@@ -147,6 +151,11 @@ class _Expansion:
     def _follow(self, address: Address, local_part: str, hosted: HostedDomain, path: tuple[Alias, ...]) -> int:
         """Follow a hosted address; `path` holds the aliases that led to it. Returns the height of what was found."""
         alias = hosted.match(local_part)
+        if alias is None and path and local_part == "postmaster":
+            # `abuse` that leads to `postmaster` is common. Whose mailbox that is, is found when the mail goes there.
+            self._step("postmaster", "ok", "{} leads to the operator", address)
+            self._targets[POSTMASTER.key] = POSTMASTER
+            return 0
         if alias is None:
             self._step("alias", "refused", "no alias takes {}", address)
             self._note(NO_SUCH_USER, "alias-unknown")

@@ -195,6 +195,12 @@ def test_postmaster_whose_operator_leads_back_to_postmaster_waits() -> None:
     assert (found.reply.code, found.targets) == (250, (Address("postmaster", ""),))
 
 
+def test_an_alias_may_lead_to_postmaster_of_a_hosted_domain() -> None:
+    found = ask(snapshot(alias("abuse@example.org", "postmaster@other.test")), "abuse@example.org")
+    assert found.accepted
+    assert found.targets == (Address("postmaster", ""),), "which leads to whoever is the operator then"
+
+
 def test_postmaster_without_an_operator_is_accepted_and_waits() -> None:
     found = ask(snapshot(operator=False), "postmaster")
     assert found.accepted
