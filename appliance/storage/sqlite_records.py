@@ -88,7 +88,7 @@ class SqliteRecords:
         return self._number(sql.count(collection, terms), values)
 
     def generation(self, name: str) -> int:
-        """See `RecordStore`. Some microseconds: asked for twice a second."""
+        """See `RecordStore`. Some microseconds: asked for several times a second."""
         return self._number("SELECT coalesce(max(value), 0) FROM generations WHERE id = ?", (name,))
 
     def import_stored(self, collection: Collection, rows: Iterable[StoredRow]) -> None:
