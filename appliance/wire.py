@@ -1,8 +1,9 @@
 """The control socket: how the command line and the control process speak to the engine.
 
 One request a connection, one JSON object a line. The request is `{"verb": ..., ...arguments}`; the answer is any
-number of `{"result": ...}` lines, and where something went wrong a last `{"error": "..."}`. A caller who has had enough
-hangs up. Whoever can open `<data_dir>/control.sock` (mode 0600) is the operator, so nothing here asks who is there.
+number of `{"result": ...}` lines, and a last one: `{"end": true}`, or where something went wrong `{"error": "..."}`. An
+answer without its last line was cut off. A caller who has had enough hangs up. Whoever can open
+`<data_dir>/control.sock` (mode 0600) is the operator, so nothing here asks who is there.
 
 Two can ask: `call` from a program without Trio, which reads every result; `ask` from a task, for the first one.
 """
@@ -73,6 +74,7 @@ async def _answer(stream: trio.SocketStream, verbs: Mapping[str, Verb], nursery:
         async with aclosing(verb(request)) as results:
             async for result in results:
                 await _write_line(stream, {"result": result})
+        await _write_line(stream, {"end": True})
     except WireError as error:
         await _write_line(stream, {"error": str(error)})
 
@@ -164,9 +166,12 @@ def call(
                     if not line.endswith(b"\n"):
                         raise NotRunning("the appliance died in the middle of its answer")
                     answer = json.loads(line)
+                    if "end" in answer:
+                        return
                     if "error" in answer:
                         raise WireError(answer["error"])
                     yield answer["result"]
+                raise NotRunning("the appliance died in the middle of its answer")
         except (FileNotFoundError, NotADirectoryError, ConnectionError) as error:
             raise NotRunning(f"no appliance answers on {path}") from error
         except BlockingIOError:

@@ -18,6 +18,9 @@ from appliance import wire
 from appliance.configuration import CONTROL_SOCKET
 from appliance.wire import NotRunning, WireError
 
+END = {"end": True}
+"""The last line of an answer that is whole."""
+
 
 @dataclass
 class Desk:
@@ -138,7 +141,7 @@ async def test_each_of_many_at_once_gets_its_own_answer(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
             for number in range(100):
                 nursery.start_soon(one, number)
-        assert answers == {number: [{"result": each} for each in range(number)] for number in range(100)}
+        assert answers == {number: [*({"result": each} for each in range(number)), END] for number in range(100)}
 
 
 async def test_a_request_may_come_in_pieces_and_its_writer_may_be_done_writing(tmp_path: Path) -> None:
@@ -148,8 +151,9 @@ async def test_a_request_may_come_in_pieces_and_its_writer_may_be_done_writing(t
                 await stream.send_all(bytes([octet]))
                 await trio.lowlevel.checkpoint()
             await stream.send_all(b"\n")
-            assert await stream.receive_some() == b'{"result":{}}\n'
+            assert (await stream.receive_some()).startswith(b'{"result":{}}\n')
         thousand = await desk.say(b'{"verb": "count", "to": 1000}\n', hang_up=True)
+        assert thousand.pop() == END
         assert [line["result"] for line in thousand] == list(range(1000))
 
 
@@ -204,7 +208,7 @@ async def test_a_request_that_does_not_end_is_cut_off_at_its_limit(tmp_path: Pat
         longest = json.dumps({"verb": "echo", "text": ""})
         fits = json.dumps({"verb": "echo", "text": "x" * (wire.MAX_REQUEST - len(longest) - 1)}).encode() + b"\n"
         assert len(fits) == wire.MAX_REQUEST
-        [answer] = await desk.say(fits)
+        [answer, _] = await desk.say(fits)
         assert len(answer["result"]["text"]) > wire.MAX_REQUEST - 100
         refused: list[Any] = []
         try:
@@ -220,6 +224,7 @@ async def test_what_comes_behind_the_request_is_not_looked_at(tmp_path: Path) ->
         assert await desk.say(b'{"verb": "count", "to": 2}\n{"verb": "count", "to": 9}\nand') == [
             {"result": 0},
             {"result": 1},
+            END,
         ]
 
 
@@ -352,7 +357,9 @@ def test_a_queue_of_callers_that_is_full_is_said_in_words(tmp_path: Path) -> Non
                 each.close()
 
 
-def test_an_appliance_that_dies_in_the_middle_of_a_line_has_not_answered(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [b'{"resu', b""])
+def test_an_appliance_that_dies_in_the_middle_of_an_answer_has_not_answered(tmp_path: Path, last: bytes) -> None:
+    """A list that was cut off between two lines must not look like a whole one."""
     path = tmp_path / CONTROL_SOCKET
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -362,7 +369,7 @@ def test_an_appliance_that_dies_in_the_middle_of_a_line_has_not_answered(tmp_pat
             connection, _ = listening.accept()
             with connection:
                 connection.recv(1000)
-                connection.sendall(b'{"result": 1}\n{"resu')
+                connection.sendall(b'{"result": 1}\n' + last)
 
         dying = threading.Thread(target=die)
         dying.start()
