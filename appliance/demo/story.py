@@ -24,6 +24,7 @@ from appliance.demo.samples import ALIAS, FRIEND, MAILBOX, SAMPLES
 from appliance.demo.stage import Stage
 from appliance.model.account import Role
 from appliance.model.event import EventType
+from appliance.run import process
 from appliance.run.stores import open_records
 from smtp.trio_client import Connection
 from smtp.trio_server import ServerSettings, Statistics, serve
@@ -46,6 +47,9 @@ def main() -> int:
     """Play the demo, and stay up until Ctrl-C. Returns the exit status: 1 where a message did not come through."""
     # Until the play listens for it, SIGTERM does what Ctrl-C does: everything is taken down on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    unpacker = process.unpacking_parent()
+    if unpacker is not None:
+        process.die_with(unpacker)
     stage = Stage()
     with tempfile.TemporaryDirectory(prefix="onward-demo-") as folder, _loopback_sockets() as (names, mailbox):
         config_path = _write_configuration(Path(folder), names, mailbox)
@@ -113,8 +117,10 @@ def _fill_records(stage: Stage, config_path: Path) -> None:
 def _appliance(config_path: Path) -> Iterator[IO[str]]:
     """The appliance that `onward run` starts, in a process of its own; yields what it says on standard error."""
     reading, writing = os.pipe()
+    demo = os.getpid()
     child = os.fork()
     if child == 0:
+        process.die_with(demo)
         os.close(reading)
         os.dup2(writing, 2)
         from appliance.run.supervisor import main as supervise
