@@ -36,7 +36,6 @@ _SOURCE_ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*:"
 _LOCAL_PART_TOO_LONG = f"the part before the @ is longer than {MAX_LOCAL_PART_OCTETS} characters"
 
 _DOT_STRING_RE = re.compile(_DOT_STRING)
-_QUOTED_STRING_RE = re.compile(_QUOTED_STRING)
 _DOMAIN_RE = re.compile(_DOMAIN)
 _QUOTED_PAIR_RE = re.compile(r"\\(.)")
 # What nearly every mailbox looks like, in one go.

@@ -18,6 +18,7 @@ from appliance.model.time import Clock
 from appliance.reception.client_names import ClientNames
 from appliance.reception.decision import Decision, decide, is_return_path
 from appliance.reports.own_mail import OwnMail
+from appliance.reports.returned import READ_OCTETS
 from appliance.routing.snapshot import Snapshot
 from appliance.spool.spool import Incoming, Spool
 from appliance.storage.records import StoreFull, StoreUnavailable
@@ -34,9 +35,6 @@ MAX_SUBJECT = 200
 
 MAX_RECEIVED = 100
 """Received fields from which a message counts as going round in circles (RFC 5321 §6.3: at least 100)."""
-
-MAX_RETURNED = 256 << 10
-"""Octets of a returned report that are read; its first parts, which say what happened, are small."""
 
 SENDER_OK = Reply(250, "Sender accepted", "2.1.0")
 LOOKUP_FAILED = Reply(451, "That can't be looked up at the moment, try again", "4.3.0")
@@ -98,8 +96,6 @@ class _Transaction:
     head: bytearray = field(default_factory=bytearray)
     """The front of the content as received, for its header section, or for what a returned report says."""
     size: int = 0
-    prefix: int = 0
-    """Octets that we put in front."""
     eight_bit: bool = False
     began_at: int = 0
     failed: Reply | None = None
@@ -210,7 +206,7 @@ class Session:
         reception = self._reception
         transaction.began_at = reception.clock()
         if transaction.returns:
-            transaction.head_limit = MAX_RETURNED
+            transaction.head_limit = READ_OCTETS
         if transaction.forwards:
             transaction.incoming = reception.spool.begin()
             prefix = received(
@@ -222,7 +218,6 @@ class Session:
                 recipients=tuple(str(decision.recipient) for decision in transaction.decisions),
                 at=transaction.began_at,
             )
-            transaction.prefix = len(prefix)
             await transaction.incoming.append(prefix)
         return None
 
@@ -336,7 +331,7 @@ class Session:
         operations: list[Operation] = []
         for opened in {decision.opened for decision in transaction.returns}:
             assert opened is not None
-            returned = bytes(transaction.head[:MAX_RETURNED])
+            returned = bytes(transaction.head)
             operations += reception.own_mail.answer_returned(returned, opened, reception.clock())
         return operations
 

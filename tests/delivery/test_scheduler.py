@@ -5,7 +5,7 @@ The spool is real; a script stands where connections would be, because no real s
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -481,22 +481,3 @@ async def test_the_operator_drops_what_no_courier_has_begun_with(
         assert [ids for _, ids in world.carried] == [["d0"]], "what is in a courier's hands can't be called back"
         assert world.waiting() == []
         assert world.room_is_free()
-
-
-@pytest.mark.parametrize(
-    ("wanted", "matches"),
-    [
-        (QueueFilter(), True),
-        (QueueFilter(domain="Example.ORG"), True),
-        (QueueFilter(domain="home.test"), False),
-        (QueueFilter(destination="home.test"), True),
-        (QueueFilter(recipient="SALES@example.org"), True),
-        (QueueFilter(recipient="alice@home.test"), False),
-        (QueueFilter(sender="friend@sender.test", destination="else.test"), False),
-        (QueueFilter(id="d1"), True),
-        (QueueFilter(id="m1"), True),
-        (QueueFilter(id="x"), False),
-    ],
-)
-def test_which_deliveries_a_filter_means(wanted: QueueFilter, matches: bool) -> None:
-    assert wanted.matches(replace(delivery())) is matches
