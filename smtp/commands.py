@@ -12,6 +12,12 @@ from typing import Literal
 
 from smtp import answers
 from smtp.address import Address, AddressError, parse_forward_path, parse_reverse_path
+from smtp.parameters import (
+    NO_MAIL_PARAMETERS,
+    NO_RECIPIENT_PARAMETERS,
+    MailParameters,
+    RecipientParameters,
+)
 from smtp.reply import Reply
 
 # RFC 5321 §4.1.1.11: esmtp-param = esmtp-keyword ["=" esmtp-value] ; esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT /
@@ -49,19 +55,6 @@ class Verb(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class MailParameters:
-    """What MAIL said about the message to come."""
-
-    size: int | None = None
-    """Octets (RFC 1870), as the client counts or guesses them."""
-    body: Literal["7BIT", "8BITMIME"] = "7BIT"
-    """RFC 6152."""
-
-
-NO_PARAMETERS = MailParameters()
-
-
-@dataclass(frozen=True, slots=True)
 class Command:
     """One well-formed command. Which of the fields mean something depends on the verb."""
 
@@ -70,7 +63,8 @@ class Command:
     """The name that EHLO and HELO gave."""
     address: Address | None = None
     """The sender (None: `<>`) or the recipient."""
-    parameters: MailParameters = NO_PARAMETERS
+    mail: MailParameters = NO_MAIL_PARAMETERS
+    recipient: RecipientParameters = NO_RECIPIENT_PARAMETERS
 
 
 class CommandError(Exception):
@@ -115,7 +109,7 @@ def _mail(argument: str) -> Command:
     except AddressError as error:
         # RFC 3463 §3.2: X.1.7 bad sender's mailbox address syntax
         raise CommandError(Reply(501, f"Sender: {error}", "5.1.7")) from None
-    return Command(Verb.MAIL, address=sender, parameters=_mail_parameters(rest) if rest else NO_PARAMETERS)
+    return Command(Verb.MAIL, address=sender, mail=_mail_parameters(rest) if rest else NO_MAIL_PARAMETERS)
 
 
 def _mail_parameters(text: str) -> MailParameters:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from smtp import answers
 from smtp.address import Address
-from smtp.commands import Command, CommandError, MailParameters, Verb, parse_command, split_command
+from smtp.commands import Command, CommandError, Verb, parse_command, split_command
 from smtp.data import ContentReader, Fault
 from smtp.errors import SessionMisuse
+from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
 from smtp.sequence import IN_TRANSACTION, TRANSITIONS, State
 from smtp.trace import Trace
@@ -34,8 +35,8 @@ class Hello:
     """The client has said who it is. Already answered."""
 
     name: str
-    protocol: str
-    """`SMTP` or `ESMTP`: the `with` keyword of RFC 3848."""
+    extended: bool
+    """Whether it was EHLO."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Recipient:
     """RCPT: asks for an answer."""
 
     address: Address
+    parameters: RecipientParameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,24 +278,24 @@ class ServerSession:
         """One well-formed command at the right time."""
         match command.verb:
             case Verb.MAIL:
-                size = command.parameters.size
+                size = command.mail.size
                 if size is not None and size > self._max_message_octets:
                     # RFC 1870 §6.1: refused before a single octet of it has come.
                     self._say(answers.TOO_LARGE)
                 else:
-                    self._events.append(Mail(command.address, command.parameters))
+                    self._events.append(Mail(command.address, command.mail))
             case Verb.RCPT:
                 if self._recipients >= self._max_recipients:
                     self._say(answers.TOO_MANY_RECIPIENTS)
                 elif command.address is not None:
-                    self._events.append(Recipient(command.address))
+                    self._events.append(Recipient(command.address, command.recipient))
             case Verb.DATA:
                 self._events.append(_DATA)
             case Verb.EHLO | Verb.HELO:
                 self._reset()
                 self.state = self._after_yes
                 extended = command.verb is Verb.EHLO
-                self._events.append(Hello(command.text, "ESMTP" if extended else "SMTP"))
+                self._events.append(Hello(command.text, extended))
                 self._say(self._hello(extended))
             case Verb.RSET:
                 self._reset()

@@ -1,12 +1,14 @@
 """What a server is given, and what it gives: settings, a client as it is known, who decides about mail, counters."""
 
+import ssl
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Protocol
 
 from smtp.address import Address
-from smtp.commands import MailParameters
+from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
+from smtp.tls import TlsFacts
 from smtp.trace import Trace
 
 
@@ -29,6 +31,10 @@ class ServerSettings:
     """How long a transaction may still take once shutdown has begun."""
     sweep_interval_s: float = 1.0
     """How exactly the times above are kept."""
+    tls: ssl.SSLContext | None = None
+    """For STARTTLS, which is offered where this is given."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Who has to begin every connection with a header of the PROXY protocol, and is believed."""
     trace: Trace | None = None
 
 
@@ -41,8 +47,16 @@ class Peer:
     port: int
     helo: str = ""
     """What it calls itself; empty before EHLO or HELO."""
-    protocol: str = "SMTP"
-    """`SMTP` or `ESMTP`: the `with` keyword of RFC 3848."""
+    extended: bool = False
+    """Whether it has said EHLO."""
+    tls: TlsFacts | None = None
+    """What was negotiated, where the connection is encrypted."""
+
+    def protocol(self, parameters: MailParameters) -> str:
+        """The `with` keyword for a message's Received line (RFC 3848; RFC 6531 §4.3)."""
+        if not self.extended:
+            return "SMTP"
+        return ("UTF8SMTP" if parameters.smtputf8 else "ESMTP") + ("S" if self.tls else "")
 
 
 class Receiver(Protocol):
@@ -51,7 +65,7 @@ class Receiver(Protocol):
     async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
         """A transaction begins where the reply is positive. None is the null reverse-path."""
 
-    async def recipient(self, recipient: Address) -> Reply:
+    async def recipient(self, recipient: Address, parameters: RecipientParameters) -> Reply:
         """One more recipient of this transaction, where the reply is positive."""
 
     async def data(self) -> Reply | None:

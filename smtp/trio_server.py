@@ -19,7 +19,7 @@ from pathlib import Path
 import trio
 
 from smtp import answers
-from smtp.commands import MailParameters
+from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
 from smtp.sequence import State
 from smtp.server import (
@@ -38,7 +38,16 @@ from smtp.serving import Peer, Receiver, ServerSettings, Statistics, client_key,
 from smtp.trace import Trace
 from smtp.trio_socket import Socket
 
-__all__ = ["MailParameters", "Peer", "Receiver", "ServerSettings", "Statistics", "Trace", "serve"]
+__all__ = [
+    "MailParameters",
+    "Peer",
+    "Receiver",
+    "RecipientParameters",
+    "ServerSettings",
+    "Statistics",
+    "Trace",
+    "serve",
+]
 
 # When a session is torn down from outside, its receiver may still take this long to let go of what it holds.
 RESET_GRACE_S = 5.0
@@ -279,7 +288,7 @@ class _Session:
                     if protocol.in_transaction:
                         self._transaction_due = trio.current_time() + self._house.settings.transaction_timeout_s
                 case Recipient():
-                    protocol.answer(await receiver.recipient(event.address))
+                    protocol.answer(await receiver.recipient(event.address, event.parameters))
                 case Data():
                     protocol.answer(await receiver.data())
                 case EndOfData():
@@ -287,7 +296,7 @@ class _Session:
                     self._house.statistics.messages += reply.positive
                     protocol.answer(reply)
                 case Hello():
-                    self._peer.helo, self._peer.protocol = event.name, event.protocol
+                    self._peer.helo, self._peer.extended = event.name, event.extended
                 case Reset():
                     await receiver.reset()
         except Exception as error:  # noqa: BLE001  whatever the receiver did wrong, its client gets a 451

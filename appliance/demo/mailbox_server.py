@@ -6,7 +6,7 @@ import trio
 
 from smtp.address import Address
 from smtp.reply import Reply
-from smtp.trio_server import MailParameters, Peer
+from smtp.trio_server import MailParameters, Peer, RecipientParameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Mailbox:
         self._content = bytearray()
         return Reply(250, "Sender accepted", "2.1.0")
 
-    async def recipient(self, recipient: Address) -> Reply:
+    async def recipient(self, recipient: Address, parameters: RecipientParameters) -> Reply:
         self._recipients.append(str(recipient))
         return Reply(250, "Recipient accepted", "2.1.5")
 

@@ -25,7 +25,7 @@ from appliance.storage.records import StoreFull, StoreUnavailable
 from appliance.storage.spool import Operation, ReturnPath
 from smtp.address import Address
 from smtp.reply import Reply
-from smtp.trio_server import MailParameters, Peer
+from smtp.trio_server import MailParameters, Peer, RecipientParameters
 
 MAX_HEADER_SECTION = 64 << 10
 """Octets at the front of a message in which its header section is looked for. Every session may hold as many."""
@@ -152,7 +152,7 @@ class Session:
         self._transaction = _Transaction(sender, parameters, self._reception.routing.snapshot)
         return SENDER_OK
 
-    async def recipient(self, recipient: Address) -> Reply:
+    async def recipient(self, recipient: Address, parameters: RecipientParameters) -> Reply:
         """See Receiver."""
         transaction = self._current()
         # The present one: an alias made a moment ago counts even in a transaction that began before.
@@ -213,7 +213,7 @@ class Session:
                 helo=self._peer.helo,
                 client_address=self._peer.address,
                 hostname=reception.hostname,
-                protocol=self._peer.protocol,
+                protocol=self._peer.protocol(transaction.parameters),
                 message_id=transaction.incoming.message_id,
                 recipients=tuple(str(decision.recipient) for decision in transaction.decisions),
                 at=transaction.began_at,

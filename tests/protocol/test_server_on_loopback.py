@@ -10,7 +10,7 @@ from smtp_house import LIMIT_S, Caller, call, open_house, quick_settings
 from smtp_memory import Mailbox, MemoryReceiver
 
 from smtp.address import Address
-from smtp.commands import MailParameters
+from smtp.parameters import MailParameters
 from smtp.reply import Reply
 from smtp.serving import Peer, Statistics, client_key
 from smtp.trio_server import serve
@@ -30,7 +30,7 @@ async def test_a_message_and_what_is_counted() -> None:
         house.shutdown.set()
         await house.ended.wait()
     [peer] = house.mailbox.peers
-    assert (peer.address, peer.helo, peer.protocol) == ("127.0.0.1", "client.example", "ESMTP")
+    assert (peer.address, peer.helo, peer.extended) == ("127.0.0.1", "client.example", True)
     statistics = house.statistics
     assert (statistics.connections_open, statistics.connections_accepted, statistics.messages) == (0, 1, 1)
     # The greeting, EHLO, MAIL, RCPT, the message, QUIT; 354; NOPE.

@@ -171,14 +171,14 @@ def test_every_transaction_that_the_receiver_began_ends_for_it_too(octets: bytes
 def greeted() -> ServerSession:
     session = ServerSession("mx.example.org", 1000, 100)
     session.receive(GREET)
-    assert session.next_event() == Hello("client.example", "ESMTP")
+    assert session.next_event() == Hello("client.example", True)
     return session
 
 
 def test_hello_says_which_protocol() -> None:
     session = ServerSession("mx.example.org", 1000, 100)
     session.receive(b"HELO client.example\r\n")
-    assert session.next_event() == Hello("client.example", "SMTP")
+    assert session.next_event() == Hello("client.example", False)
 
 
 def test_questions_want_answers() -> None:

@@ -30,7 +30,7 @@ from appliance.storage.sqlite_records import SqliteRecords
 from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
 from smtp.reply import Reply
-from smtp.trio_server import MailParameters, Peer
+from smtp.trio_server import MailParameters, Peer, RecipientParameters
 
 KEYRING = {"spool": Sealer(bytes(32)), "log": Sealer(bytes(32))}
 OWNER = Account("a1", "owner@home.test", True, Role.OPERATOR, "free", NOW)
@@ -120,7 +120,7 @@ class World:
     onward: Onward
 
     def session(self, address: str = "192.0.2.1") -> Session:
-        return self.reception.session(Peer(address, 25, helo="laptop.sender.test", protocol="ESMTP"))
+        return self.reception.session(Peer(address, 25, helo="laptop.sender.test", extended=True))
 
     async def transact(
         self,
@@ -132,7 +132,7 @@ class World:
         """One transaction as the server would conduct it: the replies to RCPT, and the last one."""
         session = session or self.session()
         assert (await session.mail(sender, MailParameters())).code == 250
-        replies = [await session.recipient(_recipient(each)) for each in recipients]
+        replies = [await session.recipient(_recipient(each), RecipientParameters()) for each in recipients]
         if not any(reply.code == 250 for reply in replies):
             return replies, None
         assert await session.data() is None
@@ -284,7 +284,7 @@ async def test_a_reset_leaves_nothing_behind(tmp_path: Path) -> None:
     async with _world(tmp_path) as world:
         session = world.session()
         await session.mail(SENDER, MailParameters())
-        await session.recipient(Address.parse("sales@example.org"))
+        await session.recipient(Address.parse("sales@example.org"), RecipientParameters())
         await session.data()
         await session.content(b"x" * 1_000_000)
         await session.reset()

@@ -38,7 +38,7 @@ class InMemory:
                 case Mail():
                     self.session.answer(await self.receiver.mail(event.sender, event.parameters))
                 case Recipient():
-                    self.session.answer(await self.receiver.recipient(event.address))
+                    self.session.answer(await self.receiver.recipient(event.address, event.parameters))
                 case Data():
                     self.session.answer(await self.receiver.data())
                 case Content():

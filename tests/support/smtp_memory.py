@@ -14,7 +14,7 @@ It speaks by local part, so that a conversation in a text file can have every an
 from dataclasses import dataclass, field
 
 from smtp.address import Address
-from smtp.commands import MailParameters
+from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
 from smtp.serving import Peer
 
@@ -73,7 +73,7 @@ class MemoryReceiver:
             return Reply(421, "No more today", "4.3.2")
         return Reply(250, "Sender OK", "2.1.0")
 
-    async def recipient(self, recipient: Address) -> Reply:
+    async def recipient(self, recipient: Address, parameters: RecipientParameters) -> Reply:
         match recipient.local_part:
             case "unknown":
                 return Reply(550, "No such user", "5.1.1")
