@@ -82,6 +82,11 @@ class Address:
         return f"{local_part}@{self.domain}" if self.domain else local_part
 
     @property
+    def is_ascii(self) -> bool:
+        """Whether it can be used without SMTPUTF8 (RFC 6531)."""
+        return self.local_part.isascii() and self.domain.isascii()
+
+    @property
     def key(self) -> tuple[str, str]:
         """What two spellings of one mailbox have in common here: both parts in lower case.
 

@@ -5,26 +5,37 @@ receiver's.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Any
 
 from smtp import answers
 from smtp.address import Address, AddressError, parse_forward_path, parse_reverse_path
 from smtp.parameters import (
+    MAX_ENVID_OCTETS,
     NO_MAIL_PARAMETERS,
     NO_RECIPIENT_PARAMETERS,
     MailParameters,
+    Notify,
+    OriginalRecipient,
     RecipientParameters,
+    from_xtext,
+    parse_original_recipient,
 )
 from smtp.reply import Reply
 
 # RFC 5321 §4.1.1.11: esmtp-param = esmtp-keyword ["=" esmtp-value] ; esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT /
-#                     "-") ; esmtp-value = 1*(%d33-60 / %d62-126)
-_PARAMETER_RE = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~]+))?")
+#                     "-") ; esmtp-value = 1*(%d33-60 / %d62-126), and with RFC 6531 §3.3 also UTF8-non-ascii
+_PARAMETER_RE = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u00a0-\U0010ffff]+))?")
 # RFC 1870 §3: size-value ::= 1*20DIGIT
 _SIZE_RE = re.compile(r"[0-9]{1,20}")
+_BODY_RE = re.compile(r"7BIT|8BITMIME")
+_RET_RE = re.compile(r"FULL|HDRS")
+_NOTHING_RE = re.compile(r"")
+# RFC 3030 §2: chunk-size ::= 1*DIGIT ; end-marker ::= "LAST". As many digits as SIZE may have.
+_BDAT_RE = re.compile(r"([0-9]{1,20})(?: +([Ll][Aa][Ss][Tt]))?")
+_CONTROL_RE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # RFC 5321 §4.1.1.1 asks for a domain or an address literal. Clients also give names with an underscore and bare IP
 # addresses, and §4.1.4 forbids refusing mail for a name that does not check out: everything is taken that can stand
 # in a header without doing harm there.
@@ -44,6 +55,10 @@ class Verb(Enum):
     VRFY = "VRFY"
     HELP = "HELP"
     QUIT = "QUIT"
+    STARTTLS = "STARTTLS"
+    """RFC 3207."""
+    BDAT = "BDAT"
+    """RFC 3030."""
     FOREIGN = "FOREIGN"
     """A word of another protocol: a web browser that was led here."""
     NOT_OFFERED = "NOT OFFERED"
@@ -65,6 +80,10 @@ class Command:
     """The sender (None: `<>`) or the recipient."""
     mail: MailParameters = NO_MAIL_PARAMETERS
     recipient: RecipientParameters = NO_RECIPIENT_PARAMETERS
+    chunk_octets: int = 0
+    """How much content follows behind BDAT."""
+    last: bool = False
+    """Whether that is the last of the message."""
 
 
 class CommandError(Exception):
@@ -86,9 +105,23 @@ def parse_command(verb: Verb, argument: bytes) -> Command:
     text = argument.decode("latin-1")
     # RFC 5321 §2.4: commands are ASCII, and no argument has a control character in it.
     if not (text.isascii() and text.isprintable()):
-        raise CommandError(answers.NOT_ASCII)
+        text = _international(verb, argument)
     # RFC 5321 §4.1.1: servers "SHOULD tolerate trailing white space before the terminating <CRLF>".
     return _PARSERS[verb](text.strip(" "))
+
+
+def _international(verb: Verb, argument: bytes) -> str:
+    # RFC 6531 §3.1: addresses may be in UTF-8 in these commands. Whether they may be now is the session's to say.
+    if verb not in (Verb.MAIL, Verb.RCPT, Verb.VRFY):
+        raise CommandError(answers.NOT_PRINTABLE)
+    try:
+        # Strict: overlong forms and surrogates are no UTF-8 (RFC 3629 §3).
+        text = argument.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CommandError(answers.NOT_PRINTABLE) from None
+    if _CONTROL_RE.search(text):
+        raise CommandError(answers.NOT_PRINTABLE)
+    return text
 
 
 def _hello(verb: Verb) -> Callable[[str], Command]:
@@ -109,39 +142,10 @@ def _mail(argument: str) -> Command:
     except AddressError as error:
         # RFC 3463 §3.2: X.1.7 bad sender's mailbox address syntax
         raise CommandError(Reply(501, f"Sender: {error}", "5.1.7")) from None
-    return Command(Verb.MAIL, address=sender, mail=_mail_parameters(rest) if rest else NO_MAIL_PARAMETERS)
-
-
-def _mail_parameters(text: str) -> MailParameters:
-    size: int | None = None
-    body: Literal["7BIT", "8BITMIME"] = "7BIT"
-    seen = set()
-    for word in text.split():
-        match = _PARAMETER_RE.fullmatch(word)
-        if not match:
-            raise CommandError(answers.PARAMETER_SYNTAX)
-        keyword, value = match.group(1).upper(), match.group(2) or ""
-        # RFC 5321 §4.1.1.11 has no rule for a parameter given twice. Whoever gives one means neither or cheats.
-        if keyword in seen:
-            raise CommandError(answers.PARAMETER_TWICE)
-        seen.add(keyword)
-        if keyword == "SIZE":
-            # int() also reads `1_0` and digits of other scripts.
-            if not _SIZE_RE.fullmatch(value):
-                raise CommandError(answers.PARAMETER_SYNTAX)
-            size = int(value)
-        elif keyword == "BODY":
-            # RFC 6152 §2: body-value ::= "7BIT" / "8BITMIME"; BINARYMIME (RFC 3030) is not offered.
-            match value.upper():
-                case "7BIT":
-                    body = "7BIT"
-                case "8BITMIME":
-                    body = "8BITMIME"
-                case _:
-                    raise CommandError(answers.PARAMETER_SYNTAX)
-        else:
-            raise CommandError(answers.PARAMETER_UNKNOWN)
-    return MailParameters(size, body)
+    parameters = _mail_parameters(rest) if rest else NO_MAIL_PARAMETERS
+    if sender is not None and not parameters.smtputf8 and not sender.is_ascii:
+        raise CommandError(answers.NEEDS_SMTPUTF8)
+    return Command(Verb.MAIL, address=sender, mail=parameters)
 
 
 def _rcpt(argument: str) -> Command:
@@ -154,10 +158,102 @@ def _rcpt(argument: str) -> Command:
     except AddressError as error:
         # RFC 3463 §3.2: X.1.3 bad destination mailbox address syntax
         raise CommandError(Reply(501, f"Recipient: {error}", "5.1.3")) from None
-    if rest:
-        # No extension that is offered has a parameter for RCPT.
-        raise CommandError(answers.PARAMETER_UNKNOWN)
-    return Command(Verb.RCPT, address=recipient)
+    parameters = _recipient_parameters(rest) if rest else NO_RECIPIENT_PARAMETERS
+    return Command(Verb.RCPT, address=recipient, recipient=parameters)
+
+
+def _mail_parameters(text: str) -> MailParameters:
+    values: dict[str, Any] = {}
+    for keyword, value in _parameters(text):
+        match keyword:
+            case "SIZE":
+                # int() also reads `1_0` and digits of other scripts.
+                values["size"] = int(_value(value, _SIZE_RE))
+            case "BODY":
+                # RFC 6152 §2: body-value ::= "7BIT" / "8BITMIME"; BINARYMIME (RFC 3030) is not offered.
+                values["body"] = _value(value.upper(), _BODY_RE)
+            case "SMTPUTF8":
+                # RFC 6531 §3.4: no value, and so it is with REQUIRETLS (RFC 8689 §3).
+                values["smtputf8"] = _value(value, _NOTHING_RE) == ""
+            case "REQUIRETLS":
+                values["require_tls"] = _value(value, _NOTHING_RE) == ""
+            case "RET":
+                # RFC 3461 §4.3: ret-value = "FULL" / "HDRS"
+                values["ret"] = _value(value.upper(), _RET_RE)
+            case "ENVID":
+                values["envid"] = _envid(value)
+            case _:
+                raise CommandError(answers.PARAMETER_UNKNOWN)
+    return MailParameters(**values)
+
+
+def _recipient_parameters(text: str) -> RecipientParameters:
+    notify: frozenset[Notify] | None = None
+    orcpt: OriginalRecipient | None = None
+    for keyword, value in _parameters(text):
+        match keyword:
+            case "NOTIFY":
+                notify = _notify(value)
+            case "ORCPT":
+                try:
+                    orcpt = parse_original_recipient(value)
+                except ValueError:
+                    raise CommandError(answers.PARAMETER_SYNTAX) from None
+            case _:
+                raise CommandError(answers.PARAMETER_UNKNOWN)
+    return RecipientParameters(notify, orcpt)
+
+
+def _parameters(text: str) -> Iterator[tuple[str, str]]:
+    """Keywords in upper case with their values; a value that is not there is empty."""
+    seen = set()
+    for word in text.split():
+        match = _PARAMETER_RE.fullmatch(word)
+        if not match:
+            raise CommandError(answers.PARAMETER_SYNTAX)
+        keyword, value = match.group(1).upper(), match.group(2) or ""
+        # RFC 5321 §4.1.1.11 has no rule for a parameter given twice, RFC 3461 §4 forbids it. Whoever gives one twice
+        # means neither or cheats.
+        if keyword in seen:
+            raise CommandError(answers.PARAMETER_TWICE)
+        seen.add(keyword)
+        yield keyword, value
+
+
+def _value(value: str, pattern: re.Pattern[str]) -> str:
+    if not pattern.fullmatch(value):
+        raise CommandError(answers.PARAMETER_SYNTAX)
+    return value
+
+
+def _envid(value: str) -> str:
+    try:
+        envid = from_xtext(value)
+    except ValueError:
+        raise CommandError(answers.PARAMETER_SYNTAX) from None
+    if not envid or len(value) > MAX_ENVID_OCTETS:
+        raise CommandError(answers.PARAMETER_SYNTAX)
+    return envid
+
+
+def _notify(value: str) -> frozenset[Notify]:
+    # RFC 3461 §4.1: notify-esmtp-value = "NEVER" / 1#notify-list-element
+    words = value.upper().split(",")
+    try:
+        notify = frozenset(Notify(word) for word in words)
+    except ValueError:
+        raise CommandError(answers.PARAMETER_SYNTAX) from None
+    if len(notify) != len(words) or (Notify.NEVER in notify and len(notify) > 1):
+        raise CommandError(answers.PARAMETER_SYNTAX)
+    return notify
+
+
+def _bdat(argument: str) -> Command:
+    # RFC 3030 §2: bdat-cmd ::= "BDAT" SP chunk-size [ SP end-marker ] CR LF
+    match = _BDAT_RE.fullmatch(argument)
+    if not match:
+        raise CommandError(answers.BDAT_SYNTAX)
+    return Command(Verb.BDAT, chunk_octets=int(match.group(1)), last=match.group(2) is not None)
 
 
 def _bare(verb: Verb) -> Callable[[str], Command]:
@@ -196,6 +292,8 @@ _PARSERS: dict[Verb, Callable[[str], Command]] = {
     Verb.VRFY: _vrfy,
     Verb.HELP: _any(Verb.HELP),
     Verb.QUIT: _bare(Verb.QUIT),
+    Verb.STARTTLS: _bare(Verb.STARTTLS),
+    Verb.BDAT: _bdat,
 }
 
 # A page can make a browser send a form to this port. The first line gives it away, before a body that looks like mail.
@@ -203,7 +301,7 @@ _FOREIGN_WORDS = (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT")
 
 # What other servers do, and RFC 5321 itself lets be left out (EXPN) or has given up (TURN and those after it).
 _WORDS_NOT_OFFERED = (
-    *(b"STARTTLS", b"AUTH", b"BDAT", b"BURL", b"ETRN", b"ATRN", b"EXPN"),
+    *(b"AUTH", b"BURL", b"ETRN", b"ATRN", b"EXPN"),
     *(b"TURN", b"SEND", b"SOML", b"SAML"),
 )
 

@@ -1,11 +1,12 @@
-"""The transparency of DATA (RFC 5321 §4.5.2), both ways: where a message ends, and how a dot at the start of a line is
-told from that end.
+"""The content of a message on the wire: where it ends, how a dot at the start of a line is told from that end (the
+transparency of DATA, RFC 5321 §4.5.2, both ways), and what no message may have in it.
 
-The end is CRLF.CRLF and nothing else: not one of the look-alikes with a bare CR or a bare LF in them, which some
-servers take for the end and others do not. A message that a stranger hides inside another lives on that difference.
+The end of DATA is CRLF.CRLF and nothing else: not one of the look-alikes with a bare CR or a bare LF in them, which
+some servers take for the end and others do not. A message that a stranger hides inside another lives on that difference.
 """
 
 import re
+from dataclasses import dataclass
 from enum import Enum
 
 _END = b"\r\n.\r\n"
@@ -16,28 +17,112 @@ _BARE_LINE_END_RE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
 class Fault(Enum):
-    """Why the content of a message cannot be taken."""
+    """Why the content of a message cannot be taken; the worst comes first."""
 
     BAD_LINE_ENDS = "bad line ends"
     """RFC 5321 §2.3.8: CR and LF only as a pair. RFC 2045 §2.7 and §2.8: no NUL in 7bit or 8bit data."""
     TOO_LARGE = "too large"
     """Larger than EHLO said (RFC 1870)."""
+    HEADER_TOO_LARGE = "header too large"
+    """No blank line within as many octets as a header section may have here."""
+    LINE_TOO_LONG = "line too long"
+    """A line with more octets than are taken here."""
 
 
-class ContentReader:
-    """Finds the end of a message in the octets after 354, and takes the stuffed dots out of what is before it.
+_RANKS = {fault: rank for rank, fault in enumerate(Fault)}
 
-    After a fault nothing more is given out, and the true end is still found. Bad line ends outweigh size, wherever in
-    the message they are: what is said at the end must not depend on how the octets were divided on their way.
+
+@dataclass(frozen=True, slots=True)
+class ContentLimits:
+    """How much a message may have of what, in octets."""
+
+    message: int
+    """Said at EHLO (RFC 1870)."""
+    header: int
+    """Up to and with the blank line. Whoever reads header fields has to hold them; no mail that people send has more
+    than a hundredth of this."""
+    line: int
+    """With the CRLF. RFC 5321 §4.5.3.1.6 promises 1,000 and asks for more where it can be had: there is mail with its
+    whole text in one line. Further on it may be refused; here it does no harm up to the size of one read."""
+
+
+class ContentChecks:
+    """Looks at the octets of one message as they come, and says what is wrong with them.
+
+    After a fault nothing more is given out, and all that comes is still looked at. The worst fault outweighs the others
+    wherever in the message it is: what is said at the end must not depend on how the octets were divided on their way.
     """
 
-    __slots__ = ("_held", "_skip", "ended", "fault", "max_octets", "octets_seen")
+    __slots__ = ("_at_line_start", "_header_octets", "_in_header", "_limits", "_line_octets", "fault", "octets_seen")
 
-    def __init__(self, max_octets: int) -> None:
-        self.max_octets = max_octets
+    def __init__(self, limits: ContentLimits) -> None:
         self.octets_seen = 0
         """Octets of the message so far: with the CRLFs and without the stuffed dots, as RFC 1870 §5 counts."""
         self.fault: Fault | None = None
+        self._limits = limits
+        self._in_header = True
+        self._header_octets = 0
+        self._at_line_start = True
+        self._line_octets = 0
+
+    def note(self, fault: Fault) -> None:
+        """This is wrong; what is worse and known already stays."""
+        if self.fault is None or _RANKS[fault] < _RANKS[self.fault]:
+            self.fault = fault
+
+    def take(self, piece: bytes) -> bytes:
+        """The next octets of the message, no pair of CR and LF divided; gives them back, or b"" after a fault."""
+        if self.fault is Fault.BAD_LINE_ENDS or not piece:
+            return b""
+        pairs = piece.count(b"\r\n")
+        if piece.count(b"\r") != pairs or piece.count(b"\n") != pairs or b"\0" in piece:
+            self.fault = Fault.BAD_LINE_ENDS
+            return b""
+        limits = self._limits
+        self.octets_seen += len(piece)
+        if self.octets_seen > limits.message:
+            self.note(Fault.TOO_LARGE)
+        if self._in_header:
+            self._look_for_blank_line(piece)
+        self._measure_lines(piece, limits.line)
+        return b"" if self.fault else piece
+
+    def _look_for_blank_line(self, piece: bytes) -> None:
+        if self._at_line_start and piece.startswith(b"\r\n"):
+            self._header_octets += 2
+            self._in_header = False
+        elif (blank := piece.find(b"\r\n\r\n")) >= 0:
+            self._header_octets += blank + 4
+            self._in_header = False
+        else:
+            self._header_octets += len(piece)
+        if self._header_octets > self._limits.header:
+            self.note(Fault.HEADER_TOO_LARGE)
+
+    def _measure_lines(self, piece: bytes, limit: int) -> None:
+        first_end = piece.find(b"\n") + 1
+        longest = self._line_octets + (first_end or len(piece))
+        if not first_end:
+            self._line_octets = longest
+            self._at_line_start = False
+        else:
+            last_end = piece.rfind(b"\n") + 1
+            self._line_octets = len(piece) - last_end
+            self._at_line_start = last_end == len(piece)
+            if len(piece) > limit:
+                # Only now can a line within the piece be too long.
+                longest = max(longest, *(len(line) + 1 for line in piece[first_end:].split(b"\n")))
+        if longest > limit:
+            self.note(Fault.LINE_TOO_LONG)
+
+
+class DataReader:
+    """Finds the end of a message in the octets after 354, and takes the stuffed dots out of what is before it."""
+
+    __slots__ = ("_held", "_skip", "checks", "ended")
+
+    def __init__(self, checks: ContentChecks) -> None:
+        self.checks = checks
         self.ended = False
         # The beginning of a message is the beginning of a line: as if a CRLF had come before it.
         self._held = b"\r\n"
@@ -60,26 +145,52 @@ class ContentReader:
             rest = b""
             self._held = next((tail for tail in _BEGINNINGS_OF_END if buffer.endswith(tail)), b"")
             piece = buffer[: len(buffer) - len(self._held)] if self._held else buffer
-        return self._accept(piece, has_dots=dot != end), rest
-
-    def _accept(self, piece: bytes, *, has_dots: bool) -> bytes:
-        """No pair of CR and LF, and no dot with the CRLF before it, is ever divided between two pieces."""
-        if self.fault is Fault.BAD_LINE_ENDS or not piece:
-            return b""
-        pairs = piece.count(b"\r\n")
-        if piece.count(b"\r") != pairs or piece.count(b"\n") != pairs or b"\0" in piece:
-            self.fault = Fault.BAD_LINE_ENDS
-            return b""
-        if has_dots:
+        # No pair of CR and LF, and no dot with the CRLF before it, is ever divided between two pieces.
+        if dot != end:
             piece = piece.replace(b"\r\n.", b"\r\n")
-        if self._skip:
+        if self._skip and piece:
             piece = piece[self._skip :]
             self._skip = 0
-        self.octets_seen += len(piece)
-        if self.octets_seen > self.max_octets:
-            self.fault = Fault.TOO_LARGE
-            return b""
-        return piece
+        return self.checks.take(piece), rest
+
+
+class ChunkReader:
+    """Takes the chunks of a message that comes by BDAT (RFC 3030 §2): so many octets each, as they are, with no end to
+    look for and no dots to take out.
+    """
+
+    __slots__ = ("_held", "_left", "checks")
+
+    def __init__(self, checks: ContentChecks) -> None:
+        self.checks = checks
+        self._left = 0
+        self._held = False
+
+    def begin(self, octets: int) -> None:
+        """So many octets are the next chunk."""
+        self._left = octets
+
+    @property
+    def ended(self) -> bool:
+        """Whether the chunk is whole."""
+        return self._left == 0
+
+    def read(self, octets: bytes) -> tuple[bytes, bytes]:
+        """Take what has come: give the message's octets out of it, and what stands behind the end of the chunk."""
+        piece = octets[: self._left]
+        rest = octets[self._left :]
+        self._left -= len(piece)
+        if self._held and piece:
+            piece = b"\r" + piece
+        # A chunk may end between CR and LF, and so may what has come of it: the CR waits for its LF.
+        if piece:
+            self._held = piece.endswith(b"\r")
+        return self.checks.take(piece[:-1] if self._held and piece else piece), rest
+
+    def end(self) -> None:
+        """That was the last chunk."""
+        if self._held:
+            self.checks.note(Fault.BAD_LINE_ENDS)
 
 
 class ContentWriter:

@@ -9,6 +9,11 @@ Its reasons, in prose:
   with a sender and no accepted recipient has nobody to be for: 554, and the transaction stays open for a better RCPT.
 - A command that is refused changes nothing. Only the answer to the end of the content closes a transaction whatever
   it says (§4.1.1.4).
+- Content comes by DATA or by BDAT, and the two are not mixed (RFC 3030 §3). Between two chunks the envelope is closed:
+  only another BDAT, or what gives the transaction up, makes sense. A chunk that is refused ends the transaction, and
+  the chunks already under way behind it find none: 503, and their octets are read and thrown away.
+- STARTTLS comes between transactions, once a name has been given. After the handshake nothing that was said before
+  counts (RFC 3207 §4.2): EHLO is due again.
 - A word of another protocol closes the connection: what follows is not meant for us, and somebody may have hidden mail
   in it (§7.8 allows it).
 """
@@ -34,6 +39,10 @@ class State(Enum):
     """In a transaction with at least one recipient."""
     CONTENT = "content"
     """354 has been said: all that comes is content, up to its end."""
+    CHUNKS = "chunks"
+    """Content comes by BDAT: a chunk is being read, or the next is awaited."""
+    HANDSHAKE = "handshake"
+    """STARTTLS was accepted: nothing is read before TLS is established."""
     CLOSED = "closed"
     """Nothing more is read."""
 
@@ -65,6 +74,8 @@ TRANSITIONS: dict[State, dict[Verb, State | Reply]] = {
             Verb.MAIL: answers.HELLO_FIRST,
             Verb.RCPT: answers.HELLO_FIRST,
             Verb.DATA: answers.HELLO_FIRST,
+            Verb.BDAT: answers.HELLO_FIRST,
+            Verb.STARTTLS: answers.HELLO_FIRST,
             Verb.RSET: State.CONNECTED,
         },
     ),
@@ -76,6 +87,8 @@ TRANSITIONS: dict[State, dict[Verb, State | Reply]] = {
             Verb.MAIL: State.SENDER,
             Verb.RCPT: answers.MAIL_FIRST,
             Verb.DATA: answers.MAIL_FIRST,
+            Verb.BDAT: answers.MAIL_FIRST,
+            Verb.STARTTLS: State.HANDSHAKE,
             Verb.RSET: State.GREETED,
         },
     ),
@@ -87,6 +100,8 @@ TRANSITIONS: dict[State, dict[Verb, State | Reply]] = {
             Verb.MAIL: answers.MAIL_TWICE,
             Verb.RCPT: State.RECIPIENTS,
             Verb.DATA: answers.NO_RECIPIENTS,
+            Verb.BDAT: answers.NO_RECIPIENTS,
+            Verb.STARTTLS: answers.TLS_IN_TRANSACTION,
             Verb.RSET: State.GREETED,
         },
     ),
@@ -98,9 +113,32 @@ TRANSITIONS: dict[State, dict[Verb, State | Reply]] = {
             Verb.MAIL: answers.MAIL_TWICE,
             Verb.RCPT: State.RECIPIENTS,
             Verb.DATA: State.CONTENT,
+            Verb.BDAT: State.CHUNKS,
+            Verb.STARTTLS: answers.TLS_IN_TRANSACTION,
+            Verb.RSET: State.GREETED,
+        },
+    ),
+    State.CHUNKS: _row(
+        State.CHUNKS,
+        {
+            Verb.EHLO: State.GREETED,
+            Verb.HELO: State.GREETED,
+            Verb.MAIL: answers.CONTENT_BEGUN,
+            Verb.RCPT: answers.CONTENT_BEGUN,
+            Verb.DATA: answers.CONTENT_BEGUN,
+            Verb.BDAT: State.CHUNKS,
+            Verb.STARTTLS: answers.TLS_IN_TRANSACTION,
             Verb.RSET: State.GREETED,
         },
     ),
 }
 
-IN_TRANSACTION = frozenset({State.SENDER, State.RECIPIENTS, State.CONTENT})
+# What leads on without a command: what it is, in words, and the state after it.
+ENDINGS: dict[State, tuple[str, State]] = {
+    State.CONTENT: ("the end of data is answered", State.GREETED),
+    State.CHUNKS: ("the last chunk, or one that is refused, is answered", State.GREETED),
+    State.HANDSHAKE: ("TLS is established", State.CONNECTED),
+}
+
+IN_TRANSACTION = frozenset({State.SENDER, State.RECIPIENTS, State.CONTENT, State.CHUNKS})
+IN_CONTENT = frozenset({State.CONTENT, State.CHUNKS})

@@ -5,90 +5,52 @@ an event asks for with `answer`, and sends what `octets_to_send` returns. What n
 sizes, NOOP and its kind) the session answers itself, so that replies are always in the order of the commands, however
 many came at once (RFC 2920).
 
+Content comes by DATA or by BDAT, and to whoever decides about mail it is the same: Data, Content, EndOfData.
+
 Which command may come when is the table of `smtp.sequence`.
 """
 
 from collections import deque
-from dataclasses import dataclass
 
 from smtp import answers
-from smtp.address import Address
 from smtp.commands import Command, CommandError, Verb, parse_command, split_command
-from smtp.data import ContentReader, Fault
+from smtp.data import ChunkReader, ContentChecks, DataReader, Fault
 from smtp.errors import SessionMisuse
-from smtp.parameters import MailParameters, RecipientParameters
+from smtp.events import (
+    Closed,
+    Content,
+    Data,
+    EndOfData,
+    Event,
+    Hello,
+    Mail,
+    Paused,
+    Question,
+    Recipient,
+    Reset,
+    StartTls,
+)
+from smtp.offer import SessionSettings, offer
 from smtp.reply import Reply
-from smtp.sequence import IN_TRANSACTION, TRANSITIONS, State
+from smtp.sequence import ENDINGS, IN_CONTENT, IN_TRANSACTION, TRANSITIONS, State
 from smtp.trace import Trace
 
 # RFC 5321 §4.5.3.1.4 asks for 512 octets and for more where an extension adds parameters. Four times that holds every
 # parameter of every extension; a longer line is not a command.
 MAX_COMMAND_OCTETS = 2048
-# Lines that are no commands here, in one session. What sends more does not listen, and each costs it nothing.
-MAX_UNKNOWN_COMMANDS = 20
+# Commands that are not known or not well-formed, in one session. What sends more does not listen, and each costs it
+# nothing. What comes at the wrong time is not counted: a pipelined group has a hundred of those behind a refused MAIL.
+MAX_ERRORS = 20
 # Replies to a pipelined group are collected up to here. What a client does not read must not pile up at our end.
 MAX_UNSENT_OCTETS = 16384
 
+_VERDICTS = {
+    Fault.BAD_LINE_ENDS: answers.BAD_LINE_ENDS,
+    Fault.TOO_LARGE: answers.TOO_LARGE,
+    Fault.HEADER_TOO_LARGE: answers.HEADER_TOO_LARGE,
+    Fault.LINE_TOO_LONG: answers.CONTENT_LINE_TOO_LONG,
+}
 
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """The client has said who it is. Already answered."""
-
-    name: str
-    extended: bool
-    """Whether it was EHLO."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """MAIL: asks for an answer."""
-
-    sender: Address | None
-    parameters: MailParameters
-
-
-@dataclass(frozen=True, slots=True)
-class Recipient:
-    """RCPT: asks for an answer."""
-
-    address: Address
-    parameters: RecipientParameters
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """DATA: asks for an answer; None is 354."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The next octets of the message, lines ending in CRLF."""
-
-    octets: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class EndOfData:
-    """The message is whole: asks for an answer, which ends the transaction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """The transaction is over and no message came of it. Already answered, or will be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Paused:
-    """Many replies are waiting: send them before asking for the next event."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The conversation is over: send what is left to send, and close."""
-
-
-Question = Mail | Recipient | Data | EndOfData
-Event = Question | Hello | Content | Reset | Paused | Closed
 
 _QUESTIONS = (Mail, Recipient, Data, EndOfData)
 # Values without fields are made once.
@@ -100,19 +62,15 @@ class ServerSession:
     """One conversation. Every method may be called at any time unless it says otherwise; no input makes one raise."""
 
     def __init__(
-        self,
-        hostname: str,
-        max_message_octets: int,
-        max_recipients: int,
-        *,
-        trace: Trace | None = None,
-        replies: list[int] | None = None,
+        self, settings: SessionSettings, *, trace: Trace | None = None, replies: list[int] | None = None
     ) -> None:
         """Begin with the greeting. `replies[n]` counts the replies of the class n, in a list of six numbers."""
         self.state = State.CONNECTED
-        self._hostname = hostname
-        self._max_message_octets = max_message_octets
-        self._max_recipients = max_recipients
+        self.secure = False
+        """Whether TLS is established."""
+        self.errors = 0
+        """Commands so far that were not known or not well-formed."""
+        self._settings = settings
         self._trace = trace
         self._replies = [0] * 6 if replies is None else replies
         self._incoming = b""
@@ -123,17 +81,26 @@ class ServerSession:
         self._question: Question | None = None
         self._after_yes = State.CONNECTED
         self._recipients = 0
-        self._unknown_commands = 0
-        self._reader = ContentReader(max_message_octets)
+        self._utf8 = False
+        self._commands = 0
+        self._reader: DataReader | ChunkReader | None = None
+        self._chunk: Command | None = None
+        self._to_discard = 0
+        self._after_discard: Reply | None = None
         self._content_refused = False
         self._verdict: Reply | None = None
         # RFC 5321 §4.2: the greeting begins with our domain. RFC 2034 §3: no enhanced code on it.
-        self._say(Reply(220, f"{hostname} ESMTP"))
+        self._say(Reply(220, f"{settings.hostname} ESMTP"))
 
     @property
     def in_transaction(self) -> bool:
         """Whether MAIL has been accepted and the transaction is not over."""
         return self.state in IN_TRANSACTION
+
+    @property
+    def in_content(self) -> bool:
+        """Whether content is what we wait for."""
+        return self.state is State.CONTENT or self._chunk is not None or self._after_discard is not None
 
     @property
     def unsent(self) -> int:
@@ -171,7 +138,7 @@ class ServerSession:
                 return Closed()
             if len(self._outgoing) > MAX_UNSENT_OCTETS:
                 return Paused()
-            if not (self._read_content() if self.state is State.CONTENT else self._read_command()):
+            if not self._read():
                 return None
 
     def answer(self, reply: Reply | None) -> None:
@@ -182,29 +149,42 @@ class ServerSession:
         question = self._question
         if question is None:
             raise SessionMisuse("there is nothing to answer")
-        if reply is None:
-            if not isinstance(question, Data):
-                raise SessionMisuse("only Data is answered with None")
-            reply = answers.GO_AHEAD
-            self._reader = ContentReader(self._max_message_octets)
-        elif isinstance(question, Data) and reply.positive:
-            raise SessionMisuse("Data is let through with None")
+        if isinstance(question, Data):
+            if reply is not None and reply.positive:
+                raise SessionMisuse("Data is let through with None")
+        elif reply is None:
+            raise SessionMisuse("only Data is answered with None")
         self._question = None
-        if isinstance(question, EndOfData):
-            self._leave_transaction()
-        elif reply.code == 421:
+        if reply is not None and reply.code == 421 and not isinstance(question, EndOfData):
             self.hang_up(reply)
-            return
-        elif reply.positive:
-            self.state = self._after_yes
-            self._recipients += isinstance(question, Recipient)
-        self._say(reply)
-        if reply.code == 421:
-            self.state = State.CLOSED
+        elif isinstance(question, Data):
+            self._answer_data(reply)
+        elif reply is not None:
+            if isinstance(question, EndOfData):
+                self._commands *= not reply.positive
+                self._end_content()
+            elif reply.positive:
+                self.state = self._after_yes
+                self._recipients += isinstance(question, Recipient)
+            self._say(reply)
+            if reply.code == 421:
+                self.state = State.CLOSED
+
+    def secured(self) -> None:
+        """TLS is established: nothing counts that was said before (RFC 3207 §4.2).
+
+        Raises SessionMisuse where no handshake was due.
+        """
+        if self.state is not State.HANDSHAKE:
+            raise SessionMisuse("no handshake is due")
+        self.state = ENDINGS[State.HANDSHAKE][1]
+        self.secure = True
+        self._incoming = b""
+        self._position = 0
 
     def refuse_content(self, reply: Reply) -> None:
         """The rest of the content is not wanted: read to its end, then say this. Reset follows at once."""
-        if self.state is not State.CONTENT:
+        if self.state not in IN_CONTENT:
             raise SessionMisuse("no content is coming")
         if not self._content_refused:
             self._verdict = reply
@@ -223,7 +203,19 @@ class ServerSession:
         self.state = State.CLOSED
         if reply is not None:
             # RFC 5321 §4.2: 421 and 221 name our domain first.
-            self._say(Reply(reply.code, f"{self._hostname} {reply.text}", reply.enhanced))
+            self._say(Reply(reply.code, f"{self._settings.hostname} {reply.text}", reply.enhanced))
+
+    # ------------------------------------------------------------------ commands
+
+    def _read(self) -> bool:
+        """Act on what has come; False where there is nothing to act on yet."""
+        if self._after_discard is not None:
+            return self._discard(self._after_discard)
+        if self._chunk is not None:
+            return self._read_chunk(self._chunk)
+        if self.state is State.CONTENT:
+            return self._read_data()
+        return self.state is not State.HANDSHAKE and self._read_command()
 
     def _read_command(self) -> bool:
         """Act on the next line; False where there is none yet."""
@@ -242,7 +234,7 @@ class ServerSession:
             self.hang_up(None)
         elif self._line_too_long or end + 1 - start > MAX_COMMAND_OCTETS:
             self._line_too_long = False
-            self._refuse_unknown(answers.LINE_TOO_LONG)
+            self._refuse(answers.LINE_TOO_LONG)
         else:
             self._act_on(self._incoming[start : end - 1])
         return True
@@ -251,16 +243,24 @@ class ServerSession:
         if self._trace is not None:
             # Escaped: it may be shown on a terminal.
             self._trace("<", line.decode("latin-1").encode("unicode_escape").decode("ascii"))
+        self._commands += 1
+        if self._commands > self._settings.max_commands:
+            self.hang_up(answers.TOO_MANY_COMMANDS)
+            return
         verb, argument = split_command(line)
-        after = TRANSITIONS[self.state][verb]
-        if isinstance(after, Reply):
-            if verb in (Verb.UNKNOWN, Verb.NOT_OFFERED):
-                self._refuse_unknown(after)
-            else:
+        after = TRANSITIONS[self.state][self._as_offered(verb)]
+        if verb is Verb.BDAT:
+            self._begin_chunk(argument, after)
+        elif isinstance(after, Reply):
+            if after.code == 503:
                 self._say(after)
+            else:
+                self._refuse(after)
         elif verb is Verb.FOREIGN:
             self._say(answers.OTHER_PROTOCOL)
             self.hang_up(None)
+        elif verb is Verb.STARTTLS and self.secure:
+            self._say(answers.TLS_ALREADY)
         else:
             try:
                 command = parse_command(verb, argument)
@@ -269,26 +269,21 @@ class ServerSession:
                 if verb in (Verb.EHLO, Verb.HELO):
                     # RFC 2034 §3: no enhanced code on a reply to these two.
                     reply = Reply(reply.code, reply.text)
-                self._say(reply)
+                self._refuse(reply)
             else:
                 self._after_yes = after
                 self._obey(command)
+
+    def _as_offered(self, verb: Verb) -> Verb:
+        return Verb.NOT_OFFERED if verb is Verb.STARTTLS and not self._settings.starttls else verb
 
     def _obey(self, command: Command) -> None:
         """One well-formed command at the right time."""
         match command.verb:
             case Verb.MAIL:
-                size = command.mail.size
-                if size is not None and size > self._max_message_octets:
-                    # RFC 1870 §6.1: refused before a single octet of it has come.
-                    self._say(answers.TOO_LARGE)
-                else:
-                    self._events.append(Mail(command.address, command.mail))
+                self._obey_mail(command)
             case Verb.RCPT:
-                if self._recipients >= self._max_recipients:
-                    self._say(answers.TOO_MANY_RECIPIENTS)
-                elif command.address is not None:
-                    self._events.append(Recipient(command.address, command.recipient))
+                self._obey_rcpt(command)
             case Verb.DATA:
                 self._events.append(_DATA)
             case Verb.EHLO | Verb.HELO:
@@ -296,7 +291,12 @@ class ServerSession:
                 self.state = self._after_yes
                 extended = command.verb is Verb.EHLO
                 self._events.append(Hello(command.text, extended))
-                self._say(self._hello(extended))
+                if extended:
+                    self._say(Reply(250, offer(self._settings, self.secure)))
+                else:
+                    self._say(Reply(250, self._settings.hostname))
+            case Verb.STARTTLS:
+                self._obey_starttls()
             case Verb.RSET:
                 self._reset()
                 self.state = self._after_yes
@@ -310,42 +310,131 @@ class ServerSession:
             case Verb.QUIT:
                 self.hang_up(answers.GOODBYE)
 
-    def _hello(self, extended: bool) -> Reply:
-        if not extended:
-            return Reply(250, self._hostname)
-        keywords = ("PIPELINING", f"SIZE {self._max_message_octets}", "8BITMIME", "ENHANCEDSTATUSCODES")
-        return Reply(250, "\n".join((self._hostname, *keywords)))
+    def _obey_mail(self, command: Command) -> None:
+        size = command.mail.size
+        if size is not None and size > self._settings.max_message_octets:
+            # RFC 1870 §6.1: refused before a single octet of it has come.
+            self._say(answers.TOO_LARGE)
+        elif command.mail.require_tls and not self.secure:
+            self._say(answers.TLS_FIRST if self._settings.starttls else answers.PARAMETER_UNKNOWN)
+        else:
+            self._utf8 = command.mail.smtputf8
+            self._events.append(Mail(command.address, command.mail))
 
-    def _refuse_unknown(self, reply: Reply) -> None:
-        self._unknown_commands += 1
-        if self._unknown_commands < MAX_UNKNOWN_COMMANDS:
+    def _obey_rcpt(self, command: Command) -> None:
+        assert command.address is not None
+        if self._recipients >= self._settings.max_recipients:
+            self._say(answers.TOO_MANY_RECIPIENTS)
+        elif not self._utf8 and not command.address.is_ascii:
+            self._refuse(answers.NEEDS_SMTPUTF8)
+        else:
+            self._events.append(Recipient(command.address, command.recipient))
+
+    def _obey_starttls(self) -> None:
+        if self._position < len(self._incoming):
+            self._say(answers.OCTETS_BEHIND_STARTTLS)
+            self.hang_up(None)
+            return
+        self.state = self._after_yes
+        self._say(answers.READY_FOR_TLS)
+        self._events.append(StartTls())
+
+    def _refuse(self, reply: Reply) -> None:
+        """What is not known or not well-formed: so often, and no more."""
+        self.errors += 1
+        if self.errors < MAX_ERRORS:
             self._say(reply)
         else:
             self.hang_up(answers.TOO_MANY_ERRORS)
 
-    def _read_content(self) -> bool:
-        """Act on what has come of the content; False where more is needed."""
-        if not self._reader.ended:
-            if self._position >= len(self._incoming):
-                return False
-            octets = self._incoming[self._position :] if self._position else self._incoming
-            piece, self._incoming = self._reader.read(octets)
-            self._position = 0
-            if not self._content_refused:
-                if self._reader.fault is not None:
-                    self._refuse_content()
-                elif piece:
-                    self._events.append(Content(piece))
-            return True
-        if self._trace is not None:
-            self._trace("<", f"({self._reader.octets_seen} octets of content)")
-        if not self._content_refused:
-            self._events.append(_END_OF_DATA)
+    # ------------------------------------------------------------------ content
+
+    def _answer_data(self, reply: Reply | None) -> None:
+        chunk = self._chunk
+        if reply is None:
+            checks = ContentChecks(self._settings.content)
+            self.state = self._after_yes
+            if chunk is None:
+                self._reader = DataReader(checks)
+                self._say(answers.GO_AHEAD)
+            else:
+                self._reader = chunks = ChunkReader(checks)
+                chunks.begin(chunk.chunk_octets)
+        elif chunk is None:
+            self._say(reply)
         else:
-            is_large = self._reader.fault is Fault.TOO_LARGE
-            verdict = self._verdict or (answers.TOO_LARGE if is_large else answers.BAD_LINE_ENDS)
-            self._leave_transaction()
-            self._say(verdict)
+            # The chunk is on its way all the same, and others may be behind it: they must not ask anew.
+            self._chunk = None
+            self._reset()
+            self._to_discard, self._after_discard = chunk.chunk_octets, reply
+
+    def _read_data(self) -> bool:
+        """Act on what has come of the content behind 354; False where more is needed."""
+        reader = self._reader
+        assert isinstance(reader, DataReader)
+        if not reader.ended:
+            return self._read_content(reader)
+        self._end_of_content(reader.checks)
+        return True
+
+    def _begin_chunk(self, argument: bytes, after: State | Reply) -> None:
+        """BDAT: whatever the answer will be, the octets behind it are no commands (RFC 3030 §2)."""
+        try:
+            chunk = parse_command(Verb.BDAT, argument)
+        except CommandError as error:
+            # Without its size nobody knows where the next command begins.
+            self._say(error.reply)
+            self.hang_up(None)
+            return
+        if isinstance(after, Reply):
+            self._to_discard, self._after_discard = chunk.chunk_octets, after
+            return
+        self._chunk = chunk
+        self._after_yes = after
+        if self.state is State.CHUNKS and isinstance(self._reader, ChunkReader):
+            self._reader.begin(chunk.chunk_octets)
+        else:
+            self._events.append(_DATA)
+
+    def _read_chunk(self, chunk: Command) -> bool:
+        """Act on what has come of a chunk; False where more is needed."""
+        reader = self._reader
+        assert isinstance(reader, ChunkReader)
+        if not reader.ended:
+            return self._read_content(reader)
+        self._chunk = None
+        if chunk.last:
+            reader.end()
+            if reader.checks.fault and not self._content_refused:
+                self._refuse_content()
+        if chunk.last or self._content_refused:
+            self._end_of_content(reader.checks)
+        else:
+            self._say(Reply(250, f"{chunk.chunk_octets} octets received", "2.0.0"))
+        return True
+
+    def _discard(self, reply: Reply) -> bool:
+        """Throw a chunk away that nobody wants, then say so; False where more of it has to come."""
+        there = min(self._to_discard, len(self._incoming) - self._position)
+        self._position += there
+        self._to_discard -= there
+        if self._to_discard:
+            return False
+        self._after_discard = None
+        self._say(reply)
+        return True
+
+    def _read_content(self, reader: DataReader | ChunkReader) -> bool:
+        if self._position >= len(self._incoming):
+            return False
+        octets = self._incoming[self._position :] if self._position else self._incoming
+        piece, self._incoming = reader.read(octets)
+        self._position = 0
+        if not self._content_refused:
+            if reader.checks.fault is not None:
+                self._refuse_content()
+            elif piece:
+                self._events.append(Content(piece))
         return True
 
     def _refuse_content(self) -> None:
@@ -353,6 +442,23 @@ class ServerSession:
         self._content_refused = True
         self._events.clear()
         self._events.append(Reset())
+
+    def _end_of_content(self, checks: ContentChecks) -> None:
+        if self._trace is not None:
+            self._trace("<", f"({checks.octets_seen} octets of content)")
+        if not self._content_refused:
+            self._events.append(_END_OF_DATA)
+            return
+        verdict = self._verdict or _VERDICTS[checks.fault or Fault.BAD_LINE_ENDS]
+        self._end_content()
+        self._say(verdict)
+
+    def _end_content(self) -> None:
+        after = ENDINGS[self.state][1]
+        self._leave_transaction()
+        self.state = after
+
+    # ------------------------------------------------------------------ transactions
 
     def _reset(self) -> None:
         if self.in_transaction:
@@ -362,8 +468,11 @@ class ServerSession:
     def _leave_transaction(self) -> None:
         self.state = State.GREETED
         self._recipients = 0
+        self._utf8 = False
         self._content_refused = False
         self._verdict = None
+
+    # ------------------------------------------------------------------ what is said
 
     def _say(self, reply: Reply) -> None:
         self._replies[reply.code // 100] += 1

@@ -1,11 +1,13 @@
 """What a server is given, and what it gives: settings, a client as it is known, who decides about mail, counters."""
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Protocol
 
 from smtp.address import Address
+from smtp.conduct import ConductLimits
+from smtp.offer import SessionSettings
 from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
 from smtp.tls import TlsFacts
@@ -20,22 +22,53 @@ class ServerSettings:
     max_message_octets: int = 50 << 20
     max_recipients: int = 100
     """RFC 5321 §4.5.3.1.8 asks for at least 100."""
+    max_header_octets: int = 512 << 10
+    max_line_octets: int = 64 << 10
+    """These two: see `smtp.data.ContentLimits`."""
+    max_commands: int = 1000
+    """Without a message accepted between them: see `smtp.offer.SessionSettings`."""
     max_connections: int = 1000
+    """Beyond it somebody has to make room: see `smtp.admission`."""
     max_connections_per_client: int = 20
     """IPv6 clients are counted by /64: one machine has that many addresses."""
+    max_in_flight_octets: int = 256 << 20
+    """Content that all sessions hold at once. Beyond it messages get 452 until some are done."""
+    max_held_octets: int = 50 << 20
+    """How much of one message its receiver keeps in memory at most: what counts as in flight."""
     command_timeout_s: float = 300.0
     """RFC 5321 §4.5.3.2.7: at least five minutes. Also the longest silence within content."""
     transaction_timeout_s: float = 1800.0
     """From MAIL to the end of data, so that nobody holds a transaction by sending an octet now and then."""
+    min_octets_per_s: int = 256
+    """Content that comes more slowly is not waited for: a tenth of what the slowest telephone line carries."""
+    rate_window_s: float = 60.0
+    """Over how much of our waiting that is reckoned. A line that stalls for a moment is not held against anybody."""
+    handshake_timeout_s: float = 30.0
+    """For the handshake of TLS, and for the header of a proxy: machines talk to each other there, and none thinks."""
     shutdown_grace_s: float = 10.0
     """How long a transaction may still take once shutdown has begun."""
     sweep_interval_s: float = 1.0
     """How exactly the times above are kept."""
+    conduct: ConductLimits = field(default_factory=ConductLimits)
+    """How much a client may get wrong."""
     tls: ssl.SSLContext | None = None
     """For STARTTLS, which is offered where this is given."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     """Who has to begin every connection with a header of the PROXY protocol, and is believed."""
     trace: Trace | None = None
+
+    @property
+    def session(self) -> SessionSettings:
+        """What a session has to know of this."""
+        return SessionSettings(
+            self.hostname,
+            self.max_message_octets,
+            self.max_recipients,
+            self.max_header_octets,
+            self.max_line_octets,
+            self.max_commands,
+            starttls=self.tls is not None,
+        )
 
 
 @dataclass(slots=True)
@@ -88,6 +121,10 @@ class Statistics:
         self.connections_open = 0
         self.connections_accepted = 0
         self.connections_turned_away = 0
+        self.connections_given_up = 0
+        """Ended so that others find room."""
+        self.handshakes = 0
+        self.handshakes_failed = 0
         self.messages = 0
         """Accepted: a positive reply to the end of data."""
         self.replies_by_first_digit = [0] * 6

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from smtp.data import ContentReader, ContentWriter, Fault
+from smtp.data import ChunkReader, ContentChecks, ContentLimits, ContentWriter, DataReader, Fault
 
 # Octets that matter, and some that do not.
 TRICKY = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a", b"\0", b"\r\n.", b"\xff"]), max_size=40).map(
@@ -29,14 +29,14 @@ def write(pieces: list[bytes]) -> bytes:
 
 def read(pieces: list[bytes], max_octets: int = 1 << 20) -> tuple[bytes, Fault | None, bytes | None]:
     """The content, the fault, and what is behind the end (None: no end)."""
-    reader = ContentReader(max_octets)
+    reader = DataReader(ContentChecks(ContentLimits(max_octets, header=1 << 20, line=1 << 20)))
     content = b""
     for index, piece in enumerate(pieces):
         octets, rest = reader.read(piece)
         content += octets
         if reader.ended:
-            return content, reader.fault, rest + b"".join(pieces[index + 1 :])
-    return content, reader.fault, None
+            return content, reader.checks.fault, rest + b"".join(pieces[index + 1 :])
+    return content, reader.checks.fault, None
 
 
 @given(TRICKY, CUTS)
@@ -127,3 +127,48 @@ def test_the_limit_counts_what_the_message_has() -> None:
     assert read([b"..345\r\n.\r\n"], 6) == (b".345\r\n", None, b"")
     assert read([b"..345\r\n.\r\n"], 5)[1] is Fault.TOO_LARGE
     assert read([b"a\r\nb\nc\r\n.\r\n"], 2)[1] is Fault.BAD_LINE_ENDS
+
+
+def check(pieces: list[bytes], limits: ContentLimits) -> tuple[bytes, Fault | None]:
+    """What is given out of a message that comes in one chunk, and the fault."""
+    reader = ChunkReader(ContentChecks(limits))
+    reader.begin(sum(map(len, pieces)))
+    content = b"".join(reader.read(piece)[0] for piece in pieces)
+    reader.end()
+    assert reader.ended
+    return content, reader.checks.fault
+
+
+WIDE = ContentLimits(message=1 << 20, header=1 << 20, line=1 << 20)
+NARROW = ContentLimits(message=100, header=30, line=12)
+
+
+@given(TRICKY, CUTS)
+def test_chunks_have_the_same_faults_as_data_and_no_dots_to_take_out(octets: bytes, cuts: list[int]) -> None:
+    content, fault = check(split(octets, cuts), WIDE)
+    bad = re.search(rb"\r(?!\n)|(?<!\r)\n|\0", octets)
+    assert fault is (Fault.BAD_LINE_ENDS if bad else None)
+    if not bad:
+        assert content == octets
+
+
+@given(LINES, CUTS)
+def test_the_fault_does_not_depend_on_the_division(lines: list[bytes], cuts: list[int]) -> None:
+    octets = b"\r\n".join(lines)
+    assert check(split(octets, cuts), NARROW)[1] is check([octets], NARROW)[1]
+
+
+@given(LINES, CUTS)
+def test_limits_of_header_and_line_are_exact(lines: list[bytes], cuts: list[int]) -> None:
+    octets = b"".join(line + b"\r\n" for line in lines)
+    blank = (b"\r\n" + octets).find(b"\r\n\r\n")
+    header = blank + 2 if blank >= 0 else len(octets)
+    fault = check(split(octets, cuts), NARROW)[1]
+    if len(octets) > NARROW.message:
+        assert fault is Fault.TOO_LARGE
+    elif header > NARROW.header:
+        assert fault is Fault.HEADER_TOO_LARGE
+    elif max((len(line) + 2 for line in lines), default=0) > NARROW.line:
+        assert fault is Fault.LINE_TOO_LONG
+    else:
+        assert fault is None

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import trio
 from smtp_memory import Mailbox, MemoryReceiver
 
+from smtp.events import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset, StartTls
+from smtp.offer import SessionSettings
 from smtp.reply import Reply
-from smtp.server import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset, ServerSession
+from smtp.server import ServerSession
 from smtp.serving import Receiver, ServerSettings, Statistics
 from smtp.trio_server import Peer, serve
 
@@ -22,8 +24,21 @@ TROUBLE = Reply(451, "Trouble here, try again later", "4.3.0")
 class InMemory:
     """The pure session and its receiver, without a driver: octets in, octets out."""
 
-    def __init__(self, mailbox: Mailbox, *, max_message_octets: int = 1 << 20, max_recipients: int = 100) -> None:
-        self.session = ServerSession("mx.example.org", max_message_octets, max_recipients)
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        *,
+        max_message_octets: int = 1 << 20,
+        max_recipients: int = 100,
+        max_header_octets: int = 512 << 10,
+        max_line_octets: int = 64 << 10,
+        max_commands: int = 1000,
+    ) -> None:
+        self.session = ServerSession(
+            SessionSettings(
+                "mx.example.org", max_message_octets, max_recipients, max_header_octets, max_line_octets, max_commands
+            )
+        )
         self.receiver = MemoryReceiver(mailbox)
         self.events: list[Event] = []
         self.closed = False
@@ -53,6 +68,8 @@ class InMemory:
                     self.closed = True
                 case Hello():
                     pass
+                case StartTls():
+                    self.session.secured()
         return bytes(said + self.session.octets_to_send())
 
 
@@ -105,6 +122,9 @@ def quick_settings(
     max_recipients: int = 100,
     max_connections: int = 1000,
     max_connections_per_client: int = 1000,
+    max_commands: int = 1000,
+    max_header_octets: int = 512 << 10,
+    max_line_octets: int = 64 << 10,
     command_timeout_s: float = LIMIT_S,
     transaction_timeout_s: float = LIMIT_S,
     shutdown_grace_s: float = LIMIT_S,
@@ -116,6 +136,9 @@ def quick_settings(
         max_recipients=max_recipients,
         max_connections=max_connections,
         max_connections_per_client=max_connections_per_client,
+        max_commands=max_commands,
+        max_header_octets=max_header_octets,
+        max_line_octets=max_line_octets,
         command_timeout_s=command_timeout_s,
         transaction_timeout_s=transaction_timeout_s,
         shutdown_grace_s=shutdown_grace_s,

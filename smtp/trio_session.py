@@ -1,0 +1,400 @@
+"""One client of the server's driver, from the greeting to the close: octets between its socket and the pure session,
+events between that and a Receiver.
+
+Only a wait for the client may be cut short (by the clock, by a shutdown, by others who need the place), never a call to
+the receiver: it may be making its promise.
+"""
+
+import math
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from smtp import answers
+from smtp.admission import Admission
+from smtp.conduct import Conduct
+from smtp.errors import ProtocolError
+from smtp.events import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset, StartTls
+from smtp.offer import SessionSettings
+from smtp.proxy import ProxyReader
+from smtp.reply import Reply
+from smtp.server import ServerSession
+from smtp.serving import Peer, Receiver, ServerSettings, Statistics, client_key
+from smtp.trio_socket import Socket
+
+# When a session is torn down from outside, its receiver may still take this long to let go of what it holds.
+RESET_GRACE_S = 5.0
+# Innermost frames that a report of a receiver's fault names.
+REPORTED_FRAMES = 3
+
+
+@dataclass(slots=True)
+class House:
+    """What the sessions of one server share."""
+
+    new_receiver: Callable[[Peer], Receiver]
+    settings: ServerSettings
+    on_error: Callable[[str], None]
+    statistics: Statistics
+    terms: SessionSettings = field(init=False)
+    admission: "Admission[Session]" = field(init=False)
+    conduct: Conduct = field(init=False)
+    sessions: "set[Session]" = field(default_factory=set)
+    in_flight_octets: int = 0
+    """Content of unfinished messages that receivers hold."""
+
+    def __post_init__(self) -> None:
+        self.terms = self.settings.session
+        self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_client)
+        self.conduct = Conduct(self.settings.conduct)
+
+    def refusal(self, client: str, now: float) -> Reply | None:
+        """Why a client is not let in now, if it is not. Somebody else may have to go for it."""
+        if self.conduct.is_unwelcome(client, now):
+            return answers.UNWELCOME
+        if not self.admission.has_room_for(client):
+            return answers.TOO_MANY_CONNECTIONS
+        if self.admission.is_full:
+            leaving = self.admission.who_makes_room(client, now)
+            if leaving is None:
+                return answers.TOO_MANY_CONNECTIONS
+            self.admission.leave(leaving)
+            self.statistics.connections_given_up += 1
+            leaving.make_room()
+        return None
+
+
+class Session:
+    """One connection."""
+
+    def __init__(self, connected: Socket, peer: Peer, house: House, *, behind_proxy: bool = False) -> None:
+        self.client = client_key(peer.address)
+        self.since = trio.current_time()
+        self.octets_received = 0
+        self._socket = connected
+        self._peer = peer
+        self._house = house
+        self._behind_proxy = behind_proxy
+        self._protocol = ServerSession(
+            house.terms, trace=house.settings.trace, replies=house.statistics.replies_by_first_digit
+        )
+        self._scope = trio.CancelScope()
+        self._farewell: Reply | None = None
+        self._waiting = False
+        self._cut_short = False
+        self._idle = False
+        self._command_due = math.inf
+        self._transaction_due = math.inf
+        self._drain_due = math.inf
+        self._held_octets = 0
+        # The rate of content: what had come when the present window began, and for how long we have waited in it.
+        self._window_octets = 0
+        self._waited_s = 0.0
+
+    # ------------------------------------------------------------------ leaving before the end
+
+    @property
+    def may_leave(self) -> bool:
+        """See `smtp.admission.Guest`."""
+        return self._waiting
+
+    def look_at_the_clock(self, now: float) -> None:
+        """Leave where the client has been waited for long enough. To be called every `sweep_interval_s`."""
+        if self._command_due <= now:
+            self._leave(answers.TIMED_OUT)
+        elif self._drain_due <= now:
+            self._leave(answers.SHUTTING_DOWN)
+        elif self._protocol.in_transaction or self._protocol.in_content:
+            if self._transaction_due <= now:
+                self._leave(answers.TIMED_OUT)
+            elif self._waiting and self._protocol.in_content:
+                self._look_at_the_rate()
+
+    def _look_at_the_rate(self) -> None:
+        settings = self._house.settings
+        self._waited_s += settings.sweep_interval_s
+        if self._waited_s >= settings.rate_window_s:
+            if self.octets_received - self._window_octets < settings.min_octets_per_s * self._waited_s:
+                self._leave(answers.TOO_SLOW)
+            self._begin_window()
+
+    def _begin_window(self) -> None:
+        self._window_octets = self.octets_received
+        self._waited_s = 0.0
+
+    def drain(self, until: float) -> None:
+        """Shutdown has begun: leave now if idle, else when the transaction is over, at the latest then."""
+        self._drain_due = until
+        if self._idle:
+            self._leave(answers.SHUTTING_DOWN)
+
+    def make_room(self) -> None:
+        """Another client needs the place. Only where `may_leave`."""
+        self._leave(answers.MAKING_ROOM)
+
+    def _leave(self, farewell: Reply) -> None:
+        """At once where we wait for the client, else before we listen to it again."""
+        self._farewell = farewell
+        if self._waiting:
+            self._cut_short = True
+            self._scope.cancel()
+
+    # ------------------------------------------------------------------ the conversation
+
+    async def run(self) -> None:
+        """All of it. Never raises but for cancellation from outside."""
+        receiver = None
+        try:
+            try:
+                with self._scope:
+                    try:
+                        if self._behind_proxy and not await self._learn_real_address():
+                            return
+                        receiver = self._house.new_receiver(self._peer)
+                        await self._converse(receiver)
+                    except OSError:
+                        # The client is gone. Its receiver's own errors do not come this far.
+                        pass
+            except trio.Cancelled:
+                self._farewell = answers.SHUTTING_DOWN
+                raise
+            except Exception as error:  # noqa: BLE001  a defect here must not reach the other sessions
+                self._report(error)
+                self._farewell = Reply(421, answers.TROUBLE.text, answers.TROUBLE.enhanced)
+        finally:
+            await self._end(receiver)
+
+    async def _learn_real_address(self) -> bool:
+        """Read the proxy's header, before anything is said; False where the connection ends with it."""
+        reader = ProxyReader()
+        self._command_due = trio.current_time() + self._house.settings.handshake_timeout_s
+        header = None
+        while header is None:
+            octets = await self._receive(has_spoken=True)
+            if not octets:
+                return False
+            try:
+                header = reader.receive(octets)
+            except ProtocolError as error:
+                self._house.on_error(f"{self._peer.address} is a trusted proxy, and sent no PROXY header: {error}")
+                return False
+        self._protocol.receive(reader.rest)
+        if header.address is None:
+            # The proxy speaks for itself, to see whether we are there.
+            return True
+        self._house.admission.leave(self)
+        self._peer.address, self._peer.port = header.address, header.port
+        self.client = client_key(header.address)
+        self._farewell = self._house.refusal(self.client, trio.current_time())
+        if self._farewell is not None:
+            self._house.statistics.connections_turned_away += 1
+            # In place of the greeting (RFC 5321 §3.8), which has not been sent.
+            self._protocol.octets_to_send()
+            return False
+        self._house.admission.enter(self)
+        return True
+
+    async def _converse(self, receiver: Receiver) -> None:
+        protocol = self._protocol
+        command_timeout_s = self._house.settings.command_timeout_s
+        while True:
+            event = protocol.next_event()
+            if event is None:
+                has_spoken = protocol.unsent > 0
+                if has_spoken:
+                    await self._flush()
+                    self._command_due = trio.current_time() + command_timeout_s
+                elif protocol.in_content:
+                    self._command_due = trio.current_time() + command_timeout_s
+                # Otherwise part of a line has come. That is no reason to wait any longer for the rest.
+                octets = await self._receive(has_spoken)
+                if not octets:
+                    return
+                protocol.receive(octets)
+            elif isinstance(event, Paused):
+                await self._flush()
+                await trio.lowlevel.checkpoint()
+            elif isinstance(event, StartTls):
+                await self._start_tls()
+            elif isinstance(event, Closed):
+                await self._flush()
+                return
+            else:
+                # The time that the receiver takes is not the client's.
+                self._command_due = math.inf
+                await self._act(event, receiver)
+
+    async def _act(self, event: Event, receiver: Receiver) -> None:
+        """Carry one event to the receiver, and its answer back."""
+        protocol = self._protocol
+        try:
+            match event:
+                case Content():
+                    if self._may_hold(len(event.octets)):
+                        await receiver.content(event.octets)
+                    else:
+                        protocol.refuse_content(answers.TOO_MUCH_IN_FLIGHT)
+                case Mail():
+                    protocol.answer(await self._begin_transaction(event, receiver))
+                    self._transaction_due = trio.current_time() + self._house.settings.transaction_timeout_s
+                case Recipient():
+                    reply = await receiver.recipient(event.address, event.parameters)
+                case Data():
+                    protocol.answer(await receiver.data())
+                    self._begin_window()
+                case EndOfData():
+                    reply = await receiver.end_of_data()
+                    self._let_go()
+                    if reply.positive:
+                        self._house.statistics.messages += 1
+                        self._house.conduct.message_accepted(self.client, trio.current_time())
+                    protocol.answer(reply)
+                case Hello():
+                    self._peer.helo, self._peer.extended = event.name, event.extended
+                case Reset():
+                    self._let_go()
+                    await receiver.reset()
+        except Exception as error:  # noqa: BLE001  whatever the receiver did wrong, its client gets a 451
+            self._report(error)
+            await self._excuse(event, receiver)
+        else:
+            if isinstance(event, Recipient):
+                await self._answer_recipient(reply)
+
+    async def _begin_transaction(self, event: Mail, receiver: Receiver) -> Reply:
+        if self._house.in_flight_octets >= self._house.settings.max_in_flight_octets:
+            return answers.TOO_MUCH_IN_FLIGHT
+        return await receiver.mail(event.sender, event.parameters)
+
+    async def _answer_recipient(self, reply: Reply) -> None:
+        """Whoever asks for many that do not exist waits longer and longer for the answer, and then gets no more."""
+        conduct, now = self._house.conduct, trio.current_time()
+        if reply.positive:
+            conduct.recipient_accepted(self.client, now)
+        elif reply.permanent:
+            conduct.recipient_refused(self.client, now)
+            if conduct.is_unwelcome(self.client, now):
+                reply = answers.UNWELCOME
+            elif delay := conduct.delay(self.client, now):
+                await self._wait(partial(trio.sleep, delay))
+        self._protocol.answer(reply)
+
+    async def _excuse(self, event: Event, receiver: Receiver) -> None:
+        """The receiver has raised."""
+        match event:
+            case Content():
+                self._protocol.refuse_content(answers.TROUBLE)
+            case EndOfData() | Mail():
+                self._protocol.answer(answers.TROUBLE)
+                await self._act(Reset(), receiver)
+            case Recipient() | Data():
+                self._protocol.answer(answers.TROUBLE)
+
+    async def _start_tls(self) -> None:
+        """The handshake. Where it fails the connection ends: the client has asked for TLS, and there is none."""
+        context = self._house.settings.tls
+        assert context is not None, "STARTTLS is offered only with a context"
+        await self._flush()
+        self._command_due = trio.current_time() + self._house.settings.handshake_timeout_s
+        self._house.statistics.handshakes += 1
+        try:
+            await self._wait(partial(self._socket.start_tls, context, server_side=True))
+        except OSError:
+            self._house.statistics.handshakes_failed += 1
+            raise
+        self._peer.tls = self._socket.tls
+        self._peer.helo, self._peer.extended = "", False
+        self._protocol.secured()
+
+    # ------------------------------------------------------------------ content in flight
+
+    def _may_hold(self, octets: int) -> bool:
+        """Count so many more octets as held for this message, where there is room for them."""
+        house = self._house
+        more = min(octets, house.settings.max_held_octets - self._held_octets)
+        if house.in_flight_octets + more > house.settings.max_in_flight_octets:
+            return False
+        house.in_flight_octets += more
+        self._held_octets += more
+        return True
+
+    def _let_go(self) -> None:
+        self._house.in_flight_octets -= self._held_octets
+        self._held_octets = 0
+
+    # ------------------------------------------------------------------ the socket
+
+    async def _receive(self, has_spoken: bool) -> bytes:
+        """What comes next; b"" where the conversation is over."""
+        if self._drain_due < math.inf and not self._protocol.in_transaction:
+            self._farewell = answers.SHUTTING_DOWN
+        if self._farewell is not None:
+            return b""
+        # Whoever has just been answered has not answered yet: to ask the socket first would be in vain.
+        octets = None if has_spoken else self._socket.receive_now()
+        if octets is not None:
+            self.octets_received += len(octets)
+            await self._socket.take_turns()
+            return octets
+        self._idle = not self._protocol.in_transaction
+        while octets is None:
+            await self._wait(self._socket.readable)
+            octets = self._socket.receive_now()
+        self._idle = False
+        self.octets_received += len(octets)
+        return octets
+
+    async def _flush(self) -> None:
+        rest = self._socket.send_now(self._protocol.octets_to_send())
+        if rest:
+            # Nothing more is read from a client that does not read.
+            self._command_due = trio.current_time() + self._house.settings.command_timeout_s
+        while rest:
+            await self._wait(self._socket.writable)
+            rest = self._socket.send_now(rest)
+
+    async def _wait(self, ready: Callable[[], Awaitable[object]]) -> None:
+        self._waiting = True
+        try:
+            await ready()
+        finally:
+            self._waiting = False
+        if self._cut_short:
+            # The sweeper came in the very moment that the client did. Too late is too late: a call to the receiver
+            # would be cut short by the cancelled scope.
+            raise ConnectionAbortedError
+
+    # ------------------------------------------------------------------ the end
+
+    async def _end(self, receiver: Receiver | None) -> None:
+        """Say goodbye, let the receiver go, and close, whatever has happened."""
+        self._waiting = self._idle = False
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + RESET_GRACE_S):
+            self._protocol.hang_up(self._farewell)
+            while not isinstance(event := self._protocol.next_event(), Closed):
+                if isinstance(event, Reset) and receiver is not None:
+                    await self._act(event, receiver)
+        self._let_go()
+        try:
+            self._socket.send_now(self._protocol.octets_to_send())
+        except OSError:
+            # Gone already, and nothing that was promised is in these last words.
+            pass
+        self._socket.close()
+        house = self._house
+        house.sessions.discard(self)
+        house.admission.leave(self)
+        house.statistics.connections_open -= 1
+        now = trio.current_time()
+        for _ in range(self._protocol.errors):
+            house.conduct.error(self.client, now)
+
+    def _report(self, error: Exception) -> None:
+        """Where it happened, not what it was about: an exception's text may name people."""
+        frames = traceback.extract_tb(error.__traceback__)[-REPORTED_FRAMES:]
+        where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+        self._house.on_error(f"a session failed: {type(error).__name__} at {where}")
