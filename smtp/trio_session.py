@@ -253,10 +253,14 @@ class Session:
                         self._house.statistics.messages += 1
                         self._house.conduct.message_accepted(self.client, trio.current_time())
                     protocol.answer(reply)
+                    self._transaction_due = math.inf
                 case Hello():
                     self._peer.helo, self._peer.extended = event.name, event.extended
                 case Reset():
                     self._let_go()
+                    if not protocol.in_transaction:
+                        # Otherwise content that was refused is still coming.
+                        self._transaction_due = math.inf
                     await receiver.reset()
         except Exception as error:  # noqa: BLE001  whatever the receiver did wrong, its client gets a 451
             self._report(error)
