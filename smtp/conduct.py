@@ -132,7 +132,11 @@ class Conduct:
             self._forget_if_clean(key, client, now)
 
     def delay(self, key: str, now: float) -> float:
-        """How many seconds the refusal of a recipient is to be held back."""
+        """How many seconds the refusal of a recipient is to be held back.
+
+        What was answered before is to be sent first: in a pipelined group (RFC 2920) the delays add up, to more than
+        the five minutes for which a client waits for the first of the answers.
+        """
         client = self._clients.get(key)
         if client is None or client.refused.points(now) < self._limits.tarpit_after:
             return 0.0

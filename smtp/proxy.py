@@ -35,6 +35,7 @@ _IPV4 = rb"(" + rb"\.".join([_BYTE] * 4) + rb")"
 # IPv4 address in the last two groups (RFC 4291 §2.2) goes beyond PP §2.1, but is how proxies write an IPv4 client of
 # their IPv6 socket.
 _IPV6 = rb"([0-9A-Fa-f:.]{2,45})"
+# By the version of the Internet Protocol.
 _LINES_RE = {
     b"4": re.compile(rb"PROXY TCP4 " + rb" ".join([_IPV4, _IPV4, _PORT, _PORT]) + rb"\r\n"),
     b"6": re.compile(rb"PROXY TCP6 " + rb" ".join([_IPV6, _IPV6, _PORT, _PORT]) + rb"\r\n"),
@@ -67,7 +68,7 @@ _NO_CLIENT = ProxyHeader(None, 0)
 
 
 class ProxyReader:
-    """Reads one header from the beginning of a connection. Between calls it holds less than 16 + MAX_V2_OCTETS octets."""
+    """Reads one header from the beginning of a connection. It never keeps more than 16 + MAX_V2_OCTETS octets."""
 
     __slots__ = ("_ended", "_held", "rest")
 
@@ -124,13 +125,14 @@ def _read_v1(held: bytearray) -> tuple[ProxyHeader, int] | None:
     if held.startswith(b"PROXY U"):
         # PP §2.1: whatever stands there up to the CRLF is ignored.
         return _NO_CLIENT, length
-    line = _LINES_RE[bytes(held[9:10])].fullmatch(held, 0, length)
+    version = bytes(held[9:10])
+    line = _LINES_RE[version].fullmatch(held, 0, length)
     if line is None:
         raise ProtocolError("the PROXY line is not as it should be")
     source, destination, source_port, destination_port = (text.decode("ascii") for text in line.groups())
     if int(source_port) > 65535 or int(destination_port) > 65535:
         raise ProtocolError("the PROXY line has a port that there is not")
-    if ":" in source:
+    if version == b"6":
         try:
             # Both have to be addresses; the destination is our own, and we know it.
             source, destination = str(IPv6Address(source)), str(IPv6Address(destination))
@@ -180,7 +182,7 @@ def _check_vectors(header: bytes, place: int) -> None:
     while place < len(header):
         value_at = place + 3
         end = value_at + int.from_bytes(header[place + 1 : value_at], "big")
-        if value_at > len(header) or end > len(header):
+        if end > len(header):
             raise ProtocolError("a PROXY header that ends within one of its values")
         if header[place] == _PP2_TYPE_CRC32C:
             if checksum_at is not None or end - value_at != 4:

@@ -275,15 +275,18 @@ class Session:
         return await receiver.mail(event.sender, event.parameters)
 
     async def _answer_recipient(self, reply: Reply) -> None:
-        """Whoever asks for many that do not exist waits longer and longer for the answer, and then gets no more."""
+        """Whoever asks for many that do not exist waits for each answer, and in the end gets no more."""
         conduct, now = self._house.conduct, trio.current_time()
         if reply.positive:
             conduct.recipient_accepted(self.client, now)
-        elif reply.permanent:
+        elif reply.permanent and (reply.enhanced or "").startswith("5.1."):
+            # RFC 3463 §3.2: it is the address that is wrong. A refusal for another reason tells nobody who exists.
             conduct.recipient_refused(self.client, now)
             if conduct.is_unwelcome(self.client, now):
                 reply = answers.UNWELCOME
             elif delay := conduct.delay(self.client, now):
+                # What has been answered already is not held back: behind it may be a whole group of these.
+                await self._flush()
                 await self._wait(partial(trio.sleep, delay))
         self._protocol.answer(reply)
 
