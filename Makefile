@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Long tests and benches take their numbers from variables; see CONTRIBUTING.md.
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install run test test-long check bench binary lock clean
+.PHONY: help install run test test-long check bench fuzz binary lock clean
 
 help:
 	@echo 'make install    build .venv; the command is then .venv/bin/onward'
@@ -14,6 +14,7 @@ help:
 	@echo 'make test       install what the tests need and run every check'
 	@echo 'make test-long  the tests that take minutes'
 	@echo 'make bench      messages per second beside smtp-sink and Postfix'
+	@echo 'make fuzz       a fuzzer led by coverage, at the SMTP server'
 	@echo 'make binary     freeze dist/onward'
 	@echo 'make lock       renew the lock files'
 
@@ -54,6 +55,11 @@ bench: $(VENV)/.installed-checks
 	@PYTHON=$(BIN)/python tests/install-peers
 	$(BIN)/python tests/bench/forward.py
 
+# Its own lock: there is no wheel of this fuzzer for every Python that Onward runs on.
+fuzz: $(VENV)/.installed-checks
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-fuzz.lock
+	$(BIN)/python tests/fuzz/coverage.py server -runs=$${ONWARD_FUZZ:-1000000}
+
 binary: $(VENV)/.installed-checks
 	$(BIN)/python build/freeze.py
 
@@ -63,6 +69,8 @@ lock:
 		--no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
 	uv pip compile pyproject.toml --all-extras -c requirements.lock --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header --quiet -o requirements-checks.lock
+	uv pip compile --group fuzz --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-annotate --no-header --quiet -o requirements-fuzz.lock
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,166 +4,140 @@ A caller feeds what has come with `receive`, takes events with `next_event` unti
 `octets_to_send` returns. `begin` starts a message; `GoAhead` asks for its `content` and `end_content`; `Done` tells
 what became of it, for each recipient by itself.
 
-Replies come in the order of the commands, so the session keeps the stages whose replies are due, and one table says
-what each reply leads to. Its reasons, in prose:
-
-- A server that does not know EHLO is greeted again with HELO (RFC 5321 §3.2). A 4xx to EHLO is not ignorance.
-- MAIL, RCPT and DATA go out together where the server offers PIPELINING (RFC 2920), one by one where not. A refused
-  MAIL or RCPT does not end an envelope whose other replies are still on their way.
-- 354 lets the content come. Where no recipient was accepted it came only because DATA was under way already: a lone dot
-  ends it, and the reply to that counts for nothing (RFC 2920 §3.1).
-- After the final dot one reply decides for every recipient that was accepted.
-- 421 may be the reply to anything: it is what becomes of all that is undecided, and the conversation is over (§3.8).
-- A class of reply that is not in the table (2xx to DATA, 3xx to MAIL) is a breach of protocol.
+What each reply leads to, and why, stands in `smtp.client_sequence`.
 """
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
 
+from smtp.chunks import CHUNK_OCTETS, ChunkWriter
+from smtp.client_envelope import (
+    NO_EIGHT_BIT,
+    TOO_MANY_RECIPIENTS,
+    choose_recipients,
+    envelope_commands,
+    find_obstacle,
+)
+from smtp.client_events import Done, Event, GoAhead, HandshakeDue, Parted, Ready, Rejected, Result, TlsRefused
+from smtp.client_extensions import NO_LIMITS, Limits, read_extensions, read_limits, read_max_octets
+from smtp.client_sequence import TRANSITIONS, ClientState, Stage
 from smtp.data import ContentWriter
 from smtp.errors import ProtocolError, SessionMisuse
+from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply, ReplyReader
+from smtp.tls import TlsFacts
 from smtp.trace import Trace
+
+__all__ = [
+    "NOT_EIGHT_BIT",
+    "TRANSITIONS",
+    "ClientSession",
+    "ClientState",
+    "Done",
+    "Event",
+    "GoAhead",
+    "HandshakeDue",
+    "Parted",
+    "Ready",
+    "Rejected",
+    "Result",
+    "Stage",
+    "TlsRefused",
+]
 
 # Commands whose replies are outstanding at once. Their replies fit into any receive window, so that neither side can
 # be stuck writing while the other is (RFC 2920 §3.1).
 MAX_PIPELINED = 100
 
-
-class Stage(Enum):
-    """How far a conversation had come: what a reply, or the lack of one, belongs to."""
-
-    CONNECT = "connect"
-    GREETING = "greeting"
-    EHLO = "ehlo"
-    """HELO, too."""
-    RSET = "rset"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"
-    """From the DATA command up to the final dot, which has not been sent whole."""
-    END_OF_DATA = "end of data"
-    """The final dot has been sent. Without a reply nobody knows whether the message was delivered."""
-    QUIT = "quit"
-    LOCAL = "local"
-    """Decided on our side; the server was not asked."""
+# To BDAT: the server does not know what it has offered.
+_NOT_KNOWN = (500, 502)
 
 
-class ClientState(Enum):
-    """What the session may be asked to do next."""
-
-    OPENING = "opening"
-    """Greeting, EHLO and HELO."""
-    READY = "ready"
-    """Between messages: `begin` or `quit`."""
-    ENVELOPE = "envelope"
-    """MAIL, RCPT and DATA are under way."""
-    CONTENT = "content"
-    """`content` and `end_content` are due."""
-    END_OF_DATA = "end of data"
-    """The final dot is written."""
-    CLOSED = "closed"
-    """Nothing more."""
-
-
-# Stage of the reply x its first digit: the state afterwards. EHLO answered 5 is tried again as HELO, once.
-TRANSITIONS: dict[Stage, dict[int, ClientState]] = {
-    Stage.GREETING: {2: ClientState.OPENING, 4: ClientState.CLOSED, 5: ClientState.CLOSED},
-    Stage.EHLO: {2: ClientState.READY, 4: ClientState.CLOSED, 5: ClientState.CLOSED},
-    Stage.RSET: {2: ClientState.ENVELOPE},
-    Stage.MAIL: {2: ClientState.ENVELOPE, 4: ClientState.ENVELOPE, 5: ClientState.ENVELOPE},
-    Stage.RCPT: {2: ClientState.ENVELOPE, 4: ClientState.ENVELOPE, 5: ClientState.ENVELOPE},
-    Stage.DATA: {3: ClientState.CONTENT, 4: ClientState.READY, 5: ClientState.READY},
-    Stage.END_OF_DATA: {2: ClientState.READY, 4: ClientState.READY, 5: ClientState.READY},
-    Stage.QUIT: {2: ClientState.CLOSED, 4: ClientState.CLOSED, 5: ClientState.CLOSED},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of a message for one recipient."""
-
-    reply: Reply
-    stage: Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """Greeting and EHLO are through."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The server does not want to talk: the reply to the greeting or to EHLO."""
-
-    reply: Reply
-    stage: Stage
-
-
-@dataclass(frozen=True, slots=True)
-class GoAhead:
-    """354: the content is awaited."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The message is through; one result for each recipient, in order."""
-
-    results: tuple[Result, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Parted:
-    """QUIT is answered."""
-
-
-Event = Ready | Rejected | GoAhead | Done | Parted
-
-# RFC 6152 §3: a server without 8BITMIME gets no octets above 127. RFC 3463 §3.7: X.6.3 conversion required but not
-# supported. We never convert: it would break every signature.
-NOT_EIGHT_BIT = Result(Reply(554, "The next server does not take 8-bit content", "5.6.3"), Stage.LOCAL)
+NOT_EIGHT_BIT = Result(NO_EIGHT_BIT, Stage.LOCAL)
 
 
 class ClientSession:
     """One conversation, for any number of messages one after the other."""
 
-    def __init__(self, helo: str, *, trace: Trace | None = None) -> None:
-        """`helo` is what we call ourselves."""
+    def __init__(self, helo: str, *, chunking: bool = True, trace: Trace | None = None) -> None:
+        """`helo` is what we call ourselves. Without `chunking` content always goes by DATA.
+
+        Raises ValueError for a name that no command can hold.
+        """
+        if not (helo.isascii() and helo.isprintable() and helo and " " not in helo):
+            raise ValueError("this is no name for EHLO")
         self.state = ClientState.OPENING
-        self.extensions: dict[str, str] = {}
-        """What EHLO offered: keyword in upper case, and its parameters."""
-        self.server_name = ""
-        """What the server calls itself in its greeting."""
         self.replies_read = 0
+        self.tls: TlsFacts | None = None
+        """What was negotiated, where the connection is encrypted."""
         self._helo = helo
+        self._may_chunk = chunking
         self._trace = trace
         self._reader = ReplyReader()
         self._outgoing = bytearray()
         self._due: deque[Stage] = deque((Stage.GREETING,))
         self._to_send: deque[tuple[Stage, bytes]] = deque()
         self._events: deque[Event] = deque()
-        self._writer = ContentWriter()
-        self._in_content = False
-        self._content_octets = 0
-        self._results: list[Result | None] = []
-        self._accepted: list[int] = []
-        self._next_recipient = 0
+        self._forget_server()
+        self._messages_begun = 0
         self._transaction_open = False
+        self._prepare([], [], chunks=False)
+
+    def _forget_server(self) -> None:
+        self.extensions: dict[str, str] = {}
+        """What EHLO offered: keyword in upper case, and its parameters."""
+        self.limits: Limits = NO_LIMITS
+        """How much the server takes (RFC 9422)."""
+        self.max_octets: int | None = None
+        """The size of the largest message it takes (RFC 1870), where it has said so."""
+        self.server_name = ""
+        """What the server calls itself in its greeting; under TLS, in its reply to EHLO."""
         self._saying_helo = False
+        self._at_once = 1
+
+    def _prepare(self, results: list[Result | None], asked: Sequence[int], *, chunks: bool) -> None:
+        """Get ready for a message."""
+        self._results = results
+        self._asked = deque(asked)
+        self._accepted: list[int] = []
+        self._chunks = ChunkWriter() if chunks else None
+        self._writer = ContentWriter()
+        self._content_octets = 0
+        self._in_content = False
 
     @property
     def stage(self) -> Stage:
         """What the next reply will belong to, or what would be lost now."""
+        if self._due and self._due[-1] is Stage.END_OF_DATA:
+            # Replies to chunks may be due before that one.
+            return Stage.END_OF_DATA
         if self._due:
             return self._due[0]
-        return Stage.DATA if self._in_content else Stage.MAIL
+        if self.state is ClientState.HANDSHAKE:
+            return Stage.TLS
+        if self._in_content:
+            return Stage.DATA if self._chunks is None else Stage.BDAT
+        return Stage.MAIL
 
     @property
     def unasked(self) -> bool:
         """Whether the server has said something that no command asked for. The next reply could not be told from it."""
         return self.state is ClientState.READY and self._reader.pending
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether this session has had as many messages as the server takes in one (RFC 9422 §4.1)."""
+        return self.limits.messages is not None and self._messages_begun >= self.limits.messages
+
+    @property
+    def in_chunks(self) -> bool:
+        """Whether the content goes out in chunks, whose replies are to be read while the next ones are sent."""
+        return self._chunks is not None and self._in_content
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether a reply has to come before more may be written."""
+        return len(self._due) >= self._at_once
 
     @property
     def unsent(self) -> int:
@@ -182,66 +156,125 @@ class ClientSession:
 
     def next_event(self) -> Event | None:
         """What has come of it; None where more octets are needed. Raises ProtocolError, after which all is over."""
+        self.take_replies()
+        return self._events.popleft() if self._events else None
+
+    def take_replies(self) -> None:
+        """Read the replies that have come, up to the next event, which waits for `next_event`. Raises as that does."""
         while not self._events and self.state is not ClientState.CLOSED:
             try:
                 reply = self._reader.next_reply()
                 if reply is None:
-                    break
+                    return
                 self._take(reply)
             except ProtocolError:
-                self.state = ClientState.CLOSED
-                raise
-        return self._events.popleft() if self._events else None
+                certain = self.close()
+                if certain is None:
+                    raise
+                self._events.append(certain)
 
-    def begin(self, sender: str, recipients: Sequence[str], *, size: int, eight_bit: bool) -> None:
+    def start_tls(self) -> None:
+        """Ask for TLS: HandshakeDue or TlsRefused follows.
+
+        Raises SessionMisuse where it is not offered, done already, or no time for it; ProtocolError as `secured` does.
+        """
+        if self.state is not ClientState.READY or "STARTTLS" not in self.extensions or self.tls is not None:
+            raise SessionMisuse(f"TLS cannot be asked for: {self.state.value}")
+        self._need_silence()
+        self.state = ClientState.OPENING
+        self._to_send.append((Stage.STARTTLS, b"STARTTLS"))
+        self._write_commands()
+
+    def secured(self, facts: TlsFacts) -> None:
+        """The handshake is done: forget what was said in clear, and say EHLO. Ready or Rejected follows.
+
+        Raises SessionMisuse where no handshake was due, ProtocolError where something in clear has come behind the 220.
+        """
+        if self.state is not ClientState.HANDSHAKE:
+            raise SessionMisuse(f"no handshake was due: {self.state.value}")
+        self._need_silence()
+        self.tls = facts
+        self._forget_server()
+        self.state = ClientState.OPENING
+        self._say_hello("EHLO")
+
+    def begin(
+        self,
+        sender: str,
+        recipients: Sequence[str],
+        parameters: MailParameters,
+        for_recipients: Sequence[RecipientParameters] = (),
+    ) -> None:
         """Start a message. Addresses are envelope text without brackets; an empty sender is the null path.
 
-        Raises SessionMisuse where another message is under way, ValueError for text that no command can hold.
+        `parameters` say what the message needs. `smtputf8` is needed where a local part or a header field is in UTF-8;
+        without it a domain goes out in its ASCII form. A message that needs what the server lacks, or is too large for
+        it, is not sent: its results are at Stage.LOCAL. `for_recipients` is empty, or has an entry for each recipient.
+
+        Recipients beyond what the server takes in one transaction (`limits`) get a transient 452 4.5.3 at Stage.LOCAL,
+        as a server without LIMITS would have answered: they belong into another transaction.
+
+        Raises SessionMisuse where another message is under way or the session is exhausted, ValueError for text that no
+        command can hold.
         """
-        if self.state is not ClientState.READY:
+        if self.state is not ClientState.READY or self.exhausted:
             raise SessionMisuse(f"no message can begin: {self.state.value}")
-        for text in (sender, *recipients):
-            if not (text.isascii() and text.isprintable()):
-                raise ValueError("an address for the envelope has a character outside printable ASCII")
-        if not recipients:
-            raise ValueError("a message needs a recipient")
-        if eight_bit and "8BITMIME" not in self.extensions:
-            self._events.append(Done((NOT_EIGHT_BIT,) * len(recipients)))
+        commands = envelope_commands(sender, recipients, parameters, for_recipients, self.extensions)
+        obstacle = find_obstacle((sender, *recipients), parameters, self.extensions, self.max_octets, self.tls)
+        if obstacle is not None:
+            self._events.append(Done((Result(obstacle, Stage.LOCAL),) * len(recipients)))
             return
+        results: list[Result | None] = [None] * len(recipients)
+        asked = choose_recipients(recipients, self.limits.recipients, self.limits.recipient_domains)
+        if len(asked) < len(recipients):
+            results = [Result(TOO_MANY_RECIPIENTS, Stage.LOCAL)] * len(recipients)
+            for index in asked:
+                results[index] = None
         if self._transaction_open:
             # Left over from a message that came to nothing after MAIL was accepted.
             self._to_send.append((Stage.RSET, b"RSET"))
-        parameters = f" SIZE={size}" if "SIZE" in self.extensions else ""
-        if eight_bit:
-            parameters += " BODY=8BITMIME"
-        self._to_send.append((Stage.MAIL, f"MAIL FROM:<{sender}>{parameters}".encode("ascii")))
-        self._to_send.extend((Stage.RCPT, f"RCPT TO:<{recipient}>".encode("ascii")) for recipient in recipients)
-        self._to_send.append((Stage.DATA, b"DATA"))
-        self._results = [None] * len(recipients)
-        self._accepted = []
-        self._next_recipient = 0
+        self._to_send.append((Stage.MAIL, commands[0]))
+        self._to_send.extend((Stage.RCPT, commands[1 + index]) for index in asked)
+        chunks = self._chunks_pay(parameters.size)
+        if not chunks:
+            self._to_send.append((Stage.DATA, b"DATA"))
+        self._prepare(results, asked, chunks=chunks)
+        self._messages_begun += 1
         self.state = ClientState.ENVELOPE
         self._write_commands()
 
     def content(self, octets: bytes) -> None:
-        """The next octets of the message, as they are: stuffing is done here. Raises SessionMisuse before GoAhead."""
+        """The next octets of the message, as they are: stuffing or counting is done here.
+
+        Raises SessionMisuse before GoAhead, and where a chunk was refused (`state` says so).
+        """
         self._need_content_state()
-        self._content_octets += len(octets)
-        self._outgoing += self._writer.write(octets)
+        if self._chunks is None:
+            self._content_octets += len(octets)
+            self._outgoing += self._writer.write(octets)
+            return
+        chunk = self._chunks.write(octets)
+        if chunk:
+            self._write_chunk(chunk, Stage.BDAT)
 
     def end_content(self) -> None:
-        """The message is whole: write the final dot. Raises SessionMisuse before GoAhead."""
+        """The message is whole: write the final dot, or the last chunk. Raises SessionMisuse as `content` does."""
         self._need_content_state()
+        self.state = ClientState.END_OF_DATA
+        if self._chunks is not None:
+            self._write_chunk(self._chunks.end(), Stage.END_OF_DATA)
+            return
         self._outgoing += self._writer.end()
         self._due.append(Stage.END_OF_DATA)
-        self.state = ClientState.END_OF_DATA
         if self._trace is not None:
             self._trace(">", f"({self._content_octets} octets of content)")
             self._trace(">", ".")
 
-    def close(self) -> None:
-        """The connection is gone."""
+    def close(self) -> Done | None:
+        """The conversation is over. Returns what is certain nevertheless: a message whose refusal was heard in time."""
+        refused = self.state is ClientState.REFUSED
         self.state = ClientState.CLOSED
+        return self._done() if refused else None
 
     def quit(self) -> None:
         """Take leave. Raises SessionMisuse while a message is under way."""
@@ -250,25 +283,48 @@ class ClientSession:
         self._to_send.append((Stage.QUIT, b"QUIT"))
         self._write_commands()
 
+    def _chunks_pay(self, size: int | None) -> bool:
+        """Whether chunks take no more round trips than DATA. Without PIPELINING one takes fewer, several take more."""
+        if not self._may_chunk or "CHUNKING" not in self.extensions:
+            return False
+        return "PIPELINING" in self.extensions or (size is not None and size < CHUNK_OCTETS)
+
     def _need_content_state(self) -> None:
         if self.state is not ClientState.CONTENT:
             raise SessionMisuse(f"no content is awaited: {self.state.value}")
 
+    def _need_silence(self) -> None:
+        if self._reader.pending:
+            self.state = ClientState.CLOSED
+            raise ProtocolError("the server has said something in clear that no command asked for")
+
+    def _say_hello(self, verb: str) -> None:
+        self._to_send.append((Stage.EHLO, f"{verb} {self._helo}".encode("ascii")))
+        self._write_commands()
+
     def _write_commands(self) -> None:
         """Write what may be written before the next reply."""
-        together = MAX_PIPELINED if "PIPELINING" in self.extensions else 1
-        while self._to_send and len(self._due) < together:
+        while self._to_send and len(self._due) < self._at_once:
             stage, line = self._to_send[0]
             if stage is Stage.DATA and not self._due and not self._accepted:
                 # Every reply is in and nobody was accepted: there is nothing to send content for.
                 self._to_send.clear()
-                self._finish()
-                return
+                break
             self._to_send.popleft()
             self._due.append(stage)
             self._outgoing += line + b"\r\n"
             if self._trace is not None:
-                self._trace(">", line.decode("ascii"))
+                self._trace(">", line.decode("utf-8"))
+        if self.state is ClientState.ENVELOPE and not self._due and not self._to_send:
+            self._end_envelope()
+
+    def _write_chunk(self, chunk: bytes, stage: Stage) -> None:
+        self._due.append(stage)
+        self._outgoing += chunk
+        if self._trace is not None:
+            command, _, content = chunk.partition(b"\r\n")
+            self._trace(">", command.decode("ascii"))
+            self._trace(">", f"({len(content)} octets of content)")
 
     def _take(self, reply: Reply) -> None:
         """One reply, for the stage that is first in line."""
@@ -284,14 +340,13 @@ class ClientSession:
         if after is None:
             # Still due: who asks for the stage must learn where it broke.
             raise ProtocolError(f"{reply.code} is no reply to {stage.value}")
+        if after is ClientState.HANDSHAKE:
+            self._need_silence()
         self._due.popleft()
         if reply.code == 421:
             self._give_up(reply, stage)
             return
         match stage:
-            case Stage.GREETING | Stage.EHLO:
-                self._open(reply, stage, after)
-                return
             case Stage.MAIL:
                 self._take_mail(reply)
             case Stage.RCPT:
@@ -299,16 +354,19 @@ class ClientSession:
             case Stage.DATA:
                 self.state = after
                 self._take_data(reply)
+            case Stage.BDAT:
+                self._take_chunk(reply, after)
             case Stage.END_OF_DATA:
+                self._take_end(reply)
+            case Stage.GREETING | Stage.EHLO:
+                self._open(reply, stage, after)
+            case Stage.STARTTLS:
                 self.state = after
-                self._transaction_open = False
-                self._decide(reply, stage)
-                self._finish()
+                self._events.append(HandshakeDue() if reply.positive else TlsRefused(reply))
             case Stage.QUIT:
                 self.state = after
                 self._events.append(Parted())
-            case _:
-                # RSET: what was open is forgotten.
+            case _:  # RSET
                 self._transaction_open = False
         if self.state is ClientState.ENVELOPE:
             self._write_commands()
@@ -316,18 +374,21 @@ class ClientSession:
     def _open(self, reply: Reply, stage: Stage, after: ClientState) -> None:
         """Greeting, EHLO, HELO."""
         if stage is Stage.GREETING and reply.positive:
-            self.server_name = reply.text.partition(" ")[0].partition("\n")[0][:255]
-            self._to_send.append((Stage.EHLO, f"EHLO {self._helo}".encode("ascii")))
-            self._write_commands()
+            self.server_name = _first_word(reply)
+            self._say_hello("EHLO")
         elif stage is Stage.EHLO and reply.permanent and not self._saying_helo:
             # RFC 5321 §3.2: a server that refuses EHLO may still know HELO.
             self._saying_helo = True
-            self._to_send.append((Stage.EHLO, f"HELO {self._helo}".encode("ascii")))
-            self._write_commands()
+            self._say_hello("HELO")
         elif reply.positive:
             self.state = after
+            if self.tls is not None:
+                self.server_name = _first_word(reply)
             if not self._saying_helo:
-                self.extensions = _extensions(reply)
+                self.extensions = read_extensions(reply)
+                self.limits = read_limits(self.extensions)
+                self.max_octets = read_max_octets(self.extensions)
+                self._at_once = MAX_PIPELINED if "PIPELINING" in self.extensions else 1
             self._events.append(Ready())
         else:
             self.state = after
@@ -337,15 +398,12 @@ class ClientSession:
         if reply.positive:
             self._transaction_open = True
             return
-        self._results = [Result(reply, Stage.MAIL)] * len(self._results)
+        self._results = [result or Result(reply, Stage.MAIL) for result in self._results]
         # What has not been written need not be; what has been will be answered.
         self._to_send.clear()
-        if not self._due:
-            self._finish()
 
     def _take_recipient(self, reply: Reply) -> None:
-        index = self._next_recipient
-        self._next_recipient += 1
+        index = self._asked.popleft()
         if self._results[index] is not None:
             # MAIL was refused, and that is the reason.
             return
@@ -359,31 +417,59 @@ class ClientSession:
             self._decide(reply, Stage.DATA)
             self._finish()
             return
-        self._writer = ContentWriter()
         self._in_content = True
-        self._content_octets = 0
         if self._accepted:
             self._events.append(GoAhead())
         else:
             self.end_content()
 
+    def _end_envelope(self) -> None:
+        """Every command is answered, and DATA is not under way."""
+        if not self._accepted:
+            self._finish()
+            return
+        self.state = ClientState.CONTENT
+        self._in_content = True
+        self._events.append(GoAhead())
+
+    def _take_chunk(self, reply: Reply, after: ClientState) -> None:
+        if after is ClientState.REFUSED and self.state is not ClientState.REFUSED:
+            if reply.code in _NOT_KNOWN:
+                self._give_up(reply, Stage.BDAT)
+                return
+            self.state = after
+            self._decide(reply, Stage.BDAT)
+        if self.state is ClientState.REFUSED and not self._due:
+            self._finish()
+
+    def _take_end(self, reply: Reply) -> None:
+        refused_before = self.state is ClientState.REFUSED
+        if not refused_before:
+            self._decide(reply, Stage.END_OF_DATA)
+            if self._chunks is not None and reply.code in _NOT_KNOWN:
+                self._give_up(reply, Stage.END_OF_DATA)
+                return
+        # Whether a refused chunk has ended the transaction, too, is not for us to know.
+        self._transaction_open = refused_before
+        self._finish()
+
     def _take_unasked(self, reply: Reply) -> None:
         """Something was said out of turn."""
         if self.state is ClientState.CONTENT and not reply.positive:
             # The server will not read to the end. Whatever we sent now would be taken for commands.
-            self._give_up(reply, Stage.DATA)
+            self._give_up(reply, self.stage)
             return
         raise ProtocolError(f"{reply.code} came without being asked for")
 
     def _give_up(self, reply: Reply, stage: Stage) -> None:
-        """The server has ended the conversation: this reply is for all that is undecided."""
+        """The server has ended the conversation, or we have: this reply is for all that is undecided."""
         if self.state is ClientState.OPENING:
             self._events.append(Rejected(reply, stage))
         elif stage is Stage.QUIT:
             self._events.append(Parted())
         else:
             self._results = [result or Result(reply, stage) for result in self._results]
-            self._events.append(Done(tuple(result for result in self._results if result)))
+            self._events.append(self._done())
         self.state = ClientState.CLOSED
         self._to_send.clear()
         self._due.clear()
@@ -395,14 +481,11 @@ class ClientSession:
     def _finish(self) -> None:
         self.state = ClientState.READY
         self._in_content = False
-        self._events.append(Done(tuple(result for result in self._results if result)))
+        self._events.append(self._done())
+
+    def _done(self) -> Done:
+        return Done(tuple(result for result in self._results if result))
 
 
-def _extensions(reply: Reply) -> dict[str, str]:
-    # RFC 5321 §4.1.1.1: ehlo-line = ehlo-keyword *( SP ehlo-param )
-    found = {}
-    for line in reply.text.split("\n")[1:]:
-        keyword, _, parameters = line.strip().partition(" ")
-        if keyword:
-            found[keyword.upper()] = parameters.strip()
-    return found
+def _first_word(reply: Reply) -> str:
+    return reply.text.partition("\n")[0].partition(" ")[0][:255]

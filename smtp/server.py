@@ -387,12 +387,7 @@ class ServerSession:
             self.hang_up(None)
             return
         if isinstance(after, Reply):
-            if chunk.chunk_octets > self._settings.max_message_octets:
-                # Nobody need wait for the end of this.
-                self._say(after)
-                self.hang_up(None)
-            else:
-                self._to_discard, self._after_discard = chunk.chunk_octets, after
+            self._to_discard, self._after_discard = chunk.chunk_octets, after
             return
         self._chunk = chunk
         self._after_yes = after

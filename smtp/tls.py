@@ -36,6 +36,7 @@ def opportunistic_context() -> ssl.SSLContext:
     """For a client that takes encryption where it can get it, from whoever answers (RFC 7435)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = OLDEST_VERSION
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
@@ -48,6 +49,7 @@ def verifying_context(authorities: Path | None = None) -> ssl.SSLContext:
     """
     context = ssl.create_default_context(cafile=None if authorities is None else str(authorities))
     context.minimum_version = OLDEST_VERSION
+    context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 
 

@@ -1,28 +1,55 @@
 """The client's driver: one connection to a server, sockets and time round the pure session of `smtp.client`.
 
-Error handling. `Connection.open` raises ConnectError where no reply came and Refused where the server said no. `send`
-returns what the server said for each recipient; where it vanishes, Lost tells how far things had come, because only a
-connection lost after the final dot leaves a doubt. After any of them the connection is closed. Cancelling closes it
-too: half a message never gets a final dot.
+Error handling. `Connection.open` raises ConnectError where no reply came and Refused where the server said no;
+TlsFailed is the ConnectError of a server that can still be spoken to in clear, if one wants that. `send` returns what
+the server said for each recipient; where it vanishes, Lost tells how far things had come, because only a connection
+lost after the final dot leaves a doubt. After any of them the connection is closed. Cancelling closes it too: half a
+message never gets a final dot.
 """
 
 import errno
 import os
 import socket
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import trio
 
 from smtp.address import Address
-from smtp.client import ClientSession, ClientState, Done, Event, GoAhead, Rejected, Result, Stage
+from smtp.client import (
+    ClientSession,
+    ClientState,
+    Done,
+    Event,
+    GoAhead,
+    Rejected,
+    Result,
+    Stage,
+    TlsRefused,
+)
+from smtp.client_extensions import Limits
 from smtp.errors import ProtocolError
+from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
+from smtp.tls import TlsFacts
 from smtp.trace import Trace
 from smtp.trio_socket import Socket
 
-__all__ = ["ConnectError", "Connection", "Lost", "Refused", "Result", "Stage", "Timeouts", "Trace"]
+__all__ = [
+    "ClientTls",
+    "ConnectError",
+    "Connection",
+    "Limits",
+    "Lost",
+    "Refused",
+    "Result",
+    "Stage",
+    "Timeouts",
+    "TlsFailed",
+    "Trace",
+]
 
 # Content is handed to the kernel in blocks of at least this size, the final dot together with the last of them: a small
 # message is one packet train and one call.
@@ -37,6 +64,8 @@ class Timeouts:
     """Not in the RFC. A server that is there answers at once; where there are more addresses, they get their turn."""
     greeting: float = 300.0
     ehlo: float = 300.0
+    tls: float = 60.0
+    """The handshake. Not in the RFC: two round trips and a signature. (The reply to STARTTLS has the time of MAIL.)"""
     mail: float = 300.0
     rcpt: float = 300.0
     data: float = 120.0
@@ -57,6 +86,8 @@ class Timeouts:
                 return self.rcpt
             case Stage.DATA:
                 return self.data
+            case Stage.BDAT:
+                return self.block
             case Stage.END_OF_DATA:
                 return self.end_of_data
             case _:
@@ -67,8 +98,15 @@ class ConnectError(Exception):
     """No conversation came about, and no reply says why. Trying again later, or elsewhere, may help."""
 
 
+class TlsFailed(ConnectError):
+    """The server offered STARTTLS, and the handshake came to nothing; or TLS is required, and was not offered.
+
+    Where it is not required, the same server may be tried again without (RFC 7435 §3).
+    """
+
+
 class Refused(Exception):
-    """The server greeted us with 4xx or 5xx, or answered EHLO and HELO so."""
+    """The server greeted us with 4xx or 5xx, or answered EHLO and HELO so, or a STARTTLS that is required."""
 
     def __init__(self, reply: Reply, stage: Stage) -> None:
         super().__init__(f"{stage.value}: {reply}")
@@ -87,6 +125,21 @@ class Lost(Exception):
         self.stage = stage
         self.reason = reason
         self.reply = reply
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """What to ask of TLS.
+
+    Not required, it is used where it can be had: a server that does not offer STARTTLS, or refuses it, is spoken to in
+    clear. Against somebody who only listens that is better than nothing, and against somebody who takes STARTTLS out of
+    the reply it is nothing (RFC 7435 §1.2). Required, there is no conversation without it.
+    """
+
+    context: ssl.SSLContext
+    server_name: str
+    """The host that the certificate should be for; sent along in any case (RFC 6066 §3)."""
+    required: bool = False
 
 
 class Connection:
@@ -112,14 +165,17 @@ class Connection:
         timeouts: Timeouts = Timeouts(),
         source_address: str | None = None,
         expected_name: str = "",
+        tls: ClientTls | None = None,
+        chunking: bool = True,
         trace: Trace | None = None,
     ) -> Self:
-        """Connect to an IP address, wait for the greeting, and say EHLO (or HELO). Raises ConnectError and Refused.
+        """Connect to an IP address, wait for the greeting, say EHLO (or HELO), and STARTTLS where `tls` asks for it.
 
-        `expected_name` is the host name that led to the address.
+        `expected_name` is the host name that led to the address. Without `chunking` content always goes by DATA.
+        Raises ConnectError, TlsFailed and Refused.
         """
-        connected = await _connect(address, port, source_address, timeouts.connect)
-        connection = cls(connected, ClientSession(helo, trace=trace), timeouts)
+        session = ClientSession(helo, chunking=chunking, trace=trace)
+        connection = cls(await _connect(address, port, source_address, timeouts.connect), session, timeouts)
         try:
             event = await connection._converse(connection._next_event)
         except Lost as lost:
@@ -127,8 +183,15 @@ class Connection:
         if isinstance(event, Rejected):
             connection.aclose()
             raise Refused(event.reply, event.stage)
-        connection.server_name = connection._session.server_name or expected_name
+        if tls is not None:
+            await connection._secure(tls)
+        connection.server_name = session.server_name or expected_name
         return connection
+
+    @property
+    def tls(self) -> TlsFacts | None:
+        """What was negotiated; None where the connection is in clear."""
+        return self._session.tls
 
     @property
     def extensions(self) -> dict[str, str]:
@@ -136,10 +199,15 @@ class Connection:
         return self._session.extensions
 
     @property
+    def limits(self) -> Limits:
+        """How much the server takes (RFC 9422). Whoever has more recipients had better divide them before `send`."""
+        return self._session.limits
+
+    @property
     def usable(self) -> bool:
         """Whether another message can be tried, as far as is known without asking the socket. (`send` asks it.)"""
         session = self._session
-        return session.state is ClientState.READY and not session.unasked
+        return session.state is ClientState.READY and not session.unasked and not session.exhausted
 
     async def send(
         self,
@@ -149,30 +217,36 @@ class Connection:
         *,
         size: int,
         eight_bit: bool,
+        utf8: bool = False,
+        require_tls: bool = False,
+        ret: Literal["FULL", "HDRS"] | None = None,
+        envid: str = "",
+        for_recipients: Sequence[RecipientParameters] = (),
     ) -> list[Result]:
         """Send one message; one result for each recipient, in order. Raises Lost, and ValueError for an address that no
         command can hold.
 
-        Addresses are envelope text without brackets; '' is the null reverse-path. Content is read only once it is
-        asked for. What it raises passes through, and the connection is closed.
+        Addresses are envelope text without brackets; '' is the null reverse-path. `utf8` is whether a local part or a
+        header field is in UTF-8 (RFC 6531), `require_tls` what RFC 8689 means by it; `ret`, `envid` and
+        `for_recipients` (empty, or one for each) travel where the server knows DSN. A message that needs what the
+        server lacks has results at Stage.LOCAL, and recipients beyond the server's `limits` have a transient one.
+
+        Content is read only once it is asked for. What it raises passes through, and the connection is closed.
         """
         session = self._session
         if not self.usable or not self._socket.quiet():
             self.aclose()
             raise Lost(Stage.MAIL, "the connection had ended before")
-        session.begin(str(sender), recipients, size=size, eight_bit=eight_bit)
+        parameters = MailParameters(size, "8BITMIME" if eight_bit else "7BIT", utf8, require_tls, ret, envid)
+        session.begin(str(sender), recipients, parameters, for_recipients)
 
         async def run() -> Event:
             event = await self._next_event()
             if not isinstance(event, GoAhead):
                 return event
-            if isinstance(content, AsyncIterable):
-                async for octets in content:
-                    await self._send_content(octets)
-            else:
-                for octets in content:
-                    await self._send_content(octets)
-            session.end_content()
+            await self._send_content(content)
+            if session.state is ClientState.CONTENT:
+                session.end_content()
             return await self._next_event()
 
         event = await self._converse(run)
@@ -200,6 +274,40 @@ class Connection:
         self._session.close()
         self._socket.close()
 
+    async def _secure(self, tls: ClientTls) -> None:
+        """STARTTLS and EHLO once more, as far as that is wanted and can be had."""
+        session = self._session
+        if "STARTTLS" not in session.extensions:
+            if tls.required:
+                self.aclose()
+                raise TlsFailed("starttls: not offered")
+            return
+
+        async def ask() -> Event:
+            session.start_tls()
+            return await self._next_event()
+
+        async def shake_hands() -> Event:
+            self._scope.deadline = trio.current_time() + self._timeouts.tls
+            session.secured(await self._socket.start_tls(tls.context, server_side=False, server_name=tls.server_name))
+            return await self._next_event()
+
+        try:
+            event = await self._converse(ask)
+            if isinstance(event, TlsRefused):
+                if not tls.required:
+                    return
+                self.aclose()
+                raise Refused(event.reply, Stage.STARTTLS)
+            if not isinstance(event, Rejected):
+                # A server may also fail us after our half of the handshake: TLS 1.3 has the client finish first.
+                event = await self._converse(shake_hands)
+        except Lost as lost:
+            raise TlsFailed(str(lost)) from None
+        if isinstance(event, Rejected):
+            self.aclose()
+            raise Refused(event.reply, event.stage)
+
     async def _converse(self, run: Callable[[], Awaitable[Event]]) -> Event:
         """Do this under the clock. Raises Lost; the connection is closed then, as after any other exception."""
         try:
@@ -212,9 +320,10 @@ class Connection:
                     reason = _reason(error)
             if self._scope.cancelled_caught:
                 reason = "timed out"
-            event = self._last_words()
+            stage = self._stage()
+            event = self._last_words() or self._session.close()
             if event is None:
-                raise Lost(self._stage(), reason)
+                raise Lost(stage, reason)
         except BaseException:
             self.aclose()
             raise
@@ -222,9 +331,11 @@ class Connection:
         return event
 
     def _stage(self) -> Stage:
-        """How far things have come. A final dot that is still with us has not been sent."""
+        """How far things have come. A final dot, or a last chunk, that is still with us has not been sent."""
         stage = self._session.stage
-        return Stage.DATA if stage is Stage.END_OF_DATA and self._half_sent else stage
+        if stage is Stage.END_OF_DATA and self._half_sent:
+            return Stage.BDAT if self._session.in_chunks else Stage.DATA
+        return stage
 
     def _last_words(self) -> Event | None:
         """What the server said before it turned away while we were still sending: it may well have said why."""
@@ -248,21 +359,63 @@ class Connection:
             # Whoever has just been asked has not answered yet: to look at once would be in vain.
             octets = None if await self._flush() else self._socket.receive_now()
             while octets is None:
-                if session.replies_read != replies_read:
-                    # The clock begins anew with each reply, not with each octet of one.
-                    replies_read = session.replies_read
-                    self._scope.deadline = trio.current_time() + self._timeouts.of(session.stage)
-                await self._socket.readable()
+                replies_read = await self._readable(replies_read)
                 octets = self._socket.receive_now()
-            if not octets:
-                raise ConnectionResetError(errno.ECONNRESET, "closed by the server")
-            session.receive(octets)
+            self._receive(octets)
         return event
 
-    async def _send_content(self, octets: bytes) -> None:
-        self._session.content(octets)
-        if self._session.unsent >= BLOCK_OCTETS:
+    async def _readable(self, replies_read: int) -> int:
+        """Wait for octets. The clock begins anew with each reply, not with each octet of one; returns their number."""
+        session = self._session
+        if session.replies_read != replies_read:
+            self._scope.deadline = trio.current_time() + self._timeouts.of(session.stage)
+        await self._socket.readable()
+        return session.replies_read
+
+    def _receive(self, octets: bytes) -> None:
+        if not octets:
+            raise ConnectionResetError(errno.ECONNRESET, "closed by the server")
+        self._session.receive(octets)
+
+    async def _send_content(self, content: AsyncIterable[bytes] | Iterable[bytes]) -> None:
+        """As much of it as the server wants."""
+        if not isinstance(content, AsyncIterable):
+            for octets in content:
+                if not await self._send_piece(octets):
+                    return
+            return
+        try:
+            async for octets in content:
+                if not await self._send_piece(octets):
+                    return
+        finally:
+            if isinstance(content, AsyncGenerator):
+                # It may have been left in the middle.
+                await content.aclose()
+
+    async def _send_piece(self, octets: bytes) -> bool:
+        """Whether the server wants more."""
+        session = self._session
+        session.content(octets)
+        if session.unsent >= BLOCK_OCTETS:
             await self._flush()
+            if session.in_chunks:
+                await self._read_chunk_replies()
+        return session.state is ClientState.CONTENT
+
+    async def _read_chunk_replies(self) -> None:
+        """Take what has come; wait only where the next chunk has to."""
+        session = self._session
+        replies_read = -1
+        while session.state is ClientState.CONTENT:
+            octets = self._socket.receive_now()
+            if octets is not None:
+                self._receive(octets)
+                session.take_replies()
+            elif session.must_wait:
+                replies_read = await self._readable(replies_read)
+            else:
+                return
 
     async def _flush(self) -> bool:
         """Send what there is to send; False where there was nothing."""
@@ -309,4 +462,8 @@ async def _connect(address: str, port: int, source_address: str | None, timeout_
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate: {error.verify_message.rstrip('.').lower()}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
     return (error.strerror or type(error).__name__).lower()

@@ -109,10 +109,15 @@ class Session:
         elif self._drain_due <= now:
             self._leave(answers.SHUTTING_DOWN)
         elif self._protocol.in_transaction or self._protocol.in_content:
-            if self._transaction_due <= now:
+            if self._transaction_due == math.inf:
+                # A chunk that belongs to no transaction: its octets are thrown away, for as long as one may last.
+                self._transaction_due = now + self._house.settings.transaction_timeout_s
+            elif self._transaction_due <= now:
                 self._leave(answers.TIMED_OUT)
             elif self._waiting and self._protocol.in_content:
                 self._look_at_the_rate()
+        else:
+            self._transaction_due = math.inf
 
     def _look_at_the_rate(self) -> None:
         settings = self._house.settings
@@ -253,14 +258,10 @@ class Session:
                         self._house.statistics.messages += 1
                         self._house.conduct.message_accepted(self.client, trio.current_time())
                     protocol.answer(reply)
-                    self._transaction_due = math.inf
                 case Hello():
                     self._peer.helo, self._peer.extended = event.name, event.extended
                 case Reset():
                     self._let_go()
-                    if not protocol.in_transaction:
-                        # Otherwise content that was refused is still coming.
-                        self._transaction_due = math.inf
                     await receiver.reset()
         except Exception as error:  # noqa: BLE001  whatever the receiver did wrong, its client gets a 451
             self._report(error)

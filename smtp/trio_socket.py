@@ -6,13 +6,15 @@ time.) Deadlines are the callers': the server's sweeper, the client's cancel sco
 
 After `start_tls` the same verbs work over the standard library's `ssl`. What is different there stays in this file: a
 read may have to write first and the other way round (a change of keys, RFC 8446 §4.6.3), a socket that the kernel calls
-quiet may have octets that OpenSSL has decrypted already, and a record that has been begun must be finished.
+quiet may have octets that OpenSSL has decrypted already, and what does not fit is remembered, in part sent, until
+the very same octets are offered again.
 
 Error handling: OSError, of which ssl.SSLError is one, where the connection is broken or TLS has failed; `receive_now`
 gives b"" where it was closed in good order. An end without close_notify counts as good order, because SMTP says by
 itself where each thing it says has ended.
 """
 
+import errno
 import socket
 import ssl
 
@@ -46,7 +48,7 @@ class Socket:
         # What OpenSSL waits for, where it is not what one would think.
         self._read_writes = False
         self._write_reads = False
-        # What was offered to OpenSSL and did not fit: a record of it is under way.
+        # What was offered to OpenSSL and did not fit. Part of it may be sent: only OpenSSL knows how much.
         self._half_sent: bytes | memoryview | None = None
 
     async def start_tls(
@@ -162,22 +164,18 @@ class Socket:
 
     def _send_secured(self, octets: bytes | memoryview) -> bytes | memoryview:
         if self._half_sent is not None and self._half_sent is not octets:
-            # OpenSSL would finish the record that is under way and take as many octets of these for sent.
-            raise ConnectionAbortedError("something else was being sent")
-        self._half_sent = None
-        # Each call takes one record, of 16 KiB at most.
-        while octets:
-            try:
-                sent = self._socket.send(octets)
-            except ssl.SSLWantWriteError:
-                self._write_reads = False
-                self._half_sent = octets
-                break
-            except ssl.SSLWantReadError:
-                self._write_reads = True
-                self._half_sent = octets
-                break
-            octets = b"" if sent == len(octets) else memoryview(octets)[sent:]
+            # OpenSSL would go on with the octets it knows, and take these for sent.
+            raise ConnectionAbortedError(errno.ECONNABORTED, "something else was being sent")
+        try:
+            sent = self._socket.send(octets)
+        except ssl.SSLWantWriteError:
+            self._write_reads = False
+        except ssl.SSLWantReadError:
+            self._write_reads = True
+        else:
+            self._half_sent = None
+            return b"" if sent == len(octets) else memoryview(octets)[sent:]
+        self._half_sent = octets
         return octets
 
 
@@ -186,4 +184,4 @@ def _check_name(server_name: str) -> None:
         server_name.encode("idna")
     except UnicodeError:
         # Found out before the socket is handed over: `ssl` would lose it.
-        raise ssl.SSLError("no server can have this name") from None
+        raise OSError(errno.EINVAL, "no server can have this name") from None

@@ -69,7 +69,7 @@ async def test_messages_to_our_own_server() -> None:
 
 
 async def test_a_large_message_to_our_own_server() -> None:
-    content = b"".join(b".line %d\r\n" % number for number in range(300_000))
+    content = b"\r\n" + b"".join(b".line %d\r\n" % number for number in range(300_000))
     async with open_house(quick_settings(max_message_octets=1 << 23)) as house:
         connection = await connect(house.port)
         assert await send(connection, content) == [(250, Stage.END_OF_DATA)]
@@ -229,8 +229,8 @@ async def break_off_behind_354(client: Caller) -> None:
     await client.stream.receive_some(1)
     # In one breath, so that the client learns of both at once. The rest of the envelope was never read: the kernel
     # makes the close a reset.
-    os.write(client.stream.socket.fileno(), b"250 ok\r\n250 ok\r\n354 go\r\n")
-    client.stream.socket.close()
+    os.write(client.transport.socket.fileno(), b"250 ok\r\n250 ok\r\n354 go\r\n")
+    client.transport.socket.close()
 
 
 async def dribble_behind_final_dot(client: Caller) -> None:
@@ -303,6 +303,32 @@ async def test_a_refusal_before_the_end_of_content_is_the_result() -> None:
         assert (await send(connection, b"0123456789abcdef\r\n" * 1_000_000))[0][0] == 552
         assert not connection.usable
         over.set()
+
+
+async def test_a_session_that_is_exhausted_is_not_used_again() -> None:
+    async def one_only(client: Caller) -> None:
+        await greet(client, b"250-odd.example\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=1 RCPTMAX=1\r\n")
+        while await client.line() != "DATA":
+            pass
+        await client.say(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        while await client.line() != ".":
+            pass
+        await client.say(b"250 taken\r\n")
+        assert await client.line() == "QUIT"
+        await client.say(b"221 bye\r\n")
+
+    async with scripted(one_only) as port:
+        connection = await connect(port)
+        assert connection.limits.recipients == 1
+        assert connection.usable
+        recipients = ["b@example.org", "c@example.org"]
+        results = await connection.send("", recipients, [b"x\r\n"], size=3, eight_bit=False)
+        assert [(result.reply.code, result.stage) for result in results] == [
+            (250, Stage.END_OF_DATA),
+            (452, Stage.LOCAL),
+        ]
+        assert not connection.usable
+        await connection.quit()
 
 
 async def test_421_is_the_result_and_the_connection_is_over() -> None:

@@ -20,6 +20,7 @@ from smtp.client import (
     Stage,
 )
 from smtp.errors import ProtocolError, SessionMisuse
+from smtp.parameters import MailParameters
 from smtp.reply import Reply
 
 EHLO = b"250-mx.example.org\r\n250-PIPELINING\r\n250-size 5000\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
@@ -42,7 +43,7 @@ def hear(session: ClientSession, octets: bytes) -> list[Event]:
 
 
 def begin(session: ClientSession, recipients: Sequence[str] = ("b@example.org",), *, eight_bit: bool = False) -> bytes:
-    session.begin("a@example.com", recipients, size=100, eight_bit=eight_bit)
+    session.begin("a@example.com", recipients, MailParameters(100, "8BITMIME" if eight_bit else "7BIT"))
     return session.octets_to_send()
 
 
@@ -133,7 +134,7 @@ def test_eight_bit_content_is_not_sent_where_it_is_not_taken() -> None:
 
 def test_the_null_sender() -> None:
     session = opened()
-    session.begin("", ["b@example.org"], size=1, eight_bit=False)
+    session.begin("", ["b@example.org"], MailParameters(1))
     assert session.octets_to_send().startswith(b"MAIL FROM:<> SIZE=1\r\n")
 
 
@@ -286,9 +287,9 @@ def test_quit() -> None:
 def test_no_address_can_hold_a_command(text: str) -> None:
     session = opened()
     with pytest.raises(ValueError, match="printable"):
-        session.begin(text, ["b@example.org"], size=1, eight_bit=False)
+        session.begin(text, ["b@example.org"], MailParameters(1))
     with pytest.raises(ValueError, match="printable"):
-        session.begin("", ["b@example.org", text], size=1, eight_bit=False)
+        session.begin("", ["b@example.org", text], MailParameters(1))
     assert session.octets_to_send() == b""
     assert begin(session)
 
@@ -307,7 +308,7 @@ def test_misuse() -> None:
 
 
 def test_the_table_has_a_row_for_every_stage_that_has_a_reply() -> None:
-    assert set(TRANSITIONS) == set(Stage) - {Stage.CONNECT, Stage.LOCAL}
+    assert set(TRANSITIONS) == set(Stage) - {Stage.CONNECT, Stage.TLS, Stage.LOCAL}
 
 
 REPLIES = st.lists(
@@ -338,7 +339,7 @@ def test_whatever_a_server_says_each_recipient_gets_one_result_or_the_conversati
                         under_way = False
             session.octets_to_send()
             if session.state is ClientState.READY and not under_way:
-                session.begin("", recipients, size=3, eight_bit=eight_bit)
+                session.begin("", recipients, MailParameters(3, "8BITMIME" if eight_bit else "7BIT"))
                 under_way = True
     except ProtocolError:
         assert session.state is ClientState.CLOSED

@@ -1,5 +1,6 @@
 """A server on loopback that does what a test tells it to, however odd."""
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -34,6 +35,13 @@ async def greet(client: Caller, ehlo: bytes = EHLO) -> None:
     await client.say(b"220 odd.example ESMTP\r\n")
     assert await client.line() == "EHLO client.example"
     await client.say(ehlo)
+
+
+async def under_tls(client: Caller, context: ssl.SSLContext) -> None:
+    """Shake hands, as a server: from here on the client is spoken to under TLS."""
+    secured: trio.SSLStream[trio.SocketStream] = trio.SSLStream(client.transport, context, server_side=True)
+    await secured.do_handshake()
+    client.stream = secured
 
 
 async def as_far_as_content(client: Caller) -> None:

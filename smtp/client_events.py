@@ -1,0 +1,59 @@
+"""What a client's session tells its caller, as values."""
+
+from dataclasses import dataclass
+
+from smtp.client_sequence import Stage
+from smtp.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a message for one recipient."""
+
+    reply: Reply
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Greeting and EHLO are through; after `secured`, EHLO is through once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The server does not want to talk: the reply to the greeting or to EHLO, or a 421 to STARTTLS."""
+
+    reply: Reply
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeDue:
+    """220 to STARTTLS: the next octets on the wire belong to TLS. `secured` tells the session when it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsRefused:
+    """The server offered STARTTLS and does not do it now. The conversation can go on in clear, if one wants that."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class GoAhead:
+    """The content is awaited: 354, or recipients that may be sent chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The message is through; one result for each recipient, in order."""
+
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """QUIT is answered."""
+
+
+Event = Ready | Rejected | HandshakeDue | TlsRefused | GoAhead | Done | Parted
