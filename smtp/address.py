@@ -1,41 +1,53 @@
 """Addresses, by one grammar for everyone who has to read one.
 
 MAIL and RCPT, the configuration, the command line and rewritten senders all come through here, so that no two parts of
-the house can disagree on where an address ends. ASCII only; every refusal says why in a few plain words.
+the house can disagree on where an address ends. It is the international grammar (RFC 6531 §3.3): whether an address
+beyond ASCII can be used at the moment is for whoever asked to say, with `is_ascii`. Every refusal says why in a few
+plain words. All lengths are octets of UTF-8.
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Self
+
+from smtp.labels import JOINERS, MAX_LABEL_OCTETS, a_label, is_a_label, joiner_stands_right, u_label, why_no_u_label
 
 # RFC 5321 §4.5.3.1.1: "The maximum total length of a user name or other local-part is 64 octets."
 MAX_LOCAL_PART_OCTETS = 64
 # RFC 5321 §4.5.3.1.2: "The maximum total length of a domain name or number is 255 octets."
 MAX_DOMAIN_OCTETS = 255
 # RFC 5321 §4.5.3.1.3: a path has at most 256 octets "including the punctuation", of which two are < and >.
-MAX_MAILBOX_OCTETS = 254
-# RFC 1035 §2.3.4. The regular expression of a label says it once more.
-MAX_LABEL_OCTETS = 63
+MAX_PATH_OCTETS = 256
+MAX_MAILBOX_OCTETS = MAX_PATH_OCTETS - len("<>")
 
 # RFC 5322 §3.2.3: atext = ALPHA / DIGIT / "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "/" / "=" / "?" / "^" /
 #                          "_" / "`" / "{" / "|" / "}" / "~"
 _ATEXT = r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]"
+# RFC 6531 §3.3: atext =/ UTF8-non-ascii. Which of them is seen to by _check_printable.
+_UATEXT = _ATEXT[:-1] + r"\x80-\U0010ffff]"
 # RFC 5321 §4.1.2: Dot-string = Atom *("." Atom)
 _DOT_STRING = rf"{_ATEXT}+(?:\.{_ATEXT}+)*"
+_UDOT_STRING = rf"{_UATEXT}+(?:\.{_UATEXT}+)*"
 # RFC 5321 §4.1.2: Quoted-string = DQUOTE *QcontentSMTP DQUOTE
 #                  qtextSMTP = %d32-33 / %d35-91 / %d93-126 ; quoted-pairSMTP = %d92 %d32-126
-_QUOTED_STRING = r'"(?:[ !#-\[\]-~]|\\[ -~])*"'
+# RFC 6531 §3.3: qtextSMTP =/ UTF8-non-ascii. It forgets the pairs, which RFC 6532 §3.2 extends in header fields.
+_QUOTED_STRING = r'"(?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~\x80-\U0010ffff])*"'
 # RFC 5321 §4.1.2: sub-domain = Let-dig [Ldh-str] ; Ldh-str = *( ALPHA / DIGIT / "-" ) Let-dig
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 # RFC 5321 §4.1.2: Domain = sub-domain *("." sub-domain)
 _DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
-# RFC 5321 §4.1.2: A-d-l = At-domain *( "," At-domain ) ; At-domain = "@" Domain
-_SOURCE_ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*:"
+# RFC 5321 §4.1.2: A-d-l = At-domain *( "," At-domain ) ; At-domain = "@" Domain. Its domains are looked at one by one.
+_SOURCE_ROUTE = r"@[^@,:<>\"\s]+(?:,@[^@,:<>\"\s]+)*"
 
-_LOCAL_PART_TOO_LONG = f"the part before the @ is longer than {MAX_LOCAL_PART_OCTETS} characters"
+_ADDRESS_TOO_LONG = f"the address is too long: {MAX_MAILBOX_OCTETS} octets are the most"
+_LOCAL_PART_TOO_LONG = f"the part before the @ is longer than {MAX_LOCAL_PART_OCTETS} octets"
+_DOMAIN_TOO_LONG = f"the domain is too long: {MAX_DOMAIN_OCTETS} octets are the most"
+_NO_JOINERS = dict.fromkeys(map(ord, JOINERS))
 
-_DOT_STRING_RE = re.compile(_DOT_STRING)
+_DOT_STRING_RE = re.compile(_UDOT_STRING)
+_LABEL_RE = re.compile(_LABEL)
 _DOMAIN_RE = re.compile(_DOMAIN)
 _QUOTED_PAIR_RE = re.compile(r"\\(.)")
 # What nearly every mailbox looks like, in one go.
@@ -45,7 +57,7 @@ _PLAIN_PATH_RE = re.compile(rf"<({_DOT_STRING})@({_DOMAIN})>(?: +|\Z)")
 # Where the local part ends. A quoted one may have "@" and ">" in it.
 _LOCAL_PART_RE = re.compile(rf'({_QUOTED_STRING}|[^"@<>\s]*)@')
 # RFC 5321 §4.1.2: Path = "<" [ A-d-l ":" ] Mailbox ">". What is between is looked at by Address.parse.
-_PATH_RE = re.compile(rf'<(?:{_SOURCE_ROUTE})?((?:{_QUOTED_STRING}|[^"<>])*)>')
+_PATH_RE = re.compile(rf'<(?:({_SOURCE_ROUTE}):)?((?:{_QUOTED_STRING}|[^"<>])*)>')
 
 
 class AddressError(ValueError):
@@ -65,7 +77,7 @@ class Address:
     def parse(cls, text: str) -> Self:
         """Read a Mailbox (RFC 5321 §4.1.2), without angle brackets. Raises AddressError."""
         if len(text) > MAX_MAILBOX_OCTETS:
-            raise AddressError("the address is too long")
+            raise AddressError(_ADDRESS_TOO_LONG)
         match = _PLAIN_MAILBOX_RE.fullmatch(text)
         if not match:
             return cls(*_parse_unusual(text))
@@ -87,23 +99,52 @@ class Address:
         return self.local_part.isascii() and self.domain.isascii()
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What two spellings of one mailbox have in common here: both parts in lower case.
+    def in_ascii(self) -> Self | None:
+        """The same mailbox for use without SMTPUTF8, its domain in A-labels; None where there is no such form.
 
-        RFC 5321 §2.4 lets a host tell local parts apart by case and asks it not to: we do not.
+        RFC 6531 §3.2: nobody but its host may write a local part in another way.
         """
-        return self.local_part.lower(), self.domain.lower()
+        if not self.local_part.isascii():
+            return None
+        return self if self.domain.isascii() else type(self)(self.local_part, ascii_domain(self.domain))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What two spellings of one mailbox have in common here: a local part in lower case and NFC, an ASCII domain.
+
+        RFC 5321 §2.4 lets a host tell local parts apart by case and asks it not to: we do not. RFC 6532 §3.1 asks for
+        NFC, and against NFKC, which would make one of what looks different. The one letter with two small forms, Σ, has
+        σ for both: which of them stands is a matter of what follows, and not all who fold case look at that.
+        """
+        local_part, domain = self.local_part, self.domain
+        if local_part.isascii():
+            return local_part.lower(), ascii_domain(domain)
+        lowered = unicodedata.normalize("NFC", local_part).lower().replace("ς", "σ")
+        return unicodedata.normalize("NFC", lowered), ascii_domain(domain)
+
+
+def ascii_domain(domain: str) -> str:
+    """A domain in the form that the DNS and every server know: A-labels, in lower case. A literal stays as it is.
+
+    RFC 5890 §2.3.2.1: U-labels and A-labels are two forms of the same. For domains that have been read; raises nothing.
+    """
+    if domain.isascii():
+        return domain.lower() if domain[:1] != "[" else domain
+    return ".".join(map(a_label, domain.split(".")))
+
+
+def unicode_domain(domain: str) -> str:
+    """The other form, for people: U-labels, in lower case. For domains that have been read; raises nothing."""
+    return ".".join(map(u_label, domain.split("."))) if domain[:1] != "[" else domain
 
 
 def parse_domain(text: str) -> str:
-    """Read a domain name (letters, digits and hyphens; no final dot) and return it in lower case.
+    """Read a domain name (U-labels or A-labels, no final dot, no literal) and return its `ascii_domain`.
 
     Raises AddressError.
     """
-    if not _DOMAIN_RE.fullmatch(text):
-        raise AddressError(_why_no_domain(text))
-    _check_domain(text)
-    return text.lower()
+    _check_any_domain(text)
+    return ascii_domain(text)
 
 
 def parse_reverse_path(text: str) -> tuple[Address | None, str]:
@@ -162,49 +203,94 @@ def _split_path(text: str) -> tuple[str, str]:
     rest = text[match.end() :]
     if rest and not rest.startswith(" "):
         raise AddressError("something follows the > without a space")
-    return match.group(1), rest.lstrip(" ")
+    route, mailbox = match.groups()
+    if route:
+        # Only the null path is empty, and it has no route (RFC 5321 §4.1.2).
+        if not mailbox:
+            raise AddressError("an address is missing behind the route")
+        if _octets(match.group()) > MAX_PATH_OCTETS:
+            raise AddressError(f"the route is too long: {MAX_PATH_OCTETS} octets are the most with its address")
+        for domain in route[1:].split(",@"):
+            _check_any_domain(domain)
+    return mailbox, rest.lstrip(" ")
 
 
 def _parse_unusual(text: str) -> tuple[str, str]:
-    """Quoted local parts and address literals; or the reason why it is neither."""
-    if not text.isascii():
-        raise AddressError("only ASCII characters can be used in an address")
+    """Quoted local parts, address literals and what is beyond ASCII; or the reason why it is none of them."""
+    _check_printable(text)
     match = _LOCAL_PART_RE.match(text)
     if not match:
         raise AddressError("the @ is missing" if "@" not in text else "the part before the @ is not well-formed")
-    local_part, domain = match.group(1), text[match.end() :]
-    if not local_part:
+    written, domain = match.group(1), text[match.end() :]
+    if not written:
         raise AddressError("nothing stands before the @")
-    if len(local_part) > MAX_LOCAL_PART_OCTETS:
-        raise AddressError(_LOCAL_PART_TOO_LONG)
-    if local_part.startswith('"'):
-        local_part = _QUOTED_PAIR_RE.sub(r"\1", local_part[1:-1])
-    elif not _DOT_STRING_RE.fullmatch(local_part):
+    local_part = written
+    if written.startswith('"'):
+        local_part = _QUOTED_PAIR_RE.sub(r"\1", written[1:-1])
+    elif not _DOT_STRING_RE.fullmatch(written):
         raise AddressError("the part before the @ is not well-formed")
     if domain.startswith("["):
         _check_literal(domain)
-    elif not _DOMAIN_RE.fullmatch(domain):
-        raise AddressError(_why_no_domain(domain))
     else:
-        _check_domain(domain)
+        _check_any_domain(domain)
+    # Both forms of the domain: the mailbox may have to be written in either.
+    local_octets = _octets(written)
+    if local_octets + 1 + max(_octets(domain), len(ascii_domain(domain))) > MAX_MAILBOX_OCTETS:
+        raise AddressError(_ADDRESS_TOO_LONG)
+    if local_octets > MAX_LOCAL_PART_OCTETS:
+        raise AddressError(_LOCAL_PART_TOO_LONG)
     return local_part, domain
+
+
+def _check_printable(text: str) -> None:
+    """No control, no mark that turns the direction of writing, no space but the plain one, nothing unassigned."""
+    if text.isprintable():
+        return
+    joiners = [at for at, letter in enumerate(text) if letter in JOINERS]
+    if not text.translate(_NO_JOINERS).isprintable() or not all(joiner_stands_right(text, at) for at in joiners):
+        raise AddressError("an address has no spaces, control characters or invisible characters in it")
 
 
 def _check_lengths(local_part: str, domain: str) -> None:
     if len(local_part) + 1 + len(domain) > MAX_MAILBOX_OCTETS:
-        raise AddressError("the address is too long")
+        raise AddressError(_ADDRESS_TOO_LONG)
     if len(local_part) > MAX_LOCAL_PART_OCTETS:
         raise AddressError(_LOCAL_PART_TOO_LONG)
     _check_domain(domain)
 
 
+def _check_any_domain(domain: str) -> None:
+    """Every label of a domain that may be international. Raises AddressError."""
+    if domain.isascii():
+        if not _DOMAIN_RE.fullmatch(domain):
+            raise AddressError(_why_no_domain(domain))
+    else:
+        # Only "." parts labels: what looks like it (U+3002 and others) is for those who let people type to replace.
+        for label in domain.split("."):
+            if not label.isascii():
+                why = why_no_u_label(label)
+            else:
+                why = None if _LABEL_RE.fullmatch(label) else _why_no_domain(label)
+            if why:
+                raise AddressError(why)
+        if _octets(domain) > MAX_DOMAIN_OCTETS:
+            raise AddressError(_DOMAIN_TOO_LONG)
+        domain = ascii_domain(domain)
+    _check_domain(domain)
+
+
 def _check_domain(domain: str) -> None:
+    """What the grammar of an ASCII domain leaves open. Raises AddressError."""
     if len(domain) > MAX_DOMAIN_OCTETS:
-        raise AddressError("the domain is too long")
+        raise AddressError(_DOMAIN_TOO_LONG)
     # RFC 3696 §2: a top-level domain is never all digits. `1.2.3.4` is an IP address that lost its brackets, and a
     # resolver might take it for one.
-    if domain[domain.rfind(".") + 1 :].isdecimal():
+    if domain[-1] <= "9" and domain[domain.rfind(".") + 1 :].isdecimal():
         raise AddressError("a domain does not end in a number")
+    if "--" in domain:
+        for label in domain.lower().split("."):
+            if label.startswith("xn--") and not is_a_label(label):
+                raise AddressError("a part of the domain begins with xn-- and stands for nothing")
 
 
 def _check_literal(literal: str) -> None:
@@ -226,9 +312,11 @@ def _check_literal(literal: str) -> None:
 
 def _why_no_domain(text: str) -> str:
     if not text:
-        return "the domain is missing"
-    if not text.isascii():
-        return "only ASCII characters can be used in a domain; write an international one as xn--"
+        return "a part of the domain is missing"
     if any(len(label) > MAX_LABEL_OCTETS for label in text.split(".")):
-        return "a part of the domain is longer than 63 characters"
+        return f"a part of the domain is longer than {MAX_LABEL_OCTETS} characters"
     return "the domain is not well-formed"
+
+
+def _octets(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

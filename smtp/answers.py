@@ -15,7 +15,7 @@ HELP = Reply(214, "Commands: EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VR
 # RFC 3207 §4
 READY_FOR_TLS = Reply(220, "Ready to start TLS", "2.0.0")
 
-# RFC 5321 §4.2.4.2: 500 for what is not known, 502 for what is known and not done here.
+# RFC 5321 §4.2.4: 500 for what is not known, 502 for what is known and not done here.
 UNKNOWN_COMMAND = Reply(500, "Command not known", "5.5.1")
 NOT_IMPLEMENTED = Reply(502, "Not done here", "5.5.1")
 LINE_TOO_LONG = Reply(500, "Line too long", "5.5.2")
@@ -30,7 +30,7 @@ MAIL_FIRST = Reply(503, "MAIL comes first", "5.5.1")
 MAIL_TWICE = Reply(503, "A sender was given already", "5.5.1")
 TLS_IN_TRANSACTION = Reply(503, "No STARTTLS inside a transaction", "5.5.1")
 TLS_ALREADY = Reply(503, "TLS is active already", "5.5.1")
-# RFC 3030 §3: DATA and BDAT are not mixed, and the envelope is closed once content has begun.
+# RFC 3030 §2: DATA and BDAT are not mixed, and the envelope is closed once content has begun.
 CONTENT_BEGUN = Reply(503, "Content has begun: BDAT or RSET is expected", "5.5.1")
 # RFC 5321 §3.3: 554 where DATA comes and no recipient has been accepted.
 NO_RECIPIENTS = Reply(554, "No valid recipients", "5.5.1")
@@ -46,7 +46,7 @@ PARAMETER_TWICE = Reply(501, "A parameter is given twice", "5.5.4")
 # RFC 5321 §4.1.1.11: 555 for parameters that are not known.
 PARAMETER_UNKNOWN = Reply(555, "A parameter is not known here", "5.5.4")
 
-# RFC 8689 §3: REQUIRETLS has its place under TLS. RFC 3207 §4: 530 for what has to wait for STARTTLS.
+# RFC 8689 §2: REQUIRETLS has its place under TLS. RFC 3207 §4: 530 for what has to wait for STARTTLS.
 TLS_FIRST = Reply(530, "REQUIRETLS needs STARTTLS first", "5.7.0")
 # RFC 6531 §3.5: X.6.7 non-ASCII addresses not permitted for that sender/recipient.
 NEEDS_SMTPUTF8 = Reply(553, "An international address needs SMTPUTF8 with MAIL", "5.6.7")

@@ -32,6 +32,7 @@ _PARAMETER_RE = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u00a0-\U0010
 _SIZE_RE = re.compile(r"[0-9]{1,20}")
 _BODY_RE = re.compile(r"7BIT|8BITMIME")
 _RET_RE = re.compile(r"FULL|HDRS")
+_WORDS_RE = re.compile(r"[A-Z]+(?:,[A-Z]+)*")
 _NOTHING_RE = re.compile(r"")
 # RFC 3030 §2: chunk-size ::= 1*DIGIT ; end-marker ::= "LAST". As many digits as SIZE may have.
 _BDAT_RE = re.compile(r"([0-9]{1,20})(?: +([Ll][Aa][Ss][Tt]))?")
@@ -171,15 +172,15 @@ def _mail_parameters(text: str) -> MailParameters:
                 values["size"] = int(_value(value, _SIZE_RE))
             case "BODY":
                 # RFC 6152 §2: body-value ::= "7BIT" / "8BITMIME"; BINARYMIME (RFC 3030) is not offered.
-                values["body"] = _value(value.upper(), _BODY_RE)
+                values["body"] = _word(value, _BODY_RE)
             case "SMTPUTF8":
-                # RFC 6531 §3.4: no value, and so it is with REQUIRETLS (RFC 8689 §3).
+                # RFC 6531 §3.4: no value, and so it is with REQUIRETLS (RFC 8689 §2).
                 values["smtputf8"] = _value(value, _NOTHING_RE) == ""
             case "REQUIRETLS":
                 values["require_tls"] = _value(value, _NOTHING_RE) == ""
             case "RET":
                 # RFC 3461 §4.3: ret-value = "FULL" / "HDRS"
-                values["ret"] = _value(value.upper(), _RET_RE)
+                values["ret"] = _word(value, _RET_RE)
             case "ENVID":
                 values["envid"] = _envid(value)
             case _:
@@ -226,6 +227,12 @@ def _value(value: str, pattern: re.Pattern[str]) -> str:
     return value
 
 
+def _word(value: str, pattern: re.Pattern[str]) -> str:
+    """A value whose case does not matter, in upper case."""
+    # upper() makes ASCII of some letters that are not.
+    return _value(value.upper() if value.isascii() else value, pattern)
+
+
 def _envid(value: str) -> str:
     try:
         envid = from_xtext(value)
@@ -238,7 +245,7 @@ def _envid(value: str) -> str:
 
 def _notify(value: str) -> frozenset[Notify]:
     # RFC 3461 §4.1: notify-esmtp-value = "NEVER" / 1#notify-list-element
-    words = value.upper().split(",")
+    words = _word(value, _WORDS_RE).split(",")
     try:
         notify = frozenset(Notify(word) for word in words)
     except ValueError:

@@ -2,7 +2,7 @@
 transparency of DATA, RFC 5321 §4.5.2, both ways), and what no message may have in it.
 
 The end of DATA is CRLF.CRLF and nothing else: not one of the look-alikes with a bare CR or a bare LF in them, which
-some servers take for the end and others do not. A message that a stranger hides inside another lives on that difference.
+some servers take for the end and others do not. A message that somebody hides inside another lives on that difference.
 """
 
 import re

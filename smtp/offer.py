@@ -50,7 +50,7 @@ def offer(settings: SessionSettings, secure: bool) -> str:
         f"LIMITS RCPTMAX={settings.max_recipients}",
     ]
     if secure:
-        # RFC 8689 §3: offered under TLS alone. RFC 3207 §4.2: STARTTLS is not offered there.
+        # RFC 8689 §2: offered under TLS alone. RFC 3207 §4.2: STARTTLS is not offered there.
         keywords.append("REQUIRETLS")
     elif settings.starttls:
         keywords.append("STARTTLS")

@@ -9,7 +9,7 @@ Its reasons, in prose:
   with a sender and no accepted recipient has nobody to be for: 554, and the transaction stays open for a better RCPT.
 - A command that is refused changes nothing. Only the answer to the end of the content closes a transaction whatever
   it says (§4.1.1.4).
-- Content comes by DATA or by BDAT, and the two are not mixed (RFC 3030 §3). Between two chunks the envelope is closed:
+- Content comes by DATA or by BDAT, and the two are not mixed (RFC 3030 §2). Between two chunks the envelope is closed:
   only another BDAT, or what gives the transaction up, makes sense. A chunk that is refused ends the transaction, and
   the chunks already under way behind it find none: 503, and their octets are read and thrown away.
 - STARTTLS comes between transactions, once a name has been given. After the handshake nothing that was said before

@@ -41,8 +41,9 @@ MAX_COMMAND_OCTETS = 2048
 # Commands that are not known or not well-formed, in one session. What sends more does not listen, and each costs it
 # nothing. What comes at the wrong time is not counted: a pipelined group has a hundred of those behind a refused MAIL.
 MAX_ERRORS = 20
-# Replies to a pipelined group are collected up to here. What a client does not read must not pile up at our end.
-MAX_UNSENT_OCTETS = 16384
+# Replies to a pipelined group are collected up to here: those to a hundred recipients fit. What a client does not read
+# must not pile up at our end, and who sends thousands of commands at once must not keep the others waiting.
+MAX_UNSENT_OCTETS = 8192
 
 _VERDICTS = {
     Fault.BAD_LINE_ENDS: answers.BAD_LINE_ENDS,

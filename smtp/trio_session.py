@@ -82,10 +82,10 @@ class Session:
         self._protocol = ServerSession(
             house.terms, trace=house.settings.trace, replies=house.statistics.replies_by_first_digit
         )
-        self._scope = trio.CancelScope()
+        # Set while an answer is held back: the one wait that is not for the socket.
+        self._delay: trio.CancelScope | None = None
         self._farewell: Reply | None = None
         self._waiting = False
-        self._cut_short = False
         self._idle = False
         self._command_due = math.inf
         self._transaction_due = math.inf
@@ -144,9 +144,10 @@ class Session:
     def _leave(self, farewell: Reply) -> None:
         """At once where we wait for the client, else before we listen to it again."""
         self._farewell = farewell
-        if self._waiting:
-            self._cut_short = True
-            self._scope.cancel()
+        if self._delay is not None:
+            self._delay.cancel()
+        elif self._waiting:
+            self._socket.stop_waiting()
 
     # ------------------------------------------------------------------ the conversation
 
@@ -155,15 +156,14 @@ class Session:
         receiver = None
         try:
             try:
-                with self._scope:
-                    try:
-                        if self._behind_proxy and not await self._learn_real_address():
-                            return
-                        receiver = self._house.new_receiver(self._peer)
-                        await self._converse(receiver)
-                    except OSError:
-                        # The client is gone. Its receiver's own errors do not come this far.
-                        pass
+                try:
+                    if self._behind_proxy and not await self._learn_real_address():
+                        return
+                    receiver = self._house.new_receiver(self._peer)
+                    await self._converse(receiver)
+                except OSError:
+                    # The client is gone. Its receiver's own errors do not come this far.
+                    pass
             except trio.Cancelled:
                 self._farewell = answers.SHUTTING_DOWN
                 raise
@@ -285,10 +285,12 @@ class Session:
             conduct.recipient_refused(self.client, now)
             if conduct.is_unwelcome(self.client, now):
                 reply = answers.UNWELCOME
-            elif delay := conduct.delay(self.client, now):
+            elif self._farewell is None and (delay := conduct.delay(self.client, now)):
                 # What has been answered already is not held back: behind it may be a whole group of these.
                 await self._flush()
-                await self._wait(partial(trio.sleep, delay))
+                with trio.move_on_after(delay) as self._delay:
+                    await self._wait(trio.sleep_forever)
+                self._delay = None
         self._protocol.answer(reply)
 
     async def _excuse(self, event: Event, receiver: Receiver) -> None:
@@ -369,29 +371,30 @@ class Session:
         self._waiting = True
         try:
             await ready()
+        except trio.ClosedResourceError:
+            # We have waited for long enough.
+            raise ConnectionAbortedError from None
         finally:
             self._waiting = False
-        if self._cut_short:
-            # The sweeper came in the very moment that the client did. Too late is too late: a call to the receiver
-            # would be cut short by the cancelled scope.
-            raise ConnectionAbortedError
 
     # ------------------------------------------------------------------ the end
 
     async def _end(self, receiver: Receiver | None) -> None:
         """Say goodbye, let the receiver go, and close, whatever has happened."""
         self._waiting = self._idle = False
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + RESET_GRACE_S):
-            self._protocol.hang_up(self._farewell)
-            while not isinstance(event := self._protocol.next_event(), Closed):
-                if isinstance(event, Reset) and receiver is not None:
+        protocol = self._protocol
+        protocol.hang_up(self._farewell)
+        while not isinstance(event := protocol.next_event(), Closed):
+            if isinstance(event, Reset) and receiver is not None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + RESET_GRACE_S):
                     await self._act(event, receiver)
         self._let_go()
-        try:
-            self._socket.send_now(self._protocol.octets_to_send())
-        except OSError:
-            # Gone already, and nothing that was promised is in these last words.
-            pass
+        if protocol.unsent:
+            try:
+                self._socket.send_now(protocol.octets_to_send())
+            except OSError:
+                # Gone already, and nothing that was promised is in these last words.
+                pass
         self._socket.close()
         house = self._house
         house.sessions.discard(self)

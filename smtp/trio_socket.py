@@ -128,6 +128,10 @@ class Socket:
         else:
             await trio.lowlevel.wait_writable(self._socket)
 
+    def stop_waiting(self) -> None:
+        """Whoever waits for this socket gets trio.ClosedResourceError; where nobody waits, nothing happens."""
+        trio.lowlevel.notify_closing(self._socket)
+
     def quiet(self) -> bool:
         """Whether the connection stands and nothing has come unasked. Where it says no, only `close` is left: under TLS
         nothing can be looked at without taking it.

@@ -14,10 +14,8 @@ import contextlib
 import fcntl
 import json
 import os
-import pwd
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -34,9 +32,9 @@ import private_postfix
 import process_tree
 from appliance_process import Appliance
 from dns_server import DnsServer
+from flood import Load, free_port, source_command, start_sink
 from private_postfix import PrivatePostfix
 
-SENDER = "sender@example.net"
 ALIAS = "info@forward.test"
 TARGET = "owner@destination.test"
 SINK_ADDRESS = "127.0.0.2"
@@ -47,18 +45,6 @@ ROUND_WITHIN = 300.0
 """Seconds after which a round has failed."""
 COUNTED_EVERY = 0.002
 """Seconds between two looks at the sink's counter: what a round's time may be off by."""
-
-os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is sent in one round."""
-
-    messages: int
-    sessions: int
-    size: int
-    connections_kept: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +75,13 @@ class Sink:
     def __init__(self, port: int) -> None:
         self.port = port
         self.count = 0
-        command = ["smtp-sink", "-c", "-m", "500"]
-        if os.geteuid() == 0:
-            # It insists on being told whom to become.
-            command += ["-u", pwd.getpwuid(os.geteuid()).pw_name]
-        self.process = subprocess.Popen([*command, f"{SINK_ADDRESS}:{port}", "1000"], stdout=subprocess.PIPE)
+        self.process = start_sink(SINK_ADDRESS, port, "-c", "-m", "500")
         assert self.process.stdout is not None
         self._counter: IO[bytes] = self.process.stdout
         os.set_blocking(self._counter.fileno(), False)
         with contextlib.suppress(OSError):
             # The counter is printed with each event, and must never have to wait for us.
             fcntl.fcntl(self._counter.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
-        wait_for_port(SINK_ADDRESS, port)
 
     def look(self) -> int:
         """Read the counter."""
@@ -122,12 +103,11 @@ class Sink:
 def one_round(system: System, sink: Sink, load: Load) -> Figures:
     """Send the load through a system and measure until the last message is out."""
     before = sink.look()
-    command = ["smtp-source", "-s", str(load.sessions), "-m", str(load.messages), "-l", str(load.size)]
-    command += ["-f", SENDER, "-t", ALIAS] + (["-d"] if load.connections_kept else [])
+    command = source_command(load, ALIAS, system.address, system.port)
     with process_tree.PeakMemory(system.pid) as memory:
         cpu_before = process_tree.cpu_ms(system.pid)
         began = time.perf_counter()
-        source = subprocess.Popen([*command, f"inet:{system.address}:{system.port}"])
+        source = subprocess.Popen(command)
         sink.wait_for(before + load.messages)
         seconds = time.perf_counter() - began
         cpu = process_tree.cpu_ms(system.pid) - cpu_before
@@ -160,28 +140,6 @@ def postfix(directory: Path, sink: Sink) -> Iterator[System]:
     """A private Postfix that forwards the same alias."""
     with PrivatePostfix(directory, free_port("127.0.0.1"), ALIAS, TARGET, SINK_ADDRESS, sink.port) as instance:
         yield System(f"Postfix {private_postfix.version()}", instance.port, "127.0.0.1", instance.pid)
-
-
-def free_port(address: str) -> int:
-    """A port on which nothing listens, for programs that cannot choose one themselves."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_for_port(address: str, port: int) -> None:
-    """Wait until somebody listens."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection((address, port), timeout=5).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 def on_memory(directory: Path) -> bool:

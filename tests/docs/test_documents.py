@@ -210,7 +210,7 @@ def test_a_lock_file_names_versions_and_hashes_and_no_place_to_get_them_from(loc
     options = [line.split()[0] for line in text.splitlines() if line.lstrip().startswith("-")]
     assert {option.partition(":")[0] for option in options} == {"--hash=sha256"}
     packages = re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:]
-    assert len(packages) > 5
+    assert packages
     for package in packages:
         assert re.match(r"[a-z0-9._-]+(\[[a-z,]+\])?==[^\s;]+", package), package
         assert "--hash=sha256:" in package

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +24,20 @@ IDLE_TIMEOUT = 60
 """Seconds without an octet after which a connection is dropped: longer than any test waits."""
 
 _LONGEST_COMMAND = 512
-"""RFC 5321 §4.5.3.1.4, with the line's end; what SIZE and BODY add is allowed on top (RFC 1870 §6.1, RFC 6152 §2)."""
+"""RFC 5321 §4.5.3.1.4, with the line's end; what parameters add is allowed on top (RFC 1870 §6.1, RFC 6152 §2)."""
+_ADDED = len(" SIZE=12345678901234567890 BODY=8BITMIME SMTPUTF8 REQUIRETLS")
+_ADDED_BY_DSN = 500
+"""RFC 3461 §5.1."""
+
+_NEEDED = {
+    "SIZE": "SIZE",
+    "BODY": "8BITMIME",
+    "SMTPUTF8": "SMTPUTF8",
+    "REQUIRETLS": "REQUIRETLS",
+    "RET": "DSN",
+    "ENVID": "DSN",
+}
+"""The extension that has to be offered for each parameter of MAIL."""
 
 _STRAY_LINE_END = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _PATH = re.compile(rb"(?:FROM|TO):<([^>]*)>((?: [^ ]+)*)", re.IGNORECASE)
@@ -44,6 +58,9 @@ class ReceivedMessage:
     """The server's own address at which it came in."""
     at: float
     """Seconds since the epoch."""
+    wishes: tuple[str, ...] = ()
+    """The parameters of RCPT for each recipient, such as `NOTIFY=NEVER`."""
+    encrypted: bool = False
 
 
 class Destination:
@@ -57,13 +74,15 @@ class Destination:
         name: str = "destination.test",
         extensions: Sequence[str] = ("PIPELINING", "SIZE 52428800", "8BITMIME", "ENHANCEDSTATUSCODES"),
         script: Script | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Nothing is opened yet."""
+        """Nothing is opened yet. `tls` is for STARTTLS, which is offered then; REQUIRETLS is offered behind it only."""
         self.address = address
         self.port = port
         self.name = name
         self.extensions = tuple(extensions)
         self.script = script
+        self.tls = tls
         self.messages: list[ReceivedMessage] = []
         self.take: Callable[[ReceivedMessage], None] = self.messages.append
         """What is done with a message before its 250. May be replaced where there are too many to be kept."""
@@ -141,7 +160,12 @@ class Destination:
         try:
             with connection, contextlib.suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                _Conversation(self, connection).run()
+                conversation = _Conversation(self, connection)
+                try:
+                    conversation.run()
+                finally:
+                    # After STARTTLS it is another one.
+                    conversation.connection.close()
         finally:
             with self.lock:
                 self._open.discard(connection)
@@ -161,6 +185,8 @@ class _Conversation:
         self.sender = ""
         self.recipients: list[str] = []
         self.parameters: tuple[str, ...] = ()
+        self.wishes: list[str] = []
+        self.encrypted = False
 
     def run(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -178,10 +204,12 @@ class _Conversation:
     # ------------------------------------------------------------------ commands
 
     def _obey(self, verb: str, rest: bytes) -> None:
-        if verb not in ("EHLO", "HELO", "QUIT", "NOOP", "RSET") and not self.helo:
+        if verb not in ("EHLO", "HELO", "QUIT", "NOOP", "RSET", "STARTTLS") and not self.helo:
             self._object(f"{verb} before EHLO")
         if verb in ("EHLO", "HELO"):
             self._greet(verb, rest)
+        elif verb == "STARTTLS":
+            self._start_tls(rest)
         elif verb == "MAIL":
             self._mail(rest)
         elif verb == "RCPT":
@@ -208,8 +236,20 @@ class _Conversation:
         if verb == "HELO":
             self.extended = False
             self._say(Stage.HELO, 250, self.server.name)
-        elif self._say(Stage.EHLO, 250, "\n".join((self.server.name, *self.server.extensions))):
+        elif self._say(Stage.EHLO, 250, "\n".join((self.server.name, *self._offers()))):
             self.extended = True
+
+    def _start_tls(self, rest: bytes) -> None:
+        if rest or self.buffer or not self._offered("STARTTLS"):
+            self._object("STARTTLS that was not offered, with parameters, or with octets behind it")
+        if not self._say(Stage.STARTTLS, 220, "Go ahead"):
+            return
+        assert self.server.tls is not None
+        # A handshake that fails is an OSError, and ends the conversation.
+        self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)
+        self.encrypted = True
+        self.helo = ""
+        self._reset()
 
     def _mail(self, rest: bytes) -> None:
         match = _PATH.fullmatch(rest)
@@ -219,10 +259,10 @@ class _Conversation:
             return
         if self.in_transaction:
             self._object("MAIL within a transaction")
-        sender = match[1].decode("ascii", "replace")
+        sender = match[1].decode("utf-8", "replace")
         parameters = tuple(match[2].decode("ascii", "replace").upper().split())
         for parameter in parameters:
-            needed = {"SIZE": "SIZE", "BODY": "8BITMIME"}.get(parameter.partition("=")[0])
+            needed = _NEEDED.get(parameter.partition("=")[0])
             if needed is None or not self._offered(needed):
                 self._object(f"MAIL parameter {parameter} was not offered")
         if self._say(Stage.MAIL, 250, "2.1.0 Ok", Moment(Stage.MAIL, self.server.address, sender)):
@@ -242,11 +282,12 @@ class _Conversation:
                 self._object("RCPT without MAIL")
             self._say(Stage.OTHER, 503, "5.5.1 MAIL first")
             return
-        if match[2]:
+        if match[2] and not self._offered("DSN"):
             self._object(f"RCPT with parameters {match[2]!r}")
-        recipient = match[1].decode("ascii", "replace")
+        recipient = match[1].decode("utf-8", "replace")
         if self._say(Stage.RCPT, 250, "2.1.5 Ok", self._moment(Stage.RCPT, recipient=recipient)):
             self.recipients.append(recipient)
+            self.wishes.append(match[2].decode("utf-8", "replace").strip())
 
     def _data(self, rest: bytes) -> None:
         if rest:
@@ -277,6 +318,8 @@ class _Conversation:
             self.helo,
             self.server.address,
             time.time(),
+            tuple(self.wishes),
+            self.encrypted,
         )
         self._reset()
         self._say(Stage.END_OF_DATA, 250, "2.0.0 Taken", moment, taken=message)
@@ -285,6 +328,7 @@ class _Conversation:
         self.in_transaction = False
         self.sender = ""
         self.recipients.clear()
+        self.wishes.clear()
         self.parameters = ()
 
     # ------------------------------------------------------------------ octets
@@ -299,9 +343,9 @@ class _Conversation:
         del self.buffer[: end + 1]
         if not line.endswith(b"\r\n") or _STRAY_LINE_END.search(line):
             self._object(f"a command with a CR or LF alone: {line[:80]!r}")
-        if len(line) > _LONGEST_COMMAND + len(" SIZE=12345678901234567890 BODY=8BITMIME"):
+        if len(line) > _LONGEST_COMMAND + _ADDED + (_ADDED_BY_DSN if self._offered("DSN") else 0):
             self._object(f"a command of {len(line)} octets")
-        if not line.isascii():
+        if not line.isascii() and not self._offered("SMTPUTF8"):
             self._object(f"a command that is not ASCII: {line[:80]!r}")
         if self.buffer and not self._offered("PIPELINING"):
             self._object("commands in a group where PIPELINING was not offered")
@@ -361,7 +405,11 @@ class _Conversation:
         return Moment(stage, self.server.address, self.sender, recipient, tuple(self.recipients), content)
 
     def _offered(self, extension: str) -> bool:
-        return self.extended and any(offer.split()[0] == extension for offer in self.server.extensions)
+        return self.extended and any(offer.split()[0] == extension for offer in self._offers())
+
+    def _offers(self) -> list[str]:
+        offers = [offer for offer in self.server.extensions if self.encrypted or offer != "REQUIRETLS"]
+        return [*offers, "STARTTLS"] if self.server.tls is not None and not self.encrypted else offers
 
     def _object(self, words: str) -> None:
         with self.server.lock:

@@ -16,6 +16,7 @@ class Stage(Enum):
     GREETING = "greeting"
     EHLO = "ehlo"
     HELO = "helo"
+    STARTTLS = "starttls"
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"

@@ -63,6 +63,8 @@ class DnsServer:
         self.address = address
         self.port = 0
         self.ttl = ttl
+        self.authenticated = False
+        """Whether it says of everything that DNSSEC has proven it, to those who want to know."""
         self.queries: Counter[tuple[str, str]] = Counter()
         """How often each (name without the last dot, type) was asked."""
         self._lock = threading.Lock()
@@ -176,6 +178,8 @@ class DnsServer:
         except (dns.exception.DNSException, IndexError):
             return None
         response = dns.message.make_response(query, recursion_available=True)
+        if self.authenticated and query.flags & dns.flags.AD:
+            response.flags |= dns.flags.AD
         with self._lock:
             kind = dns.rdatatype.RdataType(question.rdtype)
             self.queries[question.name.to_text(omit_final_dot=True).lower(), dns.rdatatype.to_text(kind)] += 1

@@ -2,17 +2,25 @@
 
 It forwards one alias to one next hop and is tuned for that: no DNS, no content filter, no limits that slow a flood,
 connections kept for the next message. It logs as it always does. The machine's own Postfix is neither used nor touched.
+
+`peer_settings` make of it what the other peers are: one domain stays in a maildir, others have routes, the rest is
+refused.
 """
 
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from certificates import Files
+from peer_programs import DELIVERED_DOMAIN, Route
 
 _MAIN = """\
 compatibility_level = 3.6
@@ -56,6 +64,24 @@ header_checks =
 queue_minfree = 0
 """
 
+_PEER = """\
+smtpd_relay_restrictions = reject_unauth_destination
+virtual_mailbox_domains = {delivered}
+virtual_mailbox_base = {directory}
+virtual_mailbox_maps = static:box/
+virtual_uid_maps = static:{uid}
+virtual_gid_maps = static:{gid}
+"""
+
+_ROUTES = """\
+relay_domains = {relayed}
+relay_transport = smtp
+transport_maps = inline:{{ {transports} }}
+smtp_tls_policy_maps = inline:{{ {policies} }}
+smtp_connection_cache_destinations = {cached}
+smtp_destination_concurrency_limit = 1
+"""
+
 _MASTER = """\
 127.0.0.1:{port} inet  n - n -    - smtpd
 pickup           unix  n - n 60   1 pickup
@@ -73,6 +99,8 @@ error            unix  - - n -    - error
 retry            unix  - - n -    - error
 anvil            unix  - - n -    1 anvil
 scache           unix  - - n -    1 scache
+tlsmgr           unix  - - n 1000? 1 tlsmgr
+virtual          unix  - n n -    - virtual
 postlog          unix-dgram n - n - 1 postlogd
 """
 
@@ -88,7 +116,17 @@ _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 class PrivatePostfix:
     """Runs inside a `with`. `directory` must be one that the user postfix can reach."""
 
-    def __init__(self, directory: Path, port: int, alias: str, target: str, next_hop: str, next_port: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        alias: str,
+        target: str,
+        next_hop: str,
+        next_port: int,
+        settings: str = "",
+    ) -> None:
+        """`settings` are further lines of main.cf; they have the last word."""
         self.directory = directory
         self.port = port
         self.pid = 0
@@ -97,18 +135,17 @@ class PrivatePostfix:
         for name in ("config", "queue", "data"):
             (directory / name).mkdir(mode=0o755, parents=True)
         shutil.chown(directory / "data", "postfix")
-        (self._config / "main.cf").write_text(
-            _MAIN.format(
-                directory=directory,
-                command_directory=_setting("command_directory"),
-                daemon_directory=_setting("daemon_directory"),
-                alias=alias,
-                alias_domain=alias.partition("@")[2],
-                target=target,
-                next_hop=next_hop,
-                next_port=next_port,
-            )
+        main = _MAIN.format(
+            directory=directory,
+            command_directory=_setting("command_directory"),
+            daemon_directory=_setting("daemon_directory"),
+            alias=alias,
+            alias_domain=alias.partition("@")[2],
+            target=target,
+            next_hop=next_hop,
+            next_port=next_port,
         )
+        (self._config / "main.cf").write_text(_with_the_last_word(main, settings))
         (self._config / "master.cf").write_text(_MASTER.format(port=port))
 
     def __enter__(self) -> Self:
@@ -142,8 +179,46 @@ class PrivatePostfix:
                 self._process.kill()
                 self._process.wait()
 
+    def delivered(self) -> list[bytes]:
+        """The messages in the mailbox of `peer_settings`: lines end in LF, below two fields that say who it was for."""
+        return [path.read_bytes() for path in (self.directory / "box/new").glob("*")]
+
+    def log(self) -> str:
+        """What it says of its doings."""
+        return (self.directory / "log").read_text(errors="replace")
+
     def _postfix(self, command: str) -> None:
         subprocess.run(["postfix", "-c", str(self._config), command], env={**os.environ, "PATH": _PATH}, check=True)
+
+
+def peer_settings(directory: Path, routes: Sequence[Route] = (), certificate: Files | None = None) -> str:
+    """Lines of main.cf that make a peer of it, which takes mail for one mailbox and for the domains with routes.
+
+    Makes the mailbox, too.
+    """
+    owner = pwd.getpwnam("postfix")
+    (directory / "box").mkdir(mode=0o750)
+    shutil.chown(directory / "box", owner.pw_uid, owner.pw_gid)
+    lines = _PEER.format(directory=directory, delivered=DELIVERED_DOMAIN, uid=owner.pw_uid, gid=owner.pw_gid)
+    if routes:
+        hops = {f"[127.0.0.1]:{route.port}": route for route in routes}
+        lines += _ROUTES.format(
+            relayed=", ".join(route.domain for route in routes),
+            transports=", ".join(f"{{{route.domain} = smtp:{hop}}}" for hop, route in hops.items()),
+            policies=", ".join(f"{{{hop} = {'encrypt' if route.tls else 'none'}}}" for hop, route in hops.items()),
+            cached=", ".join(hops),
+        )
+    if certificate is not None:
+        lines += "smtpd_tls_security_level = may\n"
+        lines += f"smtpd_tls_cert_file = {certificate.certificate}\nsmtpd_tls_key_file = {certificate.key}\n"
+    return lines
+
+
+def _with_the_last_word(main: str, settings: str) -> str:
+    """Postfix warns of a setting that is given twice."""
+    names = {line.partition("=")[0].strip() for line in settings.splitlines()}
+    kept = [line for line in main.splitlines() if line.partition("=")[0].strip() not in names]
+    return "\n".join(kept) + "\n" + settings
 
 
 def _setting(name: str) -> str:

@@ -35,9 +35,10 @@ def read_report(octets: bytes) -> ReadReport:
     return ReadReport(message, types, " ".join(parts[0].get_content().split()), of_message, of_recipients, original)
 
 
-def assert_well_formed(octets: bytes) -> None:
-    """Seven bits, CRLF, and no line beyond 998 octets."""
+def assert_well_formed(octets: bytes, *, utf8: bool = False) -> None:
+    """Seven bits (or UTF-8), CRLF, and no line beyond 998 octets."""
     assert octets.endswith(b"\r\n")
-    assert set(octets) <= {9, 10, 13, *range(32, 127)}
+    text = octets.decode("utf-8" if utf8 else "ascii")
+    assert {ord(character) for character in text if character < " " or character == "\x7f"} <= {9, 10, 13}
     assert octets.count(b"\r\n") == octets.count(b"\r") == octets.count(b"\n")
     assert all(len(line) <= 998 for line in octets.split(b"\r\n"))

@@ -2,7 +2,9 @@
 
     # Words about why. At the top of each file.
     set max_message_octets 100       a setting of the server, before anything is said
+    set starttls 1                   STARTTLS is offered
     only driver                      needs the real driver (sockets, a receiver that raises)
+    only whole                       means something only where what is said at once also arrives at once
     C: MAIL FROM:<a@example.com>     a line of the client; CRLF is put behind it
     C| .\\n                           octets of the client as they are, with the escapes \\r \\n \\t \\\\ and \\xHH
     C* 300 aaaa\\r\\n                  the same, so many times over
@@ -11,6 +13,9 @@
     S- closed                        the server closes the connection
     M: <a@example.com> <b@example.org> text\\r\\n      a message was taken in: sender, recipients, content (escaped)
     M- none                          no message was taken in
+    P: ret=HDRS envid=x              what MAIL said about that message, nothing where nothing stands here
+    P: <b@example.org> notify=DELAY orcpt=rfc822;x      and RCPT about one of its recipients; decoded
+    T- handshake                     the TLS handshake, and all that follows is encrypted
 
 Lines of the client go out together up to the next line of the server. What the server says and nobody expects is a
 fault, at the end as well.
@@ -23,9 +28,12 @@ from pathlib import Path
 
 from smtp_memory import Mailbox, Received
 
+from smtp.parameters import MailParameters, RecipientParameters
+
 _ESCAPE_RE = re.compile(rb"\\(?:([rnt\\])|x([0-9A-Fa-f]{2}))")
 _ESCAPES = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"\\": b"\\"}
-_MARKS = ("C:", "C|", "C*", "S:", "S...", "S-", "M:", "M-", "set", "only")
+_MARKS = ("C:", "C|", "C*", "S:", "S...", "S-", "M:", "M-", "P:", "T-", "set", "only")
+_ONLY = ("driver", "whole")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +52,16 @@ class Conversation:
     name: str
     settings: dict[str, int]
     needs_driver: bool
+    """To be played with the real driver alone. Its receiver raises."""
+    needs_whole: bool
+    """Not to be played octet by octet."""
     steps: tuple[Step, ...]
 
 
 def read_conversation(path: Path) -> Conversation:
     """Raises ValueError where the file is not written as it should be."""
     settings: dict[str, int] = {}
-    needs_driver = False
+    only = set()
     steps = []
     lines = path.read_text(encoding="utf-8").split("\n")
     if not lines[0].startswith("# "):
@@ -65,10 +76,12 @@ def read_conversation(path: Path) -> Conversation:
             key, _, value = text.partition(" ")
             settings[key] = int(value)
         elif mark == "only":
-            needs_driver = True
+            if text not in _ONLY:
+                raise ValueError(f"{path.name}:{number}: only {text}?")
+            only.add(text)
         else:
             steps.append(Step(mark, text, number))
-    return Conversation(path.stem, settings, needs_driver, tuple(steps))
+    return Conversation(path.stem, settings, "driver" in only, "whole" in only, tuple(steps))
 
 
 def unescape(text: str) -> bytes:
@@ -104,13 +117,48 @@ def message_text(message: Received) -> str:
     return " ".join([f"<{message.sender}>", *(f"<{recipient}>" for recipient in message.recipients), content])
 
 
+def mail_parameters_text(said: MailParameters) -> str:
+    """What MAIL said, as a `P:` line writes it."""
+    words = [
+        "" if said.size is None else f"size={said.size}",
+        "" if said.body == "7BIT" else f"body={said.body}",
+        "smtputf8" if said.smtputf8 else "",
+        "requiretls" if said.require_tls else "",
+        f"ret={said.ret}" if said.ret else "",
+        f"envid={said.envid}" if said.envid else "",
+    ]
+    return " ".join(filter(None, words))
+
+
+def recipient_parameters_text(recipient: str, said: RecipientParameters) -> str:
+    """What RCPT said, as a `P:` line writes it."""
+    words = [f"<{recipient}>"]
+    if said.notify is not None:
+        words.append("notify=" + ",".join(sorted(word.value for word in said.notify)))
+    if said.orcpt is not None:
+        words.append(f"orcpt={said.orcpt.address_type};{said.orcpt.address}")
+    return " ".join(words)
+
+
+def parameters_texts(message: Received) -> list[str]:
+    """Every `P:` line that a message can have."""
+    recipients = zip(message.recipients, message.recipient_parameters, strict=True)
+    return [
+        mail_parameters_text(message.parameters),
+        *(recipient_parameters_text(recipient, said) for recipient, said in recipients),
+    ]
+
+
 async def play(
     conversation: Conversation,
     mailbox: Mailbox,
     say: Callable[[bytes], Awaitable[None]],
     hear: Callable[[], Awaitable[str | None]],
+    shake_hands: Callable[[], Awaitable[None]],
 ) -> None:
-    """Play the client's part. `hear` gives the server's next line, None where it has closed."""
+    """Play the client's part. `hear` gives the server's next line, None where it has closed; `shake_hands` is behind a
+    STARTTLS that was answered with 220.
+    """
     unsaid = b""
     seen = 0
     for step in conversation.steps:
@@ -143,6 +191,12 @@ async def play(
                 seen += 1
             case "M-":
                 assert not mailbox.messages, where
+            case "P:":
+                assert seen, f"{where}: but no message stands before it"
+                said = parameters_texts(mailbox.messages[seen - 1])
+                assert step.text in said, f"{where}: but what was said is {said}"
+            case "T-":
+                await shake_hands()
     if unsaid:
         await say(unsaid)
     assert seen == len(mailbox.messages) or not any(step.mark == "M:" for step in conversation.steps), "more messages"

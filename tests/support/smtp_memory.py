@@ -31,6 +31,8 @@ class Received:
     recipients: tuple[str, ...]
     content: bytes
     parameters: MailParameters
+    recipient_parameters: tuple[RecipientParameters, ...]
+    """In the order of the recipients."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class MemoryReceiver:
         self.sender = sender
         self.parameters = parameters
         self.recipients: list[str] = []
+        self.recipient_parameters: list[RecipientParameters] = []
         self.content_so_far = b""
 
     def _is(self, local_part: str) -> bool:
@@ -82,6 +85,7 @@ class MemoryReceiver:
             case "crash":
                 raise Crash
         self.recipients.append(str(recipient))
+        self.recipient_parameters.append(parameters)
         return Reply(250, "Recipient OK", "2.1.5")
 
     async def data(self) -> Reply | None:
@@ -101,7 +105,13 @@ class MemoryReceiver:
             return Reply(550, "Not this message", "5.7.1")
         sender = "" if self.sender is None else str(self.sender)
         self.mailbox.messages.append(
-            Received(sender, tuple(self.recipients), self.content_so_far, self.parameters),
+            Received(
+                sender,
+                tuple(self.recipients),
+                self.content_so_far,
+                self.parameters,
+                tuple(self.recipient_parameters),
+            ),
         )
         return Reply(250, "Message accepted", "2.0.0")
 
