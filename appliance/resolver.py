@@ -5,14 +5,17 @@ lookup that fails is tried again later). So an answer is an answer, even an empt
 word that there is nothing of that name; everything else is `LookupFailed`.
 """
 
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.name
 import dns.nameserver
 import dns.resolver
@@ -46,11 +49,22 @@ class LookupFailed(Exception):
     """No answer could be had: a server failure, a timeout, or nonsense. Never a reason to refuse or bounce mail."""
 
 
+@dataclass(frozen=True, slots=True)
+class MailHosts:
+    """The MX records of a domain."""
+
+    records: tuple[tuple[int, str], ...]
+    """(preference, host) of each; the host of a null MX (RFC 7505) is empty. None for none."""
+    authenticated: bool = False
+    """Whether a name server on this very machine has proven them by DNSSEC (RFC 4035 §3.2.3: the AD bit). Nobody
+    else's word for it is believed: between here and there anybody could have set the bit."""
+
+
 class Resolver(Protocol):
     """What the appliance asks of the DNS. Every method raises NoSuchName or LookupFailed."""
 
-    async def mx(self, domain: str) -> list[tuple[int, str]]:
-        """(preference, host) of each MX record; the host of a null MX (RFC 7505) is empty. [] for none."""
+    async def mx(self, domain: str) -> MailHosts:
+        """The MX records of a domain."""
 
     async def addresses(self, host: str, *, ipv6: bool) -> list[str]:
         """The AAAA (or A) records of a host as text. [] for none."""
@@ -80,22 +94,25 @@ class DnsResolver:
                 self._resolver.read_resolv_conf("/etc/resolv.conf")
             except dns.resolver.NoResolverConfiguration:
                 pass
+        # RFC 6840 §5.7: AD in a question asks for AD in the answer, without the signatures that DO would bring along.
+        self._resolver.set_flags(dns.flags.RD | dns.flags.AD)
         self._timeout_s = timeout_s
         self._monotonic = monotonic
         self._backend = _BoundedBackend()
-        self._cache: OrderedDict[tuple[str, str], tuple[float, list[str] | None]] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str], tuple[float, _Records | None]] = OrderedDict()
 
-    async def mx(self, domain: str) -> list[tuple[int, str]]:
+    async def mx(self, domain: str) -> MailHosts:
         """See Resolver."""
+        found = await self._ask(domain, "MX")
         records = []
-        for text in await self._ask(domain, "MX"):
+        for text in found.texts:
             preference, host = text.split(" ", 1)
             records.append((int(preference), host.rstrip(".").lower()))
-        return records
+        return MailHosts(tuple(records), found.authenticated)
 
     async def addresses(self, host: str, *, ipv6: bool) -> list[str]:
         """See Resolver."""
-        return list(await self._ask(host, "AAAA" if ipv6 else "A"))
+        return list((await self._ask(host, "AAAA" if ipv6 else "A")).texts)
 
     async def name_of(self, address: str) -> str | None:
         """See Resolver."""
@@ -104,10 +121,10 @@ class DnsResolver:
         except dns.exception.DNSException as error:
             # A link-local client comes as fe80::1%eth0: an address, but not one that the DNS knows.
             raise LookupFailed(f"PTR of {address}: {_cause(error)}") from error
-        names = await self._ask(name, "PTR")
+        names = (await self._ask(name, "PTR")).texts
         return names[0].rstrip(".").lower() if names else None
 
-    async def _ask(self, name: str, record_type: str) -> list[str]:
+    async def _ask(self, name: str, record_type: str) -> "_Records":
         key = (name, record_type)
         cached = self._cache.get(key)
         if cached is not None and cached[0] > self._monotonic():
@@ -116,7 +133,7 @@ class DnsResolver:
                 raise NoSuchName(name)
             return cached[1]
         answer, lives_s = await self._query(name, record_type)
-        if sum(map(len, answer or ())) <= MAX_CACHED_CHARACTERS:
+        if sum(map(len, answer.texts if answer else ())) <= MAX_CACHED_CHARACTERS:
             self._cache[key] = (self._monotonic() + min(lives_s, MAX_CACHED_S), answer)
             self._cache.move_to_end(key)
             if len(self._cache) > MAX_CACHED_ANSWERS:
@@ -127,8 +144,8 @@ class DnsResolver:
             raise NoSuchName(name)
         return answer
 
-    async def _query(self, name: str, record_type: str) -> tuple[list[str] | None, float]:
-        """The texts of the records (None for NXDOMAIN), and for how many seconds they hold."""
+    async def _query(self, name: str, record_type: str) -> tuple["_Records | None", float]:
+        """The records (None for NXDOMAIN), and for how many seconds they hold."""
         try:
             reply = await self._resolver.resolve(
                 dns.name.from_text(name),  # absolute: no search list is ever applied to a stranger's domain
@@ -141,13 +158,20 @@ class DnsResolver:
             return None, NEGATIVE_CACHED_S
         except (dns.exception.DNSException, OSError, ValueError) as error:
             raise LookupFailed(f"{record_type} of {name}: {_cause(error)}") from error
+        authenticated = bool(reply.response.flags & dns.flags.AD) and is_loopback(reply.nameserver)
         if reply.rrset is None:
-            return [], NEGATIVE_CACHED_S
+            return _Records((), authenticated), NEGATIVE_CACHED_S
         records = list(reply.rrset)
         if record_type == "MX":
             records.sort(key=lambda record: record.preference)
         wanted = 1 if record_type == "PTR" else MAX_RECORDS
-        return [record.to_text() for record in records[:wanted]], float(reply.rrset.ttl)
+        texts = tuple(record.to_text() for record in records[:wanted])
+        return _Records(texts, authenticated), float(reply.rrset.ttl)
+
+
+class _Records(NamedTuple):
+    texts: tuple[str, ...]
+    authenticated: bool
 
 
 class _BoundedBackend:
@@ -188,6 +212,14 @@ class _BoundedSocket:
     async def recvfrom(self, size: int, timeout: float | None) -> Any:
         """The next datagram, and where it came from. One that is cut off here is no answer, and is waited on."""
         return await self._plain.recvfrom(min(size, MAX_ANSWER_OCTETS), timeout)
+
+
+def is_loopback(nameserver: str | None) -> bool:
+    """Whether what this name server says reaches us without leaving the machine."""
+    try:
+        return ipaddress.ip_address(nameserver or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _cause(error: Exception) -> str:

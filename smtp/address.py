@@ -300,7 +300,7 @@ def _check_literal(literal: str) -> None:
         if not literal.endswith("]"):
             raise AddressError("the ] is missing")
         inside = literal[1:-1]
-        if inside[:5].upper() == "IPV6:":
+        if inside[:5].isascii() and inside[:5].upper() == "IPV6:":
             if "%" in inside:
                 raise AddressError("an IPv6 address has no zone here")
             IPv6Address(inside[5:])

@@ -100,7 +100,7 @@ class Admission(Generic[GuestT]):
                 if leaving:
                     return min(leaving, key=lambda guest: (now - guest.since < SETTLING_S, _progress(guest, now)))
             return None
-        if not self._ranking and now - self._ranked_at >= RANKING_S:
+        if now - self._ranked_at >= RANKING_S:
             self._rank(now)
         while self._ranking:
             guest = self._ranking.pop()

@@ -208,7 +208,8 @@ def _recipient_parameters(text: str) -> RecipientParameters:
 def _parameters(text: str) -> Iterator[tuple[str, str]]:
     """Keywords in upper case with their values; a value that is not there is empty."""
     seen = set()
-    for word in text.split():
+    # Not split() alone: it also takes the spaces of other scripts for spaces.
+    for word in filter(None, text.split(" ")):
         match = _PARAMETER_RE.fullmatch(word)
         if not match:
             raise CommandError(answers.PARAMETER_SYNTAX)

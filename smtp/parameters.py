@@ -97,7 +97,7 @@ def parse_original_recipient(text: str) -> OriginalRecipient:
     if len(text.encode("utf-8")) > MAX_ORCPT_OCTETS:
         raise ValueError("ORCPT is too long")
     if address_type.lower() != "utf-8":
-        return OriginalRecipient(address_type, from_xtext(encoded))
+        return _decoded_original_recipient(address_type, encoded)
     if "=" in encoded or "+" in encoded or not encoded.isprintable() or " " in encoded:
         # RFC 6533 §3: utf-8-addr-xtext has `+`, `=` and `\` as \x{..}, in the forms with and without raw UTF-8 alike.
         raise ValueError("this is no address of the type utf-8")
@@ -109,6 +109,22 @@ def parse_original_recipient(text: str) -> OriginalRecipient:
     if "\\" in _EMBEDDED_RE.sub("", encoded) or not address.isprintable():
         raise ValueError("this is no address of the type utf-8")
     return OriginalRecipient(address_type, address)
+
+
+def _decoded_original_recipient(address_type: str, encoded: str) -> OriginalRecipient:
+    if not _XTEXT_RE.fullmatch(encoded):
+        raise ValueError("this is not xtext")
+    octets = _HEXCHAR_RE.sub(lambda found: chr(int(found[1], 16)), encoded).encode("latin-1")
+    # UnicodeDecodeError is a ValueError.
+    address = octets.decode("utf-8")
+    if not address.isprintable():
+        raise ValueError("xtext that hides what is not printable")
+    if address.isascii():
+        return OriginalRecipient(address_type, address)
+    if address_type.lower() != "rfc822":
+        raise ValueError("an address of this type is in ASCII")
+    # Postfix writes an address in UTF-8 so, octet by octet. RFC 6533 §3 has a type for what it means.
+    return OriginalRecipient("utf-8", address)
 
 
 def format_original_recipient(recipient: OriginalRecipient) -> str:

@@ -63,9 +63,16 @@ class ServerSession:
     """One conversation. Every method may be called at any time unless it says otherwise; no input makes one raise."""
 
     def __init__(
-        self, settings: SessionSettings, *, trace: Trace | None = None, replies: list[int] | None = None
+        self,
+        settings: SessionSettings,
+        *,
+        trace: Trace | None = None,
+        replies: list[int] | None = None,
+        greets: bool = True,
     ) -> None:
-        """Begin with the greeting. `replies[n]` counts the replies of the class n, in a list of six numbers."""
+        """Begin with the greeting, unless `greet` is to be said first: where it is not known yet whether the client may
+        come in. `replies[n]` counts the replies of the class n, in a list of six numbers.
+        """
         self.state = State.CONNECTED
         self.secure = False
         """Whether TLS is established."""
@@ -90,8 +97,8 @@ class ServerSession:
         self._after_discard: Reply | None = None
         self._content_refused = False
         self._verdict: Reply | None = None
-        # RFC 5321 §4.2: the greeting begins with our domain. RFC 2034 §3: no enhanced code on it.
-        self._say(Reply(220, f"{settings.hostname} ESMTP"))
+        if greets:
+            self.greet()
 
     @property
     def in_transaction(self) -> bool:
@@ -107,6 +114,11 @@ class ServerSession:
     def unsent(self) -> int:
         """How many octets of replies wait to be sent."""
         return len(self._outgoing)
+
+    def greet(self) -> None:
+        """Say the greeting."""
+        # RFC 5321 §4.2: the greeting begins with our domain. RFC 2034 §3: no enhanced code on it.
+        self._say(Reply(220, f"{self._settings.hostname} ESMTP"))
 
     def octets_to_send(self) -> bytes:
         """All replies since the last call."""
@@ -150,26 +162,28 @@ class ServerSession:
         question = self._question
         if question is None:
             raise SessionMisuse("there is nothing to answer")
-        if isinstance(question, Data):
-            if reply is not None and reply.positive:
-                raise SessionMisuse("Data is let through with None")
-        elif reply is None:
-            raise SessionMisuse("only Data is answered with None")
+        if reply is None:
+            if not isinstance(question, Data):
+                raise SessionMisuse("only Data is answered with None")
+        elif reply.positive and isinstance(question, Data):
+            raise SessionMisuse("Data is let through with None")
         self._question = None
-        if reply is not None and reply.code == 421 and not isinstance(question, EndOfData):
-            self.hang_up(reply)
-        elif isinstance(question, Data):
+        if reply is None or (isinstance(question, Data) and reply.code != 421):
             self._answer_data(reply)
-        elif reply is not None:
-            if isinstance(question, EndOfData):
+        elif reply.code == 421 and not isinstance(question, EndOfData):
+            self.hang_up(reply)
+        elif isinstance(question, EndOfData):
+            self._end_content()
+            if reply.code == 421:
+                self.hang_up(reply)
+            else:
                 self._commands *= not reply.positive
-                self._end_content()
-            elif reply.positive:
+                self._say(reply)
+        else:
+            if reply.positive:
                 self.state = self._after_yes
                 self._recipients += isinstance(question, Recipient)
             self._say(reply)
-            if reply.code == 421:
-                self.state = State.CLOSED
 
     def secured(self) -> None:
         """TLS is established: nothing counts that was said before (RFC 3207 §4.2).
@@ -223,6 +237,9 @@ class ServerSession:
         end = self._incoming.find(b"\n", self._position)
         if end < 0:
             if len(self._incoming) - self._position > MAX_COMMAND_OCTETS:
+                if not self._line_too_long and self._is_chunk(self._position):
+                    self._refuse_chunk(answers.LINE_TOO_LONG)
+                    return True
                 # Its tail is thrown away unread, up to the CRLF. The last octet stays: it may be the CR.
                 self._line_too_long = True
                 self._position = len(self._incoming) - 1
@@ -234,6 +251,9 @@ class ServerSession:
             self._say(answers.BARE_LINE_FEED)
             self.hang_up(None)
         elif self._line_too_long or end + 1 - start > MAX_COMMAND_OCTETS:
+            if not self._line_too_long and self._is_chunk(start):
+                self._refuse_chunk(answers.LINE_TOO_LONG)
+                return True
             self._line_too_long = False
             self._refuse(answers.LINE_TOO_LONG)
         else:
@@ -244,16 +264,20 @@ class ServerSession:
         if self._trace is not None:
             # Escaped: it may be shown on a terminal.
             self._trace("<", line.decode("latin-1").encode("unicode_escape").decode("ascii"))
-        self._commands += 1
+        verb, argument = split_command(line)
+        after = TRANSITIONS[self.state][self._as_offered(verb)]
+        # The chunks of a message are not counted: there are as many as the client's buffer makes of it.
+        self._commands += not (verb is Verb.BDAT and self.state is State.CHUNKS)
         if self._commands > self._settings.max_commands:
             self.hang_up(answers.TOO_MANY_COMMANDS)
             return
-        verb, argument = split_command(line)
-        after = TRANSITIONS[self.state][self._as_offered(verb)]
         if verb is Verb.BDAT:
             self._begin_chunk(argument, after)
+        elif verb is Verb.UNKNOWN and line[:4].upper() == b"BDAT":
+            # With a tab behind it, say.
+            self._refuse_chunk(answers.BDAT_SYNTAX)
         elif isinstance(after, Reply):
-            if after.code == 503:
+            if after.code in (503, 554):
                 self._say(after)
             else:
                 self._refuse(after)
@@ -383,9 +407,7 @@ class ServerSession:
         try:
             chunk = parse_command(Verb.BDAT, argument)
         except CommandError as error:
-            # Without its size nobody knows where the next command begins.
-            self._say(error.reply)
-            self.hang_up(None)
+            self._refuse_chunk(error.reply)
             return
         if isinstance(after, Reply):
             self._to_discard, self._after_discard = chunk.chunk_octets, after
@@ -396,6 +418,15 @@ class ServerSession:
             self._reader.begin(chunk.chunk_octets)
         else:
             self._events.append(_DATA)
+
+    def _is_chunk(self, start: int) -> bool:
+        """Whether a line that begins here seems to announce octets that are no commands."""
+        return self._incoming[start : start + 4].upper() == b"BDAT"
+
+    def _refuse_chunk(self, reply: Reply) -> None:
+        """A BDAT that can't be read. Without its size nobody knows where the next command begins."""
+        self._say(reply)
+        self.hang_up(None)
 
     def _read_chunk(self, chunk: Command) -> bool:
         """Act on what has come of a chunk; False where more is needed."""

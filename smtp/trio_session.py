@@ -79,13 +79,20 @@ class Session:
         self._peer = peer
         self._house = house
         self._behind_proxy = behind_proxy
+        # Whoever has not said for whom it speaks hears nothing.
+        self._is_mute = behind_proxy
+        self._unsent: bytes | memoryview = b""
         self._protocol = ServerSession(
-            house.terms, trace=house.settings.trace, replies=house.statistics.replies_by_first_digit
+            house.terms,
+            trace=house.settings.trace,
+            replies=house.statistics.replies_by_first_digit,
+            greets=not behind_proxy,
         )
         # Set while an answer is held back: the one wait that is not for the socket.
         self._delay: trio.CancelScope | None = None
         self._farewell: Reply | None = None
         self._waiting = False
+        self._cut_short = False
         self._idle = False
         self._command_due = math.inf
         self._transaction_due = math.inf
@@ -112,7 +119,8 @@ class Session:
             if self._transaction_due == math.inf:
                 # A chunk that belongs to no transaction: its octets are thrown away, for as long as one may last.
                 self._transaction_due = now + self._house.settings.transaction_timeout_s
-            elif self._transaction_due <= now:
+            elif self._waiting and self._transaction_due <= now:
+                # Not while the receiver works: it may be promising, and its time is not the client's.
                 self._leave(answers.TIMED_OUT)
             elif self._waiting and self._protocol.in_content:
                 self._look_at_the_rate()
@@ -147,6 +155,7 @@ class Session:
         if self._delay is not None:
             self._delay.cancel()
         elif self._waiting:
+            self._cut_short = True
             self._socket.stop_waiting()
 
     # ------------------------------------------------------------------ the conversation
@@ -187,9 +196,11 @@ class Session:
             except ProtocolError as error:
                 self._house.on_error(f"{self._peer.address} is a trusted proxy, and sent no PROXY header: {error}")
                 return False
+        self._is_mute = False
         self._protocol.receive(reader.rest)
         if header.address is None:
             # The proxy speaks for itself, to see whether we are there.
+            self._protocol.greet()
             return True
         self._house.admission.leave(self)
         self._peer.address, self._peer.port = header.address, header.port
@@ -197,10 +208,10 @@ class Session:
         self._farewell = self._house.refusal(self.client, trio.current_time())
         if self._farewell is not None:
             self._house.statistics.connections_turned_away += 1
-            # In place of the greeting (RFC 5321 §3.8), which has not been sent.
-            self._protocol.octets_to_send()
+            # In place of the greeting (RFC 5321 §3.8).
             return False
         self._house.admission.enter(self)
+        self._protocol.greet()
         return True
 
     async def _converse(self, receiver: Receiver) -> None:
@@ -222,9 +233,12 @@ class Session:
                 protocol.receive(octets)
             elif isinstance(event, Paused):
                 await self._flush()
+                # It may have been the last reply of a group: the next command has its time from here.
+                self._command_due = trio.current_time() + command_timeout_s
                 await trio.lowlevel.checkpoint()
             elif isinstance(event, StartTls):
                 await self._start_tls()
+                self._command_due = trio.current_time() + command_timeout_s
             elif isinstance(event, Closed):
                 await self._flush()
                 return
@@ -359,13 +373,13 @@ class Session:
         return octets
 
     async def _flush(self) -> None:
-        rest = self._socket.send_now(self._protocol.octets_to_send())
-        if rest:
+        self._unsent = self._socket.send_now(self._protocol.octets_to_send())
+        if self._unsent:
             # Nothing more is read from a client that does not read.
             self._command_due = trio.current_time() + self._house.settings.command_timeout_s
-        while rest:
+        while self._unsent:
             await self._wait(self._socket.writable)
-            rest = self._socket.send_now(rest)
+            self._unsent = self._socket.send_now(self._unsent)
 
     async def _wait(self, ready: Callable[[], Awaitable[object]]) -> None:
         self._waiting = True
@@ -376,6 +390,9 @@ class Session:
             raise ConnectionAbortedError from None
         finally:
             self._waiting = False
+        if self._cut_short:
+            # The socket woke us in the very moment that somebody told us to leave: nobody was waiting to be stopped.
+            raise ConnectionAbortedError
 
     # ------------------------------------------------------------------ the end
 
@@ -383,7 +400,7 @@ class Session:
         """Say goodbye, let the receiver go, and close, whatever has happened."""
         self._waiting = self._idle = False
         protocol = self._protocol
-        protocol.hang_up(self._farewell)
+        protocol.hang_up(None if self._is_mute else self._farewell)
         while not isinstance(event := protocol.next_event(), Closed):
             if isinstance(event, Reset) and receiver is not None:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + RESET_GRACE_S):
@@ -391,7 +408,9 @@ class Session:
         self._let_go()
         if protocol.unsent:
             try:
-                self._socket.send_now(protocol.octets_to_send())
+                # What was begun comes first: half a reply with a 421 behind it would be a line of its own meaning.
+                if not (self._unsent and self._socket.send_now(self._unsent)):
+                    self._socket.send_now(protocol.octets_to_send())
             except OSError:
                 # Gone already, and nothing that was promised is in these last words.
                 pass

@@ -15,6 +15,7 @@ from appliance.model.domain import Alias, AliasAction, Domain
 from appliance.model.ids import IdSource, id_source
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import ALIASES
+from appliance.routing.snapshot import one_spelling
 from appliance.storage.records import Delete, Duplicate, RecordStore
 
 MAX_DESTINATIONS = 10
@@ -149,7 +150,7 @@ class Aliases:
 
     def _require_confirmed(self, account: Account, targets: Sequence[str]) -> None:
         known = confirmed_targets(self._records, account.id)
-        missing = [target for target in targets if target.lower() not in known]
+        missing = [target for target in targets if one_spelling(target) not in known]
         if missing:
             raise Refused(
                 f"{', '.join(missing)} is not confirmed, and nothing is forwarded to a mailbox whose owner has not "
@@ -191,4 +192,4 @@ class Aliases:
 
 
 def _listed(alias: Alias, domain: Domain, confirmed: Set[str]) -> ListedAlias:
-    return ListedAlias(alias, domain, tuple((target, target.lower() in confirmed) for target in alias.targets))
+    return ListedAlias(alias, domain, tuple((target, one_spelling(target) in confirmed) for target in alias.targets))

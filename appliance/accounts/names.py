@@ -1,8 +1,11 @@
 """What people type, read strictly: domain names, mailboxes and alias patterns.
 
 The grammar is that of `smtp.address`; here stands what is asked beyond it, and the one form in which each thing is
-stored and compared. What is not right raises Refused with the reason.
+stored and compared: domains in A-labels, local parts in NFC, as readable as they were typed. What is not right raises
+Refused with the reason.
 """
+
+import unicodedata
 
 import idna
 
@@ -36,27 +39,33 @@ def domain_name(text: str, field: str = "name") -> str:
 
 
 def mailbox(text: str, field: str) -> Address:
-    """A full address that mail can be sent to; its domain in lower case and A-labels."""
+    """A full address that mail can be sent to; its domain in lower case and A-labels, its local part in NFC.
+
+    RFC 6532 §3.1 asks for NFC: keyboards and file systems differ in how they compose `é`, and its owner does not.
+    """
     local_part, at, domain = text.strip().rpartition("@")
     if not at:
         raise Refused(f"{text!r} is not an email address: it has no @. One looks like name@example.org.", field)
+    # White space is forgiven around what was typed, and nowhere in it.
+    if domain[:1].isspace():
+        raise Refused(f"{text!r} is not an email address: a space stands behind its @.", field)
     try:
-        return Address.parse(f"{local_part}@{domain_name(domain, field)}")
+        return Address.parse(f"{unicodedata.normalize('NFC', local_part)}@{domain_name(domain, field)}")
     except AddressError as error:
         raise Refused(f"{text!r} is not an email address: {error}.", field) from None
 
 
 def account_email(text: str) -> str:
-    """The address of an account, by which it is found, in lower case.
+    """The address of an account, by which it is found, in lower case and NFC.
 
     RFC 5321 §2.4 leaves the case of a local part to its host; nobody gives two people mailboxes that differ by case
     alone, and people sign in with whatever case their keyboard makes.
     """
-    return str(mailbox(text, "email")).lower()
+    return str(Address(*mailbox(text, "email").key))
 
 
 def alias_address(text: str) -> tuple[str, str]:
-    """`PATTERN@DOMAIN` as a pattern (`name`, `prefix*` or `*`; lower case, without quotes) and a domain name."""
+    """`PATTERN@DOMAIN` as a pattern (`name`, `prefix*` or `*`; lower case, NFC, no quotes) and a domain name."""
     before, at, domain = text.strip().rpartition("@")
     if not at or not before:
         raise Refused(
@@ -68,8 +77,7 @@ def alias_address(text: str) -> tuple[str, str]:
             f"{before!r} is a regular expression. Those can't be used yet; name, prefix* and * can.", "pattern"
         )
     # `*` is an ordinary letter of a local part (RFC 5322 §3.2.3), so the grammar of addresses holds patterns too.
-    address = mailbox(f"{before}@{domain}", "pattern")
-    pattern = address.local_part.lower()
+    pattern, name = mailbox(f"{before}@{domain}", "pattern").key
     if not pattern or "*" in pattern[:-1]:
         raise Refused(f"{before!r} is not a pattern. One is name, prefix* or *, with the * only at its end.", "pattern")
-    return pattern, address.domain
+    return pattern, name

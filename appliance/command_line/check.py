@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 import click
@@ -21,6 +22,7 @@ from appliance.privacy.declarations import Store, collections_of
 from appliance.privacy.secrets import SecretRefused
 from appliance.run import CannotStart
 from appliance.run.listeners import Where, close, open_listeners
+from appliance.run.own_certificate import describe
 from appliance.run.stores import ALL_KEYS, RECORDS_FILE, open_records, secrets
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.sqlite_tables import SchemaMismatch
@@ -28,6 +30,9 @@ from appliance.wire import NotRunning, WireError, call
 
 STATUS_S = 2.0
 """How long a running appliance may take to say how it is."""
+
+EXPIRES_SOON = timedelta(days=14)
+"""Who renews by themselves have done so by then: 30 days before is the custom."""
 
 PRIVATE_ENDINGS = ("localhost", "localdomain", "local", "lan", "home", "internal", "home.arpa", "invalid")
 """Names that mean nothing outside (RFC 6761, RFC 6762, RFC 8375, and what routers make up)."""
@@ -87,6 +92,29 @@ def check_secrets(config: Configuration) -> Finding:
     if missing:
         return Finding(Grade.OK, name, f"to be made at their first use: {', '.join(missing)}")
     return Finding(Grade.OK, name, f"{', '.join(ALL_KEYS)}: their owner's alone")
+
+
+def check_certificate(config: Configuration) -> Finding:
+    """What do those see who encrypt, and do those believe it who ask whose it is?"""
+    name, hostname = "certificate", config.hostname
+    try:
+        found = describe(config)
+    except (CannotStart, SecretRefused, OSError) as error:
+        return Finding(Grade.FAULT, name, str(error))
+    if found is None or found.own:
+        state = "will be made at the next start" if found is None or not found.covers(hostname) else "is there"
+        detail = f"a self-signed one for {hostname} {state}: it encrypts. For proof, set tls.certificate and tls.key"
+        return Finding(Grade.OK, name, detail)
+    left = found.expires_at - datetime.now(UTC)
+    until = f"{found.expires_at:%Y-%m-%d}"
+    if left <= timedelta():
+        return Finding(Grade.WARNING, name, f"it has expired, on {until}", "have it renewed, then reload (SIGHUP)")
+    if not found.covers(hostname):
+        names = ", ".join(found.names) or "no name at all"
+        return Finding(Grade.WARNING, name, f"it is for {names}, not for {hostname}", f"get one for {hostname}")
+    if left <= EXPIRES_SOON:
+        return Finding(Grade.WARNING, name, f"it expires on {until}", "have it renewed, then reload (SIGHUP)")
+    return Finding(Grade.OK, name, f"{config.tls.certificate} is for {hostname}, until {until}")
 
 
 def check_records(config: Configuration) -> Finding:
@@ -170,6 +198,7 @@ CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
     check_hostname,
     check_data_directory,
     check_secrets,
+    check_certificate,
     check_records,
     check_smtp_ports,
     check_http_ports,
@@ -184,7 +213,7 @@ CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
 def check(invocation: Invocation, as_json: bool) -> None:
     """Check the configuration, permissions and ports, and say what to do about each fault.
 
-    Status 1 where mail would not flow. DNS, certificates and reachability are not looked at yet.
+    Status 1 where mail would not flow. DNS and reachability are not looked at yet.
     """
     where = f"{invocation.path} is valid" if invocation.path else "no file, so the defaults"
     config = invocation.configuration

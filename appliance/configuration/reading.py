@@ -203,6 +203,15 @@ class _Reading:
             if address != FROM_SYSTEMD and address.port and address in config.http.listen:
                 self._fault(("http", "listen"), f'"{address}" is in smtp.listen too; give one of them another port')
 
+        written = {"certificate": config.tls.certificate, "key": config.tls.key}
+        for given, missing in (("certificate", "key"), ("key", "certificate")):
+            if written[given] and not written[missing]:
+                self._fault(
+                    ("tls", given),
+                    f"needs tls.{missing} beside it: write the path of the PEM file with the {missing}, or leave both "
+                    "out for a self-signed certificate",
+                )
+
     def _refuse_too_long(self, written: Configuration, resolved: Configuration) -> None:
         """Names that are names, and yet too long for the addresses that are made with them."""
         srs_domain, from_ = resolved.forwarding.srs_domain, resolved.mail.from_

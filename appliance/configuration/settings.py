@@ -20,6 +20,7 @@ from appliance.configuration.values import (
     count,
     distinct,
     domain_or_empty,
+    file_or_empty,
     ip_address,
     listen_address,
     mailbox_or_empty,
@@ -92,6 +93,14 @@ class Smtp:
     max_recipients: int = setting(100, count(LEAST_RECIPIENTS))
     max_connections: int = setting(1000, count())
     max_connections_per_client: int = setting(20, count())
+    max_header_size: int = setting("512 KiB", size)
+    """Of a message's header section. Beyond it 552."""
+    max_in_flight: int = setting("256 MiB", size)
+    """Memory for messages on their way in, of all connections together. Beyond it 452."""
+    max_unknown_recipients: int = setting(50, count())
+    """Of one client within ten minutes. From a fifth of it on the answers come slowly; beyond it 421."""
+    minimum_rate: int = setting("256 B", size)
+    """A second, for content; who is slower for a minute gets 421."""
     trusted_proxies: tuple[str, ...] = setting([], many(network))
     command_timeout: int = setting("5m", span)
     transaction_timeout: int = setting("30m", span)
@@ -174,8 +183,10 @@ class Mail:
 class Tls:
     """`[tls]`: the certificate."""
 
-    certificate: str = setting("", text)
-    key: str = setting("", text)
+    certificate: str = setting("", file_or_empty)
+    """A PEM file with the certificate and those between it and the authority; empty: a self-signed one is made."""
+    key: str = setting("", file_or_empty)
+    """The PEM file with its key."""
     acme_directory: str = setting("", text)
     acme_email: str = setting("", text)
 

@@ -33,7 +33,6 @@ class Unbuilt:
 
 
 UNBUILT: Final = (
-    Unbuilt(("smtp", "trusted_proxies"), lambda c: bool(c.smtp.trusted_proxies), "the PROXY protocol", "[]"),
     Unbuilt(("http", "listen_tls"), lambda c: bool(c.http.listen_tls), "HTTP over TLS", "[]"),
     Unbuilt(("http", "trusted_proxies"), lambda c: bool(c.http.trusted_proxies), "believing a proxy's headers", "[]"),
     # The URLs are not repeated in the error: somebody may have written a password into one.
@@ -46,8 +45,6 @@ UNBUILT: Final = (
     ),
     Unbuilt(("forwarding", "arc"), lambda c: c.forwarding.arc, "ARC", "false"),
     Unbuilt(("mail", "provider"), lambda c: c.mail.provider is not MailProvider.SELF, "Postmark", '"self"'),
-    Unbuilt(("tls", "certificate"), lambda c: c.tls.certificate != "", "TLS", '""'),
-    Unbuilt(("tls", "key"), lambda c: c.tls.key != "", "TLS", '""'),
     Unbuilt(("tls", "acme_directory"), lambda c: c.tls.acme_directory != "", "ACME", '""'),
     Unbuilt(("tls", "acme_email"), lambda c: c.tls.acme_email != "", "ACME", '""'),
 )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -269,6 +270,14 @@ def mailbox_or_empty(value: object) -> str:
         return f"{local_part}@{domain(domain_part)}"
     except ValueError:
         raise Impossible(f'{shown(value)} is not an address; write one like "postmaster@example.org"') from None
+
+
+def file_or_empty(value: object) -> str:
+    """The path of a file, or nothing. One that is not absolute is seen from the working directory, now and for good."""
+    path = text(value)
+    if "\0" in path:
+        raise Impossible(f'{shown(value)} is not the name of a file; write one like "/etc/onward/certificate.pem"')
+    return str(Path(path).absolute()) if path else ""
 
 
 def web_address(value: object) -> str:

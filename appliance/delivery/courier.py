@@ -4,30 +4,28 @@ Messages of one destination, one after the other, and an outcome for each delive
 """
 
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
-from appliance.delivery.hosts import HostAddress, HostSettings, NoHosts, find_addresses
+from appliance.delivery.connecting import (
+    ConnectionSettings,
+    Unfit,
+    connect,
+    connect_as_required,
+    keeps_the_promise,
+)
+from appliance.delivery.hosts import HostAddress, NoHosts, find_addresses
 from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, Failed, Outcome
 from appliance.model.time import Clock
 from appliance.resolver import Resolver
 from appliance.storage.records import StoreUnavailable
+from smtp.parameters import Notify, RecipientParameters
 from smtp.reply import Reply
-from smtp.trio_client import ConnectError, Connection, Lost, Refused, Result, Stage, Timeouts
+from smtp.trio_client import ConnectError, Connection, Lost, Refused, Result, Stage
 
 MAX_MESSAGES_PER_CONNECTION = 1000
 """After as many messages a fresh connection is made: servers that count have had enough by then."""
 
 Content = Callable[[], AsyncIterable[bytes] | Iterable[bytes]]
 """Begins to read a message's content, anew at each call."""
-
-
-@dataclass(frozen=True, slots=True)
-class CourierSettings:
-    """What the configuration has to say about connections."""
-
-    port: int
-    hosts: HostSettings
-    timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 class Unreachable(Exception):
@@ -38,10 +36,18 @@ class Unreachable(Exception):
         self.outcome = outcome
 
 
+class _Unfit(Exception):
+    """No host could be given what requires TLS. That says nothing about other mail."""
+
+    def __init__(self, outcome: Deferred | Failed) -> None:
+        super().__init__(outcome.answer.text)
+        self.outcome = outcome
+
+
 class Courier:
     """Carries mail to one destination over one connection, made when it is first needed and kept until `close`."""
 
-    def __init__(self, domain: str, resolver: Resolver, settings: CourierSettings, clock: Clock) -> None:
+    def __init__(self, domain: str, resolver: Resolver, settings: ConnectionSettings, clock: Clock) -> None:
         self._domain = domain
         self._resolver = resolver
         self._settings = settings
@@ -52,12 +58,24 @@ class Courier:
         self._began = 0
 
     async def carry(self, batch: Sequence[Delivery], content: Content) -> list[Outcome]:
-        """Deliver one message to recipients at this destination, in one transaction.
+        """Deliver one message to recipients at this destination, in one transaction, or in more where the server takes
+        fewer at a time (RFC 9422).
 
-        The deliveries share message and return path. Raises Unreachable where no host could be spoken to.
+        The deliveries share message and return path, and what they need. Raises Unreachable where no host could be
+        spoken to.
         """
         self._began = self._clock()
-        return await self._attempt(batch, content)
+        outcomes = await self._attempt(batch, content)
+        left = _left(outcomes)
+        while left:
+            try:
+                more = await self._attempt([batch[place] for place in left], content)
+            except Unreachable as unreachable:
+                more = [unreachable.outcome] * len(left)
+            for place, outcome in zip(left, more, strict=True):
+                outcomes[place] = outcome
+            left = _left(outcomes)
+        return [outcome for outcome in outcomes if outcome is not None]
 
     async def close(self) -> None:
         """Say goodbye. Never raises, and never waits for long: what was sent is safe already."""
@@ -65,17 +83,31 @@ class Courier:
             connection, self._connection = self._connection, None
             await connection.quit()
 
-    async def _attempt(self, batch: Sequence[Delivery], content: Content) -> list[Outcome]:
+    async def _attempt(self, batch: Sequence[Delivery], content: Content) -> list[Outcome | None]:
+        """An outcome for each; None for those that the server takes in a transaction of their own, at least one less
+        than there were."""
+        first = batch[0]
         reused = self._connection is not None and self._connection.usable
         while True:
-            connection = await self._connected()
+            before = self._connection
+            try:
+                connection = await self._connected(first.require_tls)
+            except _Unfit as unfit:
+                return [unfit.outcome] * len(batch)
+            reused = reused and connection is before
+            asks = "DSN" in connection.extensions
             try:
                 results = await connection.send(
-                    batch[0].return_path,
+                    first.return_path,
                     [str(delivery.target) for delivery in batch],
                     content(),
-                    size=batch[0].size,
-                    eight_bit=batch[0].eight_bit,
+                    size=first.size,
+                    eight_bit=first.eight_bit,
+                    utf8=first.utf8,
+                    require_tls=first.require_tls,
+                    # What comes back is read for its codes, and for whom it is about: nobody needs the message.
+                    ret="HDRS" if asks and first.return_path else None,
+                    for_recipients=[_wishes(delivery) for delivery in batch] if asks else (),
                 )
             except Lost as lost:
                 self._drop()
@@ -97,26 +129,32 @@ class Courier:
                 reused = False
                 continue
             self._carried += 1
-            return [self._outcome(result) for result in results]
+            some_asked = any(result.stage is not Stage.LOCAL for result in results)
+            return [None if some_asked and _is_surplus(result) else self._outcome(result) for result in results]
 
-    async def _connected(self) -> Connection:
-        if self._connection is not None and self._connection.usable and self._carried < MAX_MESSAGES_PER_CONNECTION:
-            return self._connection
+    async def _connected(self, required: bool) -> Connection:
+        """A connection, such as REQUIRETLS wants it where that is `required`. Raises Unreachable and _Unfit."""
+        kept = self._connection
+        if (
+            kept is not None
+            and kept.usable
+            and self._carried < MAX_MESSAGES_PER_CONNECTION
+            # One that was made for what requires TLS will do for all other mail, too.
+            and (not required or keeps_the_promise(kept))
+        ):
+            return kept
         await self.close()
         try:
             candidates = await find_addresses(self._resolver, self._domain, self._settings.hosts)
         except NoHosts as none:
             raise Unreachable(none.outcome) from none
         last: Answer | None = None
+        unfit: Answer | None = None
         for candidate in candidates:
             try:
-                self._connection = await Connection.open(
-                    candidate.address,
-                    self._settings.port,
-                    helo=self._settings.hosts.hostname,
-                    timeouts=self._settings.timeouts,
-                    expected_name=candidate.host,
-                )
+                self._connection = await (connect_as_required if required else connect)(self._settings, candidate)
+            except Unfit as error:
+                unfit = self._told(0, error.enhanced_code, "tls-required", str(error), candidate)
             except ConnectError as error:
                 text = f"no connection to {candidate.host} [{candidate.address}]: {error}"
                 last = self._told(0, "4.4.1", "connection-failed", text, candidate)
@@ -127,6 +165,10 @@ class Courier:
                 self._at = candidate
                 self._carried = 0
                 return self._connection
+        if unfit is not None:
+            # RFC 8689 §4.2.1: where no host is left, the message is not sent, and its sender hears of that. One that
+            # could not be asked may be fit.
+            raise _Unfit(Failed(unfit) if last is None else Deferred(last))
         assert last is not None  # find_addresses never returns an empty list
         raise Unreachable(Deferred(last))
 
@@ -159,6 +201,32 @@ class Courier:
             duration_ms=max(0, self._clock() - self._began),
         )
 
+
+def _left(outcomes: Sequence[Outcome | None]) -> list[int]:
+    return [place for place, outcome in enumerate(outcomes) if outcome is None]
+
+
+def _is_surplus(result: Result) -> bool:
+    """Whether the server was not asked, because it takes no more recipients in one transaction (RFC 9422 §4)."""
+    return result.stage is Stage.LOCAL and result.reply.transient
+
+
+def _wishes(delivery: Delivery) -> RecipientParameters:
+    """What the next hop is asked to report (RFC 3461 §4.1): of what the sender wishes, the failures and delays.
+
+    Its reports come back to us, and we write our own (§5.2.7.3). Successes we tell by ourselves; ORCPT stays here.
+    """
+    if not delivery.return_path:
+        # There is nobody to tell: reports about reports, above all.
+        return RecipientParameters(_NEVER)
+    said = [recipient.notify for recipient in delivery.recipients]
+    if not all(said):
+        return RecipientParameters()
+    words = {word for notify in said for word in notify.split(",")} & {"FAILURE", "DELAY"}
+    return RecipientParameters(frozenset(Notify(word) for word in words) or _NEVER)
+
+
+_NEVER = frozenset({Notify.NEVER})
 
 _WORDS = {
     "1.1": "mailbox-unknown",

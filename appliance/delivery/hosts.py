@@ -6,6 +6,7 @@ exist or takes no mail fails (`Failed`).
 
 import itertools
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,8 @@ class HostAddress:
 
     host: str
     address: str
+    known: bool = False
+    """Whether it is sure that the host is one of the destination's: DNSSEC says so, or it is the destination itself."""
 
 
 Shuffle = Callable[[list[str]], None]
@@ -55,16 +58,19 @@ async def find_addresses(
 ) -> list[HostAddress]:
     """Every address to try for a destination, best first. Raises NoHosts; never returns an empty list."""
     if domain.startswith("["):
-        literal = [HostAddress(domain, domain[1:-1].removeprefix("IPv6:"))]
+        literal = [HostAddress(domain, re.sub(r"(?i)\AIPv6:", "", domain[1:-1]), known=True)]
         if not _allowed(literal, settings):
             raise NoHosts(_failed(550, "private-address", f"{domain} is no public address", "5.4.4"))
         return literal
-    hosts = await _hosts(resolver, domain, settings, shuffle)
+    hosts, authenticated = await _hosts(resolver, domain, settings, shuffle)
     found: list[HostAddress] = []
     failed = ""
     for host in hosts[:MAX_HOSTS]:
         try:
-            found += [HostAddress(host, address) for address in await _addresses(resolver, host, settings)]
+            # RFC 8689 §4.2.1 wants proof where the name comes from an MX record. Where the certificate has to be in the
+            # name of the recipient's own domain, a forged answer leads nowhere.
+            known = authenticated or host == domain
+            found += [HostAddress(host, address, known) for address in await _addresses(resolver, host, settings)]
         except LookupFailed as error:
             failed = str(error)
         if len(found) >= MAX_ADDRESSES:
@@ -85,16 +91,18 @@ async def find_addresses(
     return allowed
 
 
-async def _hosts(resolver: Resolver, domain: str, settings: HostSettings, shuffle: Shuffle) -> list[str]:
+async def _hosts(resolver: Resolver, domain: str, settings: HostSettings, shuffle: Shuffle) -> tuple[list[str], bool]:
+    """The hosts, best first, and whether it is proven that they are the destination's."""
     try:
-        records = await resolver.mx(domain)
+        answer = await resolver.mx(domain)
     except NoSuchName:
         raise NoHosts(_failed(550, "no-such-domain", f"the domain {domain} does not exist", "5.1.2")) from None
     except LookupFailed as error:
         # RFC 5321 §5.1: never fall back to an A record because the MX lookup failed.
         raise NoHosts(_deferred("dns-failed", f"DNS: {error}", "4.4.3")) from None
+    records = answer.records
     if not records:
-        return [domain]  # RFC 5321 §5.1: the implicit MX
+        return [domain], False  # RFC 5321 §5.1: the implicit MX
     if all(not host for _, host in records):
         # RFC 7505 §3: a null MX; 556 and 5.1.10 are what a sender would have been told at RCPT (§4.1).
         raise NoHosts(_failed(556, "null-mx", f"{domain} takes no mail", "5.1.10"))
@@ -109,7 +117,7 @@ async def _hosts(resolver: Resolver, domain: str, settings: HostSettings, shuffl
         ordered += hosts
     if not ordered:
         raise NoHosts(_failed(550, "mx-loop", f"the mail server of {domain} is this one", "5.4.6"))
-    return ordered
+    return ordered, answer.authenticated
 
 
 async def _addresses(resolver: Resolver, host: str, settings: HostSettings) -> list[str]:

@@ -16,6 +16,7 @@ from appliance.model.delivery import Delivery, DeliveryState
 from appliance.model.time import Clock
 from appliance.spool.spool import Spool
 from appliance.storage.spool import Complete, Keep, Operation, SpoolStore
+from smtp.address import ascii_domain
 
 _PAGE = 1000
 
@@ -39,7 +40,7 @@ class QueueFilter:
         return (
             (self.id is None or self.id in (delivery.id, delivery.message_id))
             and (self.sender is None or self.sender.lower() == delivery.sender.lower())
-            and (self.destination is None or self.destination.lower() == delivery.target.key[1])
+            and (self.destination is None or ascii_domain(self.destination.lower()) == delivery.target.key[1])
             and (self.recipient is None or self.recipient.lower() in recipients)
             and (
                 self.domain is None or any(address.rpartition("@")[2] == self.domain.lower() for address in recipients)

@@ -346,6 +346,8 @@ def _next_batch(waiting: deque[Delivery]) -> list[Delivery]:
         and len(batch) < MAX_BATCH
         and waiting[0].message_id == batch[0].message_id
         and waiting[0].return_path == batch[0].return_path
+        # One that needs SMTPUTF8 must not take those with it that do not.
+        and waiting[0].utf8 == batch[0].utf8
     ):
         batch.append(waiting.popleft())
     return batch

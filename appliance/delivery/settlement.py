@@ -3,6 +3,7 @@
 What to write down, what to tell the log, and whom to tell of a failure.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,14 +14,17 @@ from appliance.logbook.events import Logbook
 from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, DeliveryState, Failed, Outcome
 from appliance.model.event import DeliveryEvent, EventType
 from appliance.model.time import Clock
-from appliance.reports.bounce import HEADER_LIMIT, compose_bounce, may_bounce
+from appliance.reports.bounce import HEADER_LIMIT, compose_bounce, may_bounce, may_go_back_whole
 from appliance.reports.own_mail import OwnMail
+from appliance.reports.relayed import compose_relayed
 from appliance.routing.route import route
 from appliance.routing.snapshot import Snapshot
 from appliance.spool.spool import Spool
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.spool import Accept, Complete, Keep, Operation
 from smtp.address import Address, AddressError
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,18 @@ class Settler:
         shown = _masked(delivery, outcome.answer)
         if isinstance(outcome, Delivered):
             events = self._logbook.attempt(EventType.DELIVERED, delivery, attempt, shown)
-            return Settlement((Complete(delivery.id, delivery.message_id, events),), tuple(events))
+            complete = Complete(delivery.id, delivery.message_id, events)
+            if not any(recipient.wants("SUCCESS") for recipient in delivery.recipients):
+                return Settlement((complete,), tuple(events))
+            try:
+                reports = await self._success(delivery, self._clock())
+            except StoreUnavailable:
+                raise
+            except Exception:
+                # A defect of ours. Better no report than a message that counts as not delivered, and goes out again.
+                _logger.exception("no report of a success delivery=%s", delivery.id)
+                reports = []
+            return Settlement((*reports, complete), tuple(events), due_now=bool(reports))
         now = self._clock()
         if isinstance(outcome, Deferred) and not self._schedule.has_expired(delivery.accepted_at, now):
             return self._keep(delivery, attempt, shown, now)
@@ -87,7 +102,17 @@ class Settler:
         if targets or (found.accepted and not found.targets):
             deliveries = [
                 replace(
-                    delivery, id=self._spool.new_id(), target=target, state=DeliveryState.WAITING, next_attempt_at=now
+                    delivery,
+                    id=self._spool.new_id(),
+                    target=target,
+                    # One of them tells of its success, as if there were only one.
+                    recipients=tuple(
+                        recipient if target is targets[0] else recipient.without_success()
+                        for recipient in delivery.recipients
+                    ),
+                    utf8=delivery.utf8 or not target.local_part.isascii(),
+                    state=DeliveryState.WAITING,
+                    next_attempt_at=now,
                 )
                 for target in targets
             ]
@@ -120,23 +145,42 @@ class Settler:
         # The report first: with the delivery goes the last trace of who has to be told.
         return Settlement((*bounce, complete), tuple(events), due_now=bool(bounce))
 
+    async def _success(self, delivery: Delivery, now: int) -> list[Operation]:
+        """Reports for a sender who wanted to hear of the success, too (RFC 3461 §4.1)."""
+        sender = _sender(delivery)
+        if sender is None:
+            return []
+        head = header_section(await self._front(delivery), HEADER_LIMIT)
+        operations: list[Operation] = []
+        for recipient in delivery.recipients:
+            if not recipient.wants("SUCCESS"):
+                continue
+            message_id = self._spool.new_id()
+            octets = compose_relayed(
+                message_id=message_id,
+                now=now,
+                hostname=self._own_mail.hostname,
+                postmaster=self._own_mail.reporter,
+                delivery=replace(delivery, recipients=(recipient,)),
+                header_section=head,
+            )
+            operations += self._own_mail.post(message_id, sender, octets, now, require_tls=delivery.require_tls)
+        return operations
+
     async def _bounce(self, delivery: Delivery, answer: Answer, now: int) -> list[Operation]:
-        if not delivery.sender:
+        # RFC 3461 §4.1: who wants to hear of nothing, or of other things only, does not hear of a failure.
+        concerned = [recipient for recipient in delivery.recipients if recipient.wants("FAILURE")]
+        sender = _sender(delivery)
+        if sender is None or not concerned:
             return []
-        try:
-            sender = Address.parse(delivery.sender)
-            head = await self._spool.head(delivery.message_id)
-        except AddressError:
-            return []
-        except StoreUnavailable:
-            # Damaged, perhaps for good: better a report without the message's header than none.
-            head = b""
-        head = header_section(head, HEADER_LIMIT)
+        front = await self._front(delivery)
+        head = header_section(front, HEADER_LIMIT)
         if not may_bounce(delivery, head):
             return []
+        whole = front if front and may_go_back_whole(delivery, front) else None
         operations: list[Operation] = []
         # One for each recipient: a report that names two would tell that one mailbox is behind both.
-        for recipient in delivery.recipients:
+        for recipient in concerned:
             message_id = self._spool.new_id()
             octets = compose_bounce(
                 message_id=message_id,
@@ -146,9 +190,27 @@ class Settler:
                 delivery=replace(delivery, recipients=(recipient,)),
                 answer=answer,
                 header_section=head,
+                whole=whole,
             )
-            operations += self._own_mail.post(message_id, sender, octets, now)
+            # RFC 8689 §5: a report tells as much as the message itself, and goes over the same kind of connection.
+            operations += self._own_mail.post(message_id, sender, octets, now, require_tls=delivery.require_tls)
         return operations
+
+    async def _front(self, delivery: Delivery) -> bytes:
+        """The beginning of the content; nothing where it can't be read."""
+        try:
+            return await self._spool.head(delivery.message_id)
+        except StoreUnavailable:
+            # Damaged, perhaps for good: better a report without the message's header than none.
+            return b""
+
+
+def _sender(delivery: Delivery) -> Address | None:
+    """To whom reports go; None for nobody."""
+    try:
+        return Address.parse(delivery.sender) if delivery.sender else None
+    except AddressError:
+        return None
 
 
 def _masked(delivery: Delivery, answer: Answer) -> Answer:

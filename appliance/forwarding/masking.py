@@ -8,9 +8,11 @@ guess is the one secret that an alias has.
 """
 
 import re
+import unicodedata
+from collections.abc import Callable
 
 from appliance.forwarding.trace import printable
-from smtp.address import Address
+from smtp.address import Address, ascii_domain, unicode_domain
 
 LOGGED_CHARACTERS = 1000
 """How much of a server's text the log keeps: twice the longest reply line (RFC 5321 §4.5.3.1.5)."""
@@ -28,19 +30,19 @@ def mask(text: str, target: Address, recipient: str, server_name: str | None) ->
     """A server's words for the log: on one line, with the alias where the destination's address stood.
 
     The local part is replaced wherever it stands as a word of its own, with any domain behind it; the domain and the
-    server's name, which the log has as a data point of its own, become words in brackets.
+    server's name, which the log has as a data point of its own, become words in brackets. All of them in every case and
+    spelling: composed or not, in A-labels or U-labels, and as people write UTF-8 where only ASCII goes.
     """
     text = printable(" ".join(text.split())[:_EXAMINED_CHARACTERS])
-    lowered = text.lower()
-    names = (target.local_part, _in_quotes(target.local_part), target.domain, server_name)
-    if not any(name and name.lower() in lowered for name in names):
-        # Nearly always: most servers only say that all is well, and patterns are dear to make.
+    # Decomposed, so that one pattern finds a name however it was composed.
+    decomposed = unicodedata.normalize("NFD", text)
+    if not _names_any(decomposed, target, server_name or ""):
         return text[:LOGGED_CHARACTERS]
-    patterns = [rf"(?P<mailbox>{_mailbox_pattern(target)})"]
+    patterns = [rf"(?P<mailbox>{_mailbox_pattern(target, _ALNUM if text.isascii() else _LETTER)})"]
     if server_name:
-        patterns.append(rf"(?P<server>{_word(server_name)})")
+        patterns.append(rf"(?P<server>{_word(_domain_pattern(server_name))})")
     if target.domain:
-        patterns.append(rf"(?P<domain>{_word(target.domain)})")
+        patterns.append(rf"(?P<domain>{_word(_domain_pattern(target.domain))})")
 
     def replacement(found: re.Match[str]) -> str:
         if found.lastgroup == "mailbox":
@@ -48,19 +50,46 @@ def mask(text: str, target: Address, recipient: str, server_name: str | None) ->
         return "[server]" if found.lastgroup == "server" else "[destination]"
 
     # One pass: what has been put in is not looked at again, though the alias may share a name with the mailbox.
-    return re.sub("|".join(patterns), replacement, text, flags=re.IGNORECASE | re.ASCII)[:LOGGED_CHARACTERS]
+    masked = re.sub("|".join(patterns), replacement, decomposed, flags=_flags(text))
+    return unicodedata.normalize("NFC", masked)[:LOGGED_CHARACTERS]
 
 
-def _mailbox_pattern(target: Address) -> str:
+def _names_any(decomposed: str, target: Address, server_name: str) -> bool:
+    """Whether any of the names is in the text. Nearly always none is: most servers only say that all is well."""
+    names = (target.local_part, _in_quotes(target.local_part), target.domain, server_name)
+    if all(name.isascii() and "xn--" not in name.lower() for name in names):
+        # Patterns are dear to make.
+        lowered = decomposed.lower()
+        return any(name and name.lower() in lowered for name in names)
+    patterns = [*map(_pattern, names[:2]), *map(_domain_pattern, names[2:])]
+    wanted = "|".join(pattern for name, pattern in zip(names, patterns, strict=True) if name)
+    return re.search(wanted, decomposed, _flags(decomposed)) is not None
+
+
+def _flags(text: str) -> re.RegexFlag:
+    # Patterns that look at ASCII alone are made in a tenth of the time.
+    return re.IGNORECASE | re.ASCII if text.isascii() else re.IGNORECASE
+
+
+# Letters beyond ASCII end a word, decomposed ones too: rather one word too many is masked than one too few.
+_ALNUM = "(?-i:[A-Za-z0-9])"
+_IN_WORDS = rf"{_ALNUM}(?![\u0300-\u036f])"
+# What a domain is made of, in either of its forms: no punctuation, no symbols, and not our own sign for what was lost.
+# (Where case is ignored, every letter of these ranges would be looked at when the pattern is made.)
+_LETTER = r"(?-i:[A-Za-z0-9\u00c0-\u1fff\u3005-\u3007\u3041-\ud7ff\uf900-\ufdcf\U00010000-\U0003ffff])"
+
+
+def _mailbox_pattern(target: Address, letter: str) -> str:
     # The @ as it is, percent-encoded, as in VERP and as in xtext (RFC 3461 §4).
-    at = r"(?:@|%40|=40|\+40|=(?=[a-z0-9-]+\.))"
-    domain = r"(?:\[[^\]\s]{1,60}\]|[a-z0-9](?:[a-z0-9.-]{0,253}[a-z0-9])?)"
-    local_part = rf'(?:"{re.escape(_in_quotes(target.local_part))}"|{re.escape(target.local_part)})'
+    at = rf"(?:@|%40|=40|\+40|=(?=(?:{letter}|-)+\.))"
+    domain = rf"(?:\[[^\]\s]{{1,60}}\]|{letter}(?:(?:{letter}|[.-]){{0,253}}{letter})?)"
+    quoted, plain = _pattern(_in_quotes(target.local_part)), _pattern(target.local_part)
+    local_part = rf'(?:"{quoted}"|{plain})'
     # The local part with any domain or alone, as a word; and the very address even at the end of one.
-    as_a_word = rf"(?<![a-z0-9]){local_part}(?:{at}{domain}|(?![a-z0-9]))"
+    as_a_word = rf"(?<!{_ALNUM}){local_part}(?:{at}{domain}|(?!{_IN_WORDS}))"
     if not target.domain:
         return as_a_word
-    return rf"{as_a_word}|[a-z0-9]{{0,64}}?{local_part}{at}{re.escape(target.domain)}[a-z0-9.-]*"
+    return rf"{_ALNUM}{{0,64}}?{local_part}{at}{_domain_pattern(target.domain)}[a-z0-9.-]*|{as_a_word}"
 
 
 def _in_quotes(local_part: str) -> str:
@@ -68,8 +97,46 @@ def _in_quotes(local_part: str) -> str:
     return local_part.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _word(text: str) -> str:
-    return rf"(?<![a-z0-9]){re.escape(text)}(?![a-z0-9])"
+def _word(pattern: str) -> str:
+    return rf"(?<!{_ALNUM}){pattern}(?!{_IN_WORDS})"
+
+
+def _domain_pattern(domain: str) -> str:
+    forms = dict.fromkeys((ascii_domain(domain), unicode_domain(domain)))
+    return f"(?:{'|'.join(map(_pattern, forms))})"
+
+
+def _pattern(name: str) -> str:
+    """Finds a name, in a decomposed text, in all its spellings but those of case."""
+    if name.isascii():
+        return re.escape(name)
+    found: dict[str, None] = {}
+    for folded in (name, name.lower(), name.upper()):
+        found[re.escape(unicodedata.normalize("NFD", folded))] = None
+        # How something was composed and in which case can no longer be seen once it is encoded.
+        for form in ("NFC", "NFD"):
+            shape = unicodedata.normalize(form, folded)
+            for encoded in _ENCODINGS:
+                found["".join(re.escape(each) if each.isascii() else encoded(each) for each in shape)] = None
+    return f"(?:{'|'.join(found)})"
+
+
+def _as_octets(letter: str) -> str:
+    # Octet by octet: in a URL, as quoted-printable (RFC 2045 §6.7), or as xtext (RFC 3461 §4).
+    return "".join(rf"[%=+]{octet:02X}" for octet in letter.encode())
+
+
+def _as_number(letter: str) -> str:
+    # RFC 6533 §3: EmbeddedUnicodeChar = %x5C.78 "{" HEXPOINT "}"
+    return rf"\\x\{{0*{ord(letter):X}\}}"
+
+
+def _as_lost(letter: str) -> str:
+    # Octets that whoever read them took for no letters.
+    return rf"[?\ufffd]{{{len(letter.encode())}}}"
+
+
+_ENCODINGS: tuple[Callable[[str], str], ...] = (_as_octets, _as_number, _as_lost)
 
 
 # ------------------------------------------------------------------ for strangers
@@ -132,7 +199,9 @@ def fit_for_strangers(text: str, target: Address, server_name: str | None) -> st
         return None
     squeezed = _SQUEEZED_OUT.sub("", lowered)
     words = set(_SQUEEZED_OUT.split(lowered)) - {""}
-    for name in (target.local_part.lower(), *_labels(target.domain), *_labels(server_name or "")):
+    domains = (target.domain, server_name or "")
+    labels = [label for domain in domains for form in (ascii_domain, unicode_domain) for label in _labels(form(domain))]
+    for name in map(_without_marks, (target.local_part.lower(), *labels)):
         joined = _SQUEEZED_OUT.sub("", name)
         if (len(joined) >= _PIECE_CHARACTERS and joined in squeezed) or not words.isdisjoint((joined, *_pieces(name))):
             return None
@@ -145,6 +214,11 @@ def _says_nothing_new(shown: str) -> bool:
         if not found or (found["word"] and not _VOCABULARY.issuperset(found["word"].lower().split("-"))):
             return False
     return True
+
+
+def _without_marks(name: str) -> str:
+    """A name as somebody writes it who has no key for its marks."""
+    return unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
 
 
 def _labels(domain: str) -> list[str]:

@@ -8,8 +8,10 @@ by the number of their fields:
     srs0=<tag>=<token>                                    stands for a stored `ReturnPath`
 
 The first is used wherever it fits in 64 octets and the sender is made of plain characters; nothing is stored then. The
-second takes every other sender: long ones, quoted ones, address literals. A sender that is another forwarder's
-SRS0 or SRS1 address is a sender like any other: its report goes back there, and that forwarder opens its own layer.
+second takes every other sender: long ones, quoted ones, address literals, local parts beyond ASCII. A rewritten sender
+is ASCII whatever it stands for, so it never is what keeps a message from a next hop without SMTPUTF8; an international
+domain is carried in its A-labels, which say the same (RFC 5890 §2.3.2.1). A sender that is another forwarder's SRS0 or
+SRS1 address is a sender like any other: its report goes back there, and that forwarder opens its own layer.
 
 The tag is a MAC, so an address that we did not make does not open: we relay nothing to strangers' choice of recipient.
 Some servers fold the case of local parts. Everything of ours is lower case and compared so; a sender that was carried
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 
 from appliance.model.time import DAY_MS
 from appliance.storage.spool import ReturnPath
-from smtp.address import MAX_LOCAL_PART_OCTETS, MAX_MAILBOX_OCTETS, Address
+from smtp.address import MAX_LOCAL_PART_OCTETS, MAX_MAILBOX_OCTETS, Address, ascii_domain
 
 VALID_DAYS = 21
 """How long a report can find its way back: queues give up after five days, a second forwarder behind us after five
@@ -100,10 +102,11 @@ class SenderRewriter:
         """Sign with the first key, accept all of them; ValueError where they cannot serve."""
         if not keys or any(len(key) < KEY_OCTETS for key in keys):
             raise ValueError(f"sender rewriting needs one key or more, each of at least {KEY_OCTETS} octets")
+        domain = ascii_domain(domain)
         longest = len(_PREFIX) + _TAG_CHARACTERS + 1 + _DAY_CHARACTERS + _SECRET_CHARACTERS
         if longest + 1 + len(domain) > MAX_MAILBOX_OCTETS:
             raise ValueError(f"the domain for rewritten senders is too long: {domain}")
-        self._domain = domain.lower()
+        self._domain = domain
         self._keys = tuple(hmac.new(key, digestmod="sha256") for key in keys)
         overhead = len(_PREFIX) + _TAG_CHARACTERS + _DAY_CHARACTERS + len(_NO_ALIAS) + len("====") - len("@")
         # What a sender may have, with its own `@`, to be carried: both limits, less everything of ours.
@@ -111,7 +114,7 @@ class SenderRewriter:
 
     @property
     def domain(self) -> str:
-        """The domain of every rewritten sender, in lower case."""
+        """The domain of every rewritten sender, in lower case and A-labels."""
         return self._domain
 
     def rewrite(self, sender: str, reference: str, now: int) -> Rewritten:
@@ -133,8 +136,9 @@ class SenderRewriter:
         # A quoted string would have to be quoted once more around our own fields, and quoted local parts are what other
         # people's servers handle worst; the colons and brackets of an address literal could stand nowhere else.
         plain = not sender.startswith('"') and not sender.endswith("]")
-        if plain and len(sender) <= self._room:
-            return Rewritten(self._signed(f"{day}={written}={address.domain}={address.local_part}"), None)
+        carried = address.in_ascii
+        if plain and carried is not None and len(carried.local_part) + 1 + len(carried.domain) <= self._room:
+            return Rewritten(self._signed(f"{day}={written}={carried.domain}={carried.local_part}"), None)
         # Unguessable, and the same for the same pair all day: a MAC. The day and the reference have their lengths
         # fixed, so that no two triples read alike.
         secret = self._mac(self._keys[0], "token", f"{day}{written}{sender}", _SECRET_CHARACTERS)
@@ -149,7 +153,7 @@ class SenderRewriter:
         5xx. Raises NotOurs, Forged or Expired.
         """
         local_part = address.local_part
-        if address.domain.lower() != self._domain or local_part[: len(_PREFIX)].lower() != _PREFIX:
+        if ascii_domain(address.domain) != self._domain or local_part[: len(_PREFIX)].lower() != _PREFIX:
             raise NotOurs("not a rewritten sender of ours")
         tag, _, rest = local_part[len(_PREFIX) :].partition("=")
         # Not only for clarity: `lower` is Unicode, and would turn a KELVIN SIGN into the letter k.

@@ -30,8 +30,17 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 # The name a client gives in HELO is a stranger's text: what may stand in a domain or an address literal does, and
 # everything else (a parenthesis would open a comment, a semicolon begin the date) becomes a question mark.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._:\[\]-]", re.ASCII)
-# What can stand between angle brackets without changing how the rest of the line reads.
+# What can stand between angle brackets without changing how the rest of the line reads. ASCII only, also in a message
+# that was sent with SMTPUTF8: a line of ours must not be what keeps it from a next hop that has no SMTPUTF8.
 _PLAIN_PATH = re.compile(r"[!#-'*+\-./0-9=?@A-Z\[\]^_`a-z{|}~:]{1,254}", re.ASCII)
+
+# The suites of TLS 1.2 that we negotiate, as OpenSSL calls them. Those of TLS 1.3 have one name everywhere.
+_OPENSSL_SUITE = re.compile(
+    r"(?P<exchange>(?:EC)?DHE-(?:RSA|ECDSA))-"
+    r"(?:AES(?P<bits>128|256)-(?P<mode>GCM-)?(?P<hash>SHA256|SHA384)|CHACHA20-POLY1305)",
+    re.ASCII,
+)
+_REGISTERED_SUITE = re.compile(r"TLS_[A-Z0-9_]{1,60}", re.ASCII)
 
 _HEADER_END = re.compile(rb"(?:\A|\r?\n)\r?\n")
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
@@ -68,11 +77,13 @@ def received(
     message_id: str,
     recipients: tuple[str, ...],
     at: int,
+    cipher: str = "",
 ) -> bytes:
     """The Received line of a message that we have taken (RFC 5321 §4.4), with its CRLF.
 
     `protocol` is one of RFC 3848's words. `recipients` are those of the transaction, as the sender wrote them: one is
-    named, several are not, because each would see the others. The destination has no place here.
+    named, several are not, because each would see the others. The destination has no place here. `cipher` is the cipher
+    suite of an encrypted connection, as OpenSSL names it.
     """
     literal = f"IPv6:{client_address}" if ":" in client_address else client_address
     clauses = [
@@ -82,8 +93,24 @@ def received(
     ]
     if len(recipients) == 1 and _PLAIN_PATH.fullmatch(recipients[0]):
         clauses.insert(2, ["for", f"<{recipients[0]}>"])
+    if suite := registered_suite(cipher):
+        # RFC 8314 §4.3 and §7.4: Additional-Registered-Clauses stand behind all the others.
+        clauses.insert(-1, ["tls", suite])
     clauses[-2][-1] += ";"
     return _folded(clauses)
+
+
+def registered_suite(cipher: str) -> str:
+    """The registered name of a cipher suite that OpenSSL names its own way; empty for one that is not known."""
+    if _REGISTERED_SUITE.fullmatch(cipher):
+        return cipher
+    found = _OPENSSL_SUITE.fullmatch(cipher)
+    if not found:
+        return ""
+    exchange = found["exchange"].replace("-", "_")
+    if not found["bits"]:
+        return f"TLS_{exchange}_WITH_CHACHA20_POLY1305_SHA256"
+    return f"TLS_{exchange}_WITH_AES_{found['bits']}_{'GCM' if found['mode'] else 'CBC'}_{found['hash']}"
 
 
 def format_date(at: int) -> str:

@@ -1,7 +1,8 @@
 """A message under way: deliveries, and the outcomes of attempts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Self
 
 from smtp.address import Address
 
@@ -24,6 +25,22 @@ class Recipient:
     address: str
     domain_id: str
     """The hosted domain, which says how much may be logged; empty for the appliance's own mail."""
+    notify: str = ""
+    """What the sender wants to hear (RFC 3461 §4.1): the words of NOTIFY, commas between them; empty for none."""
+    orcpt: str = ""
+    """Whom the sender wrote to in the first place (RFC 3461 §4.2), decoded: `rfc822;sales@example.org`."""
+
+    def wants(self, word: str) -> bool:
+        """Whether the sender wants to hear of this: `SUCCESS`, `FAILURE` or `DELAY`."""
+        # RFC 3461 §4.1: where nothing was said, failures are told and successes are not; delays as the server likes.
+        return word in self.notify.split(",") if self.notify else word != "SUCCESS"
+
+    def without_success(self) -> Self:
+        """The same, of whose success somebody else tells. Who wanted to hear of nothing else hears nothing then."""
+        if not self.notify or not self.wants("SUCCESS"):
+            return self
+        left = [word for word in self.notify.split(",") if word != "SUCCESS"]
+        return replace(self, notify=",".join(left) or "NEVER")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,15 @@ class Delivery:
     """More than one where several recipients of the message led to the same mailbox: it gets one copy."""
     eight_bit: bool
     """The content has octets above 127 (RFC 6152): it needs a next hop that offers 8BITMIME."""
+    utf8: bool = False
+    """It needs a next hop that offers SMTPUTF8 (RFC 6531 §3.5): for an address, or for what may be in its header. (A
+    domain alone needs none: it has a form in ASCII.)"""
+    require_tls: bool = False
+    """The sender rather has it not delivered than sent without TLS (RFC 8689)."""
+    ret: str = ""
+    """How much of the message the sender wants back with a failure (RFC 3461 §4.3): FULL, HDRS, or nothing said."""
+    envid: str = ""
+    """The sender's own name for the transaction (RFC 3461 §4.4), decoded."""
     state: DeliveryState = DeliveryState.WAITING
     attempts: int = 0
     next_attempt_at: int = 0

@@ -244,8 +244,14 @@ DELIVERIES = Collection(
         # The domain of the target in lower case, so that claiming can leave a destination out without opening a row.
         _sealed("destination"),
         _keyed("destination"),
+        # Each with what the sender wants to hear about it (NOTIFY) and whom it was first addressed to (ORCPT).
         _sealed("recipients", kind=Kind.LIST),
         _sealed("last_response", optional=True),
+        # Said by few senders, and absent where nothing was said: no column of their own, and no octet in most rows.
+        _sealed("utf8", kind=Kind.BOOLEAN, optional=True),
+        _sealed("require_tls", kind=Kind.BOOLEAN, optional=True),
+        _sealed("ret", optional=True),
+        _sealed("envid", optional=True),
     ),
     # With the destination in it, what a claim leaves out is passed over in the index alone.
     indexes=(("message_id",), ("state", "next_attempt_at", "destination_key")),

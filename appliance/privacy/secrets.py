@@ -1,14 +1,15 @@
 """Secrets are files: handed over by systemd, or in `secrets/` of the data directory, and for their owner's eyes only.
 
-Two kinds live here. *Keys* are 32 random octets that the appliance makes itself at first use (`log.key`, `spool.key`,
-`srs.key`). *Passwords and tokens* are texts that the operator puts there. Neither is ever in the configuration, in the
-environment, in a log or in an answer of the API.
+Three kinds live here. *Keys* are 32 random octets that the appliance makes itself at first use (`log.key`, `spool.key`,
+`srs.key`). *Passwords and tokens* are texts that the operator puts there. And one text the appliance makes itself: the
+certificate with its key that it has where nobody gave it another (`tls.pem`). None of them is ever in the
+configuration, in the environment, in a log or in an answer of the API.
 """
 
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,6 +72,23 @@ class Secrets:
             return octets.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             raise SecretRefused(f"{path} is not text in UTF-8: write the secret into it as one line") from None
+
+    def renewed(self, name: str, renew: Callable[[bytes | None], bytes | None]) -> Path:
+        """The file of a secret that the appliance makes itself, and makes again when it is out of date.
+
+        `renew` gets what is there (None for nothing), and returns what shall be there instead, or None to leave it.
+        One that systemd hands over is taken as it is. Raises SecretRefused, or OSError as `key` does.
+        """
+        handed_over = self._from_systemd(_checked(name))
+        if handed_over is not None:
+            return handed_over[0]
+        make_private_directory(self._own)
+        with self._locked():
+            path = self._own / name
+            octets = renew(_read(path, _OTHERS))
+            if octets is not None:
+                self._write(path, octets)
+        return path
 
     def exists(self, name: str) -> bool:
         """Whether the key of this name has been made already. Where not, nothing sealed under it can be opened."""

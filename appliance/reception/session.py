@@ -24,6 +24,7 @@ from appliance.spool.spool import Incoming, Spool
 from appliance.storage.records import StoreFull, StoreUnavailable
 from appliance.storage.spool import Operation, ReturnPath
 from smtp.address import Address
+from smtp.parameters import Notify
 from smtp.reply import Reply
 from smtp.trio_server import MailParameters, Peer, RecipientParameters
 
@@ -91,6 +92,8 @@ class _Transaction:
     parameters: MailParameters
     snapshot: Snapshot
     decisions: list[Decision] = field(default_factory=list)
+    recipients: list[Recipient] = field(default_factory=list)
+    """The same, one for each decision, with what the sender wants to hear about it."""
     incoming: Incoming | None = None
     head_limit: int = MAX_HEADER_SECTION
     head: bytearray = field(default_factory=bytearray)
@@ -122,15 +125,28 @@ class _Copy:
 def _copies(transaction: _Transaction) -> list[_Copy]:
     """One for each mailbox, however many recipients led to it: it gets one copy."""
     copies: dict[tuple[str, str], _Copy] = {}
-    for decision in transaction.forwards:
-        recipient = Recipient(str(decision.recipient), decision.domain.id if decision.domain else "")
+    for decision, recipient in zip(transaction.decisions, transaction.recipients, strict=True):
+        if decision.opened is not None:
+            continue
+        told = recipient
         for target in decision.targets:
             same = copies.get(target.key)
             if same is None:
-                copies[target.key] = _Copy(target, decision.reference, [recipient])
-            elif recipient not in same.recipients:
-                same.recipients.append(recipient)
+                copies[target.key] = _Copy(target, decision.reference, [told])
+            elif all(other.address != told.address for other in same.recipients):
+                same.recipients.append(told)
+            # Of one address's success one copy tells: a report for each would tell how many mailboxes are behind it.
+            told = told.without_success()
     return list(copies.values())
+
+
+def _recipient(decision: Decision, parameters: RecipientParameters) -> Recipient:
+    address, domain_id = str(decision.recipient), decision.domain.id if decision.domain else ""
+    if parameters.notify is None and parameters.orcpt is None:
+        return Recipient(address, domain_id)
+    notify = ",".join(word.value for word in Notify if word in (parameters.notify or ()))
+    orcpt = f"{parameters.orcpt.address_type};{parameters.orcpt.address}" if parameters.orcpt else ""
+    return Recipient(address, domain_id, notify, orcpt)
 
 
 class Session:
@@ -163,6 +179,7 @@ class Session:
             return LOOKUP_FAILED
         if decision.accepted:
             transaction.decisions.append(decision)
+            transaction.recipients.append(_recipient(decision, parameters))
         elif decision.domain is not None:
             await self._record_refusal(transaction, decision)
         return decision.reply
@@ -217,6 +234,7 @@ class Session:
                 message_id=transaction.incoming.message_id,
                 recipients=tuple(str(decision.recipient) for decision in transaction.decisions),
                 at=transaction.began_at,
+                cipher=self._peer.tls.cipher if self._peer.tls else "",
             )
             await transaction.incoming.append(prefix)
         return None
@@ -301,6 +319,9 @@ class Session:
         reception = self._reception
         now = reception.clock()
         sender = str(transaction.sender) if transaction.sender else ""
+        parameters = transaction.parameters
+        # Octets beyond ASCII in a message that was sent with SMTPUTF8 may be in its header, or in that of a part.
+        utf8 = parameters.smtputf8 and transaction.eight_bit
         deliveries: list[Delivery] = []
         return_paths: dict[str, ReturnPath] = {}
         for copy in copies:
@@ -319,6 +340,10 @@ class Session:
                     target=copy.target,
                     recipients=tuple(copy.recipients),
                     eight_bit=transaction.eight_bit,
+                    utf8=utf8 or not (copy.target.local_part.isascii() and rewritten.return_path.isascii()),
+                    require_tls=parameters.require_tls,
+                    ret=parameters.ret or "",
+                    envid=parameters.envid,
                     state=state,
                     next_attempt_at=now,
                 )
@@ -332,7 +357,9 @@ class Session:
         for opened in {decision.opened for decision in transaction.returns}:
             assert opened is not None
             returned = bytes(transaction.head)
-            operations += reception.own_mail.answer_returned(returned, opened, reception.clock())
+            operations += reception.own_mail.answer_returned(
+                returned, opened, reception.clock(), require_tls=transaction.parameters.require_tls
+            )
         return operations
 
     def _events(

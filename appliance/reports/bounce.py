@@ -10,11 +10,23 @@ import secrets
 from appliance.forwarding.masking import fit_for_strangers
 from appliance.forwarding.trace import field
 from appliance.model.delivery import Answer, Delivery
-from appliance.reports.composing import FailureReport, RandomBits, RecipientStatus, Reporter, compose_report
+from appliance.reports.composing import (
+    LINE_OCTETS,
+    RandomBits,
+    RecipientStatus,
+    Report,
+    Reporter,
+    compose_report,
+    in_ascii,
+)
 from appliance.reports.explanations import explain, registered_status, span_in_words
 
 HEADER_LIMIT = 64 * 1024
 """How much of a message is read to see whether it may bounce, and to show its header to its sender."""
+
+WHOLE_OCTETS = 64 * 1024
+"""How large a message may be that goes back whole. RET=FULL is a wish (RFC 3461 §4.3), whoever sends has the message
+still, and a server that sends large mail to whomever a stranger names is a tool for strangers."""
 
 WORDS_WITHHELD = "(the server's own words are not passed on)"
 """In Diagnostic-Code, behind the codes, where the server's words might name the mailbox."""
@@ -57,17 +69,19 @@ def compose_bounce(
     delivery: Delivery,
     answer: Answer,
     header_section: bytes,
+    whole: bytes | None = None,
     randbits: RandomBits = secrets.randbits,
 ) -> bytes:
     """The bounce for a delivery that `answer` has ended, with its header: a message from the null reverse-path.
 
     `message_id` is the bounce's own; `hostname` and `postmaster` say who writes it. An answer of class 4, or X.4.7,
     means that the schedule came to its end; any other that the next hop or we have refused for good. `header_section`
-    is the original's.
+    is the original's; `whole` is all of it where it may go back, see `may_go_back_whole`.
     """
     status = _status(answer)
     explanation = explain(status)
-    addresses = [recipient.address for recipient in delivery.recipients]
+    utf8 = not delivery.sender.isascii()
+    addresses = [named(recipient.address, utf8=utf8) for recipient in delivery.recipients]
     paragraphs = [
         f"This is the mail server {hostname}.",
         "Your message could not be delivered to",
@@ -82,23 +96,51 @@ def compose_bounce(
         )
     paragraphs += [
         explanation.advice,
-        "It will not be tried again, and we keep no copy: yours is the only one that we know of. The header of the"
-        " message stands at the end of this report, so that you can tell which one it is.",
+        "It will not be tried again, and we keep no copy: yours is the only one that we know of. "
+        + (
+            "The header of the message stands at the end of this report, so that you can tell which one it is."
+            if whole is None
+            else "The message stands at the end of this report, as you asked for."
+        ),
     ]
     diagnostic = _diagnostic(delivery, answer, status)
     if diagnostic is not None:
         paragraphs.append(f"What the other server said: {diagnostic}")
-    report = FailureReport(
+    report = Report(
         message_id=message_id,
         at=now,
         to=delivery.sender,
         subject=f"Not delivered: your message to {addresses[0] if len(addresses) == 1 else 'several addresses'}",
         paragraphs=paragraphs,
-        recipients=[RecipientStatus(address, status, diagnostic, last_attempt_at=now) for address in addresses],
+        recipients=[
+            RecipientStatus(recipient.address, status, diagnostic, last_attempt_at=now, orcpt=recipient.orcpt)
+            for recipient in delivery.recipients
+        ],
         arrived_at=delivery.accepted_at,
         original=header_section,
+        whole=whole,
+        envid=delivery.envid,
     )
     return compose_report(report, Reporter(hostname, postmaster), randbits)
+
+
+def may_go_back_whole(delivery: Delivery, content: bytes) -> bool:
+    """Whether the report of a failure may have the message in it. `content` is all of it, or longer than allowed."""
+    if delivery.ret != "FULL" or len(content) > WHOLE_OCTETS or delivery.size > WHOLE_OCTETS:
+        return False
+    # What was to go over TLS only need not be risked for a report; its header says which message it was.
+    if delivery.require_tls:
+        return False
+    # RFC 6533 §6: a message that needs SMTPUTF8 can stand only in a report that does.
+    if delivery.utf8 and delivery.sender.isascii():
+        return False
+    # RFC 5322 §2.1.1: mail of our own has no longer lines, whoever wrote them.
+    return all(len(line) <= LINE_OCTETS + 1 for line in content.split(b"\n"))
+
+
+def named(address: str, *, utf8: bool) -> str:
+    """What a report calls an address."""
+    return address if utf8 else in_ascii(address)
 
 
 def _status(answer: Answer) -> str:

@@ -41,6 +41,7 @@ _CHECK_THE_ADDRESS = "Please check the address. If it is right, its owner needs 
 _ASK_THE_OWNER = "Sending it again will not help. Please reach the person in another way and tell them."
 _LATER = "It may work again later: please send it once more in a day or two, or reach the person in another way."
 _SMALLER = "Please send something smaller, or share large files in another way."
+_WITHOUT_TLS = "Sending it without that demand (REQUIRETLS) will work where the content is not so secret."
 _YOUR_POSTMASTER = "The people who run your mail service can find out more; please show them this report."
 
 _BY_SUBJECT = {
@@ -72,7 +73,21 @@ _BY_CODE = {
     (4, 6): Explanation("The message was sent round in a circle.", _ASK_THE_OWNER),
     (4, 7): Explanation("The mail server behind this address did not take the message in time.", _LATER),
     (5, 3): Explanation("The message had too many recipients at once.", "Please send it to fewer people at a time."),
-    (6, 7): Explanation("An address has characters that the mail server behind it can't handle.", _YOUR_POSTMASTER),
+    (6, 7): Explanation(
+        "The message or one of its addresses has characters beyond ASCII that the mail server behind this address can't"
+        " handle.",
+        "Please use addresses and a subject in plain ASCII, or reach the person in another way.",
+    ),
+    (7, 10): Explanation(
+        "The message was to be sent over encrypted connections only, and the mail server behind this address could not"
+        " be reached over one that can be trusted.",
+        _WITHOUT_TLS,
+    ),
+    (7, 30): Explanation(
+        "The message was to be sent over encrypted connections only, and the mail server behind this address does not"
+        " promise to go on like that.",
+        _WITHOUT_TLS,
+    ),
     (7, 20): Explanation("The message carries no valid signature (DKIM) of your mail service.", _YOUR_POSTMASTER),
     (7, 23): Explanation("Your mail service does not allow this way of sending for you (SPF).", _YOUR_POSTMASTER),
     (7, 26): Explanation("The message could not be proven to come from you (SPF and DKIM).", _YOUR_POSTMASTER),

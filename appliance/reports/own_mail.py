@@ -30,15 +30,19 @@ class OwnMail:
     look_up: Callable[[str], ReturnPath | None]
     new_id: IdSource
 
-    def post(self, message_id: str, recipient: Address, octets: bytes, now: int) -> list[Operation]:
+    def post(
+        self, message_id: str, recipient: Address, octets: bytes, now: int, *, require_tls: bool = False
+    ) -> list[Operation]:
         """What has to be committed to send one message; nothing where it has nowhere to go.
 
-        Raises StoreUnavailable where the recipient has to be looked up and can't be.
+        `require_tls` for a report about a message that was to go over TLS only (RFC 8689 §5). Raises StoreUnavailable
+        where the recipient has to be looked up and can't be.
         """
         snapshot = self.snapshot()
         if recipient.key[1] == snapshot.settings.srs_domain:
             try:
-                return self.answer_returned(octets, self.rewriter.open(recipient, now, self.look_up), now)
+                opened = self.rewriter.open(recipient, now, self.look_up)
+                return self.answer_returned(octets, opened, now, require_tls=require_tls)
             except NotOpened:
                 return []
         deliveries = [
@@ -52,7 +56,10 @@ class OwnMail:
                 return_path="",
                 target=target,
                 recipients=(Recipient(str(recipient), ""),),
-                eight_bit=False,
+                eight_bit=not octets.isascii(),
+                # A report to an address that is not ASCII has it in its header, wherever it is followed to.
+                utf8=not (str(recipient).isascii() and target.local_part.isascii()),
+                require_tls=require_tls,
                 state=DeliveryState.WAITING,
                 next_attempt_at=now,
             )
@@ -60,7 +67,9 @@ class OwnMail:
         ]
         return [AddPart(message_id, 0, octets), Accept(deliveries)] if deliveries else []
 
-    def answer_returned(self, content: bytes, opened: Opened, now: int) -> list[Operation]:
+    def answer_returned(
+        self, content: bytes, opened: Opened, now: int, *, require_tls: bool = False
+    ) -> list[Operation]:
         """The report for the original sender in place of what came back to a rewritten one.
 
         Nothing where what came back reports nothing. Raises StoreUnavailable, as `post` does.
@@ -76,7 +85,7 @@ class OwnMail:
             alias=self.snapshot().alias_address(opened.reference),
             sent_at=opened.rewritten_at,
         )
-        return [] if octets is None else self.post(message_id, opened.sender, octets, now)
+        return [] if octets is None else self.post(message_id, opened.sender, octets, now, require_tls=require_tls)
 
 
 def _targets(snapshot: Snapshot, recipient: Address, now: int) -> tuple[Address, ...]:

@@ -16,8 +16,8 @@ from enum import Enum
 from itertools import islice
 
 from appliance.forwarding.trace import field, format_date, header_section
-from appliance.reports.bounce import WORDS_WITHHELD, is_automatic
-from appliance.reports.composing import FailureReport, RandomBits, RecipientStatus, Reporter, compose_report
+from appliance.reports.bounce import WORDS_WITHHELD, is_automatic, named
+from appliance.reports.composing import RandomBits, RecipientStatus, Report, Reporter, compose_report
 from appliance.reports.explanations import explain, registered_status
 
 READ_OCTETS = 256 * 1024
@@ -123,6 +123,7 @@ def compose_returned(
     status = report.status if report.status and not report.status.startswith("2") else "5.0.0"
     explanation = explain(status)
     shown, address = _named(alias, hostname)
+    shown = named(shown, utf8=not sender.isascii())
     diagnostic = f"{report.code} {status} {WORDS_WITHHELD}" if report.code is not None else None
     # Of the date, the day: it is all that a rewritten sender remembers.
     day = "" if sent_at is None else f" sent on or about {' '.join(format_date(sent_at).split(' ')[1:4])} (UTC)"
@@ -138,7 +139,7 @@ def compose_returned(
     ]
     if diagnostic is not None:
         paragraphs.append(f"What the other server said: {diagnostic}")
-    failure = FailureReport(
+    failure = Report(
         message_id=message_id,
         at=now,
         to=sender,

@@ -4,6 +4,9 @@
 address into a reply and destinations. Pure and synchronous: the same call answers RCPT and `explain`, and no store is
 asked while a sender waits. Whoever runs the appliance loads a new snapshot when the generation is raised.
 
+Addresses are compared by their `key`: in lower case, composed (NFC), and with the domain in A-labels, so that every
+spelling of an address that a sender may use finds the same alias.
+
 Precedence, one rule: the most particular alias wins.
 
 1. the alias of the full local part (`plus+tag`);

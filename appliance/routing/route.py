@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from appliance.model.domain import Alias, AliasAction, Domain
-from appliance.routing.snapshot import HostedDomain, Snapshot
+from appliance.routing.snapshot import HostedDomain, Snapshot, one_spelling
 from smtp.address import Address
 from smtp.reply import Reply
 
@@ -221,7 +221,7 @@ class _Expansion:
         inside = self._snapshot.hosted(key[1])
         if inside is not None and inside.domain.verified:
             return self._follow(address, key[0], inside, path)
-        if target.lower() not in hosted.confirmed:
+        if one_spelling(target) not in hosted.confirmed:
             self._step("destination", "refused", "the owner of {} has not confirmed it", target)
             raise _Refused(UNCONFIRMED, "destination-unconfirmed")
         if key in self._targets:

@@ -26,6 +26,15 @@ class Settings:
     """Where mail for postmaster goes; empty: to the first operator."""
 
 
+def one_spelling(target: str) -> str:
+    """A stored target in the one form by which such are compared: lower case, NFC, A-labels.
+
+    It is not read once more: what was once stored as an address has to be found again by every later version.
+    """
+    local_part, _, domain = target.rpartition("@")
+    return "@".join(Address(local_part, domain).key)
+
+
 class HostedDomain:
     """One domain and its aliases, arranged for looking up."""
 
@@ -34,7 +43,7 @@ class HostedDomain:
     def __init__(self, domain: Domain, aliases: Iterable[Alias], confirmed: frozenset[str]) -> None:
         self.domain = domain
         self.confirmed = confirmed
-        """The targets, lower-cased, whose owners have agreed to be forwarded to by this account."""
+        """The targets, in their `one_spelling`, whose owners have agreed to be forwarded to by this account."""
         self.exact: dict[str, Alias] = {}
         self.prefixes: dict[str, Alias] = {}
         self.catch_all: Alias | None = None
@@ -48,7 +57,7 @@ class HostedDomain:
         self.prefix_lengths = sorted({len(prefix) for prefix in self.prefixes}, reverse=True)
 
     def match(self, local_part: str) -> Alias | None:
-        """The alias that takes a local part (lower case), by the precedence in this package's docstring."""
+        """The alias that takes the local part of an `Address.key`, by the precedence in this package's docstring."""
         alias = self.exact.get(local_part)
         if alias is None and "+" in local_part:
             alias = self.exact.get(local_part.split("+", 1)[0])
@@ -79,7 +88,7 @@ class Snapshot:
         confirmed: dict[str, set[str]] = {}
         for destination in destinations:
             if destination.confirmed_at is not None:
-                confirmed.setdefault(destination.account_id, set()).add(destination.target.lower())
+                confirmed.setdefault(destination.account_id, set()).add(one_spelling(destination.target))
         by_domain: dict[str, list[Alias]] = {}
         self._by_reference: dict[str, Alias] = {}
         for alias in aliases:
@@ -97,7 +106,7 @@ class Snapshot:
         """The operator's mailbox; empty where nobody is the operator yet."""
 
     def hosted(self, domain: str) -> HostedDomain | None:
-        """The domain of this name (lower case), verified or not."""
+        """The domain of this name (lower case, A-labels), verified or not."""
         return self._hosted.get(domain)
 
     def log_level(self, domain_id: str) -> LogLevel:

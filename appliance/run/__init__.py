@@ -5,7 +5,7 @@
 `engine.py` is the composition root of mail, `control.py` that of what faces browsers; each is imported by its own
 process only (`hosts.py` is what the engine and `explanation.py` share). `process.py` has what a process arranges for
 itself, `notify.py` talks to systemd, `log.py` says how a line of the log looks, `doubts.py` what deserves one at the
-start.
+start, `certificates.py` what is shown to who encrypts (`own_certificate.py`: where none is configured).
 
 The two children share nothing but the data directory and the socket in it (`control.sock`).
 """

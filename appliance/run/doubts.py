@@ -4,6 +4,7 @@ import ipaddress
 
 from appliance.configuration import FROM_SYSTEMD, Configuration
 from appliance.configuration.unbuilt import without_effect
+from appliance.run.certificates import authorities
 
 COURIERS = 400
 """Connections to destinations that are open at once, at most."""
@@ -18,6 +19,11 @@ def doubts(config: Configuration, descriptors: int) -> list[str]:
     if "." not in config.hostname and _is_for_others(config):
         lines.append(
             f"the hostname {config.hostname} has no domain, and many servers refuse such a greeting; set hostname"
+        )
+    if authorities() is None:
+        lines.append(
+            "this machine knows no certificate authorities, so that mail whose sender requires TLS comes back; "
+            "install them (ca-certificates)"
         )
     needed = config.smtp.max_connections + COURIERS + OTHER_FILES
     if descriptors < needed:

@@ -10,16 +10,19 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import fields
+from ipaddress import ip_network
 from typing import Any
 
 import trio
 
 from appliance import wire
 from appliance.configuration import Configuration, retention_ms
-from appliance.delivery.courier import Courier, CourierSettings
+from appliance.delivery.connecting import ConnectionSettings
+from appliance.delivery.courier import Courier
 from appliance.delivery.operator import QueueFilter, QueueOperator
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.scheduler import Scheduler
@@ -34,16 +37,19 @@ from appliance.model.ids import id_source
 from appliance.model.time import wall_clock
 from appliance.privacy.sweeper import Sweeper
 from appliance.reception.client_names import ClientNames
-from appliance.reception.session import Reception
+from appliance.reception.session import MAX_HEADER_SECTION, Reception
 from appliance.reports.own_mail import OwnMail
 from appliance.resolver import DnsResolver
 from appliance.routing.snapshot import GENERATION, Settings, Snapshot, load
+from appliance.run.certificates import authorities, server_tls
 from appliance.run.hosts import host_settings
 from appliance.run.stores import RECORDS_FILE, SRS_KEY, open_records, open_spool, secrets
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
 from appliance.storage.records import RecordStore, StoreUnavailable
 from appliance.storage.spool import PART_OCTETS, SpoolStore
+from smtp.conduct import ConductLimits
+from smtp.tls import opportunistic_context, verifying_context
 from smtp.trio_server import ServerSettings, Statistics, serve
 
 WATCH_S = 0.3
@@ -51,6 +57,9 @@ WATCH_S = 0.3
 
 PROBE_S = 2.0
 """How often a spool that has refused something is tried, so that it is known to work again before mail comes."""
+
+HELD_OCTETS = PART_OCTETS + MAX_HEADER_SECTION
+"""How much of a message reception keeps in memory while it comes in; what is beyond goes to the disk at once."""
 
 GC_THRESHOLDS = (10_000, 20, 100)
 """New containers before a look at the youngest, and how many such looks before one at the older ones (`gc`)."""
@@ -64,13 +73,14 @@ def main(
     control_listener: socket.socket,
     ready: Callable[[], None],
 ) -> None:
-    """Run until SIGTERM. Raises StoreUnavailable or SchemaMismatch where the stores can't be opened."""
+    """Run until SIGTERM. Raises StoreUnavailable or SchemaMismatch where a store can't be opened, and CannotStart."""
+    tls = server_tls(config)
     records = open_records(config)
     store = open_spool(config)
     try:
         store.recover()
         _rest_the_collector()
-        trio.run(_Engine(config, records, store).run, smtp_listeners, control_listener, ready)
+        trio.run(_Engine(config, records, store, tls).run, smtp_listeners, control_listener, ready)
     finally:
         store.close()
         records.close()
@@ -89,8 +99,11 @@ def _rest_the_collector() -> None:
 class _Engine:
     """Everything that is put together for one run."""
 
-    def __init__(self, config: Configuration, records: RecordStore, store: SpoolStore) -> None:
+    def __init__(
+        self, config: Configuration, records: RecordStore, store: SpoolStore, tls: ssl.SSLContext | None
+    ) -> None:
         self._config = config
+        self._tls = tls
         self._records = records
         self._store = store
         self._settings = Settings(config.hostname, config.forwarding.srs_domain, config.mail.postmaster)
@@ -142,12 +155,19 @@ class _Engine:
             new_id=spool.new_id,
         )
         settler = Settler(spool, logbook, schedule, own_mail, self._present, wall_clock)
-        courier_settings = CourierSettings(config.delivery.port, host_settings(config))
+        believed = authorities()
+        connections = ConnectionSettings(
+            config.delivery.port,
+            host_settings(config),
+            opportunistic=opportunistic_context(),
+            # A directory is one that OpenSSL finds by itself.
+            verifying=verifying_context(believed if believed and believed.is_file() else None),
+        )
         scheduler = Scheduler(
             spool,
             settler,
             self._live,
-            lambda domain: Courier(domain, resolver, courier_settings, wall_clock),
+            lambda domain: Courier(domain, resolver, connections, wall_clock),
             wall_clock,
             config.delivery.max_per_destination,
         )
@@ -176,7 +196,7 @@ class _Engine:
             await serve(
                 smtp_listeners,
                 reception.session,
-                _server_settings(config),
+                _server_settings(config, self._tls),
                 shutdown=shutdown,
                 on_error=_logger.error,
                 statistics=self._statistics,
@@ -373,15 +393,25 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _server_settings(config: Configuration) -> ServerSettings:
+def _server_settings(config: Configuration, tls: ssl.SSLContext | None) -> ServerSettings:
     return ServerSettings(
         hostname=config.hostname,
         max_message_octets=config.smtp.max_message_size,
         max_recipients=config.smtp.max_recipients,
         max_connections=config.smtp.max_connections,
         max_connections_per_client=config.smtp.max_connections_per_client,
+        max_header_octets=config.smtp.max_header_size,
+        max_in_flight_octets=config.smtp.max_in_flight,
+        max_held_octets=HELD_OCTETS,
+        min_octets_per_s=config.smtp.minimum_rate,
+        conduct=ConductLimits(
+            tarpit_after=max(1, config.smtp.max_unknown_recipients // 5),
+            unknown_recipients_max=config.smtp.max_unknown_recipients,
+        ),
         command_timeout_s=config.smtp.command_timeout / 1000,
         transaction_timeout_s=config.smtp.transaction_timeout / 1000,
+        tls=tls,
+        trusted_proxies=tuple(ip_network(network) for network in config.smtp.trusted_proxies),
     )
 
 

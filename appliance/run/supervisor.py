@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.configuration import Configuration, ConfigurationError, find, load
-from appliance.run import CannotStart, child, listeners, lock, log, notify, process
+from appliance.run import CannotStart, certificates, child, listeners, lock, log, notify, process
 from appliance.run.child import Child, Ready, delay_after
 from appliance.run.doubts import doubts
 
@@ -181,6 +181,9 @@ class _Supervisor:
             config = load(self._config_path or find(None))
             if config.data_dir != self._config.data_dir:
                 raise ConfigurationError("data_dir: it can change with a restart only")
+            if config.tls.certificate:
+                # The way back from files that can't be used would lead to the same files: look before anything ends.
+                certificates.configured(config)
             sockets = listeners.open_listeners(config, self._sockets, self._own_pids)
         except (ConfigurationError, CannotStart) as error:
             for line in str(error).splitlines():

@@ -29,10 +29,12 @@ def delivery_to_row(delivery: Delivery) -> Row:
         "return_path": delivery.return_path,
         "target": f"{delivery.target.local_part}@{delivery.target.domain}",
         "destination": delivery.target.key[1],
-        "recipients": [
-            {"address": recipient.address, "domain_id": recipient.domain_id} for recipient in delivery.recipients
-        ],
+        "recipients": [_recipient_to_mapping(recipient) for recipient in delivery.recipients],
         "last_response": delivery.last_response,
+        "utf8": delivery.utf8 or None,
+        "require_tls": delivery.require_tls or None,
+        "ret": delivery.ret or None,
+        "envid": delivery.envid or None,
     }
 
 
@@ -49,13 +51,29 @@ def row_to_delivery(row: Row) -> Delivery:
         sender=cast(str, row["sender"]),
         return_path=cast(str, row["return_path"]),
         target=Address(local_part, domain),
-        recipients=tuple(Recipient(recipient["address"], recipient["domain_id"]) for recipient in recipients),
+        recipients=tuple(
+            Recipient(each["address"], each["domain_id"], each.get("notify", ""), each.get("orcpt", ""))
+            for each in recipients
+        ),
         eight_bit=cast(bool, row["eight_bit"]),
         state=DeliveryState(row["state"]),
         attempts=cast(int, row["attempts"]),
         next_attempt_at=cast(int, row["next_attempt_at"]),
         last_response=cast("str | None", row["last_response"]),
+        utf8=row["utf8"] is True,
+        require_tls=row["require_tls"] is True,
+        ret=cast("str | None", row["ret"]) or "",
+        envid=cast("str | None", row["envid"]) or "",
     )
+
+
+def _recipient_to_mapping(recipient: Recipient) -> dict[str, str]:
+    mapping = {"address": recipient.address, "domain_id": recipient.domain_id}
+    if recipient.notify:
+        mapping["notify"] = recipient.notify
+    if recipient.orcpt:
+        mapping["orcpt"] = recipient.orcpt
+    return mapping
 
 
 def return_path_to_row(return_path: ReturnPath) -> Row:

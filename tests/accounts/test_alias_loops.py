@@ -35,6 +35,8 @@ def lead(office: Office, *aliases: str) -> None:
         ([], "sales*@a.test>sales-team@a.test"),
         ([], "x@a.test>x+tag@a.test"),
         ([], '"x y"@a.test>"X y"@a.test'),
+        ([], "jörg@a.test>JO\u0308RG@a.test"),
+        ([], "bü*@a.test>büro@a.test"),
         (["x@a.test>y@a.test"], "y@a.test>x@a.test"),
         (["x@a.test>y@b.test"], "y@b.test>x@a.test"),
         (["x@a.test>y@b.test", "y@b.test>z@a.test"], "*@a.test>q@b.test,x@a.test"),

@@ -42,6 +42,24 @@ def test_an_alias_comes_back_as_it_was_added(hosted: Office, address: str, kind:
     assert list(hosted.aliases.every()) == []
 
 
+def test_an_international_alias_is_found_however_it_is_spelled(office: Office) -> None:
+    office.domain("Bücher.example", office.account())
+    added = office.aliases.add(
+        "Jo\u0308rg@bücher.example", ["Zoë@Café.test", "ZOE\u0308@xn--caf-dma.test"], confirmed=True
+    )
+    assert (added.alias.pattern, added.domain.name) == ("jörg", "xn--bcher-kva.example")
+    assert added.alias.targets == ("ZOË@xn--caf-dma.test",), "one mailbox, in the spelling that was typed last"
+    assert [row["target"] for row in office.records.find(DESTINATIONS, {})] == ["zoë@xn--caf-dma.test"]
+    assert list(office.aliases.every("BÜCHER.example")) == [added]
+    with pytest.raises(Refused, match="already"):
+        office.aliases.add("JÖRG@xn--bcher-kva.example", ["zoë@café.test"])
+    assert office.aliases.add("büro*@bücher.example", ["zoë@café.test"]).alias.kind is AliasKind.WILDCARD
+    office.aliases.remove("BÜRO*@bücher.example")
+    assert office.records.count(DESTINATIONS, {}) == 1
+    assert office.aliases.remove("JO\u0308RG@BU\u0308CHER.example") == added
+    assert office.records.count(DESTINATIONS, {}) == 0
+
+
 @pytest.mark.parametrize("action", [AliasAction.REJECT, AliasAction.DEFER, AliasAction.DISCARD])
 def test_an_alias_that_forwards_nothing_has_no_destination_and_needs_no_consent(
     hosted: Office, action: AliasAction

@@ -6,11 +6,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from certificates import certificate_for
 from command_line_desk import OWNER, Desk
 
 from appliance.configuration import CONTROL_SOCKET
+from appliance.run.own_certificate import self_signed
 
 check = importlib.import_module("appliance.command_line.check")
 
@@ -154,3 +158,75 @@ def test_a_wrong_configuration_is_status_2(desk: Desk) -> None:
     result = desk.type("check")
     assert result.exit_code == 2
     assert "smtp.listen" in result.stderr
+
+
+# ---------------------------------------------------------------------- the certificate
+
+
+def configure_tls(desk: Desk, certificate: Path, key: Path) -> None:
+    tls = f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"'
+    desk.configure(f'[smtp]\nlisten = ["127.0.0.1:0"]\n[http]\nlisten = []\n{tls}')
+    key.chmod(0o600)
+
+
+def test_without_a_certificate_there_is_one_of_our_own(ports: Desk) -> None:
+    found = findings(ports)["certificate"]
+    assert (found["grade"], found["advice"]) == ("ok", None)
+    assert "self-signed one for mx.onward.test will be made" in str(found["detail"])
+    (ports.data_dir / "secrets").mkdir(parents=True, mode=0o700)
+    ports.data_dir.chmod(0o700)
+    (ports.data_dir / "secrets" / "tls.pem").write_bytes(self_signed("mx.onward.test", datetime.now(UTC)))
+    (ports.data_dir / "secrets" / "tls.pem").chmod(0o600)
+    assert "is there" in str(findings(ports)["certificate"]["detail"])
+
+
+def test_a_certificate_that_is_soon_over_is_a_warning(desk: Desk) -> None:
+    files = certificate_for("mx.onward.test")
+    configure_tls(desk, files.certificate, files.key)
+    found = findings(desk)["certificate"]
+    assert found["grade"] == "warning"
+    assert "expires on" in str(found["detail"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expired", "detail", "advice"),
+    [
+        ("mx.onward.test", True, "it has expired, on", "reload"),
+        ("other.test", False, "it is for other.test, not for mx.onward.test", "get one for mx.onward.test"),
+    ],
+)
+def test_a_certificate_that_nobody_believes_is_a_warning(
+    desk: Desk, name: str, expired: bool, detail: str, advice: str
+) -> None:
+    """Mail flows: most senders ask for no name (RFC 7435)."""
+    files = certificate_for(name, expired=expired)
+    configure_tls(desk, files.certificate, files.key)
+    found = findings(desk)["certificate"]
+    assert found["grade"] == "warning"
+    assert detail in str(found["detail"])
+    assert advice in str(found["advice"])
+
+
+def test_a_certificate_without_its_key_is_a_fault(desk: Desk) -> None:
+    certificate, key = certificate_for("mx.onward.test").certificate, certificate_for("other.test").key
+    configure_tls(desk, certificate, key)
+    found = findings(desk, status=1)["certificate"]
+    assert found["grade"] == "fault"
+    assert "is not that of the certificate" in str(found["detail"])
+
+
+def test_a_certificate_that_is_not_there_is_a_fault(desk: Desk, tmp_path: Path) -> None:
+    key = tmp_path / "mx.key"
+    key.touch()
+    configure_tls(desk, tmp_path / "nowhere.pem", key)
+    found = findings(desk, status=1)["certificate"]
+    assert "can't be read: No such file" in str(found["detail"])
+
+
+def test_a_certificate_that_lives_on_is_fine(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "mx.pem"
+    file.write_bytes(self_signed("mx.onward.test", datetime.now(UTC)))
+    configure_tls(desk, file, file)
+    found = findings(desk)["certificate"]
+    assert (found["grade"], found["advice"]) == ("ok", None)
+    assert "is for mx.onward.test, until 20" in str(found["detail"])

@@ -34,6 +34,10 @@ max_message_size = "50 MiB"
 max_recipients = 100
 max_connections = 1000
 max_connections_per_client = 20
+max_header_size = "512 KiB"
+max_in_flight = "256 MiB"
+max_unknown_recipients = 50
+minimum_rate = "256 B"
 trusted_proxies = []
 command_timeout = "5m"
 transaction_timeout = "30m"
@@ -328,7 +332,6 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file() -> None:
 @pytest.mark.parametrize("unbuilt", UNBUILT, ids=lambda unbuilt: ".".join(unbuilt.key))
 def test_what_cannot_be_done_yet_is_refused(unbuilt: object) -> None:
     values = {
-        ("smtp", "trusted_proxies"): '["10.0.0.0/8"]',
         ("http", "listen_tls"): '["127.0.0.1:8443"]',
         ("http", "trusted_proxies"): '["10.0.0.0/8"]',
         ("store", "url"): '"mongodb://user:secret@host/onward"',
@@ -413,3 +416,17 @@ def test_lines_end_as_they_like(tmp_path: Path) -> None:
     (tmp_path / "crlf").write_bytes(b"[log]\r\n# and\r\nlevel = 1\r\n")
     with pytest.raises(ConfigurationError, match=r"crlf:3: log\.level: "):
         load(tmp_path / "crlf")
+
+
+def test_a_certificate_has_a_key_and_both_have_a_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A path that is not absolute is seen from where the appliance was started, whatever happens after."""
+    monkeypatch.chdir(tmp_path)
+    tls = read('[tls]\ncertificate = "mx.pem"\nkey = "/etc/onward/mx.key"').tls
+    assert (tls.certificate, tls.key) == (str(tmp_path / "mx.pem"), "/etc/onward/mx.key")
+
+
+def test_proxies_are_taken() -> None:
+    assert read('smtp.trusted_proxies = ["10.0.0.0/8", "2001:db8::1"]').smtp.trusted_proxies == (
+        "10.0.0.0/8",
+        "2001:db8::1/128",
+    )

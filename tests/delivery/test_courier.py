@@ -18,7 +18,8 @@ from dns_server import Behaviour, DnsServer
 from values import NOW, delivery
 
 from appliance.delivery import courier as courier_module
-from appliance.delivery.courier import Courier, CourierSettings, Unreachable
+from appliance.delivery.connecting import ConnectionSettings
+from appliance.delivery.courier import Courier, Unreachable
 from appliance.delivery.hosts import HostSettings
 from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Outcome
 from appliance.resolver import DnsResolver
@@ -60,7 +61,7 @@ class Town:
         made = Courier(
             domain,
             DnsResolver([(self.dns.address, self.dns.port)], 2.0),
-            CourierSettings(
+            ConnectionSettings(
                 self.port,
                 HostSettings("mx.onward.test", loopback_destinations=settings.pop("loopback_destinations", True)),
                 settings.pop("timeouts", Timeouts(quit=0.5)),

@@ -8,7 +8,7 @@ from appliance.delivery.hosts import HostSettings, NoHosts, find_addresses
 from appliance.delivery.schedule import RetrySchedule
 from appliance.model.delivery import Deferred, Failed
 from appliance.network import is_public
-from appliance.resolver import LookupFailed, NoSuchName
+from appliance.resolver import LookupFailed, MailHosts, NoSuchName
 
 SETTINGS = HostSettings("mx.example.net")
 
@@ -20,11 +20,13 @@ BROKEN = LookupFailed("SERVFAIL")
 class Names:
     """A zone as a table: what is not in it does not exist."""
 
-    def __init__(self, zone: Mapping[tuple[str, str], object]) -> None:
+    def __init__(self, zone: Mapping[tuple[str, str], object], authenticated: bool = False) -> None:
         self._zone = zone
+        self.authenticated = authenticated
 
-    async def mx(self, domain: str) -> list[tuple[int, str]]:
-        return self._answer(domain, "MX")  # type: ignore[return-value]
+    async def mx(self, domain: str) -> MailHosts:
+        records: list[tuple[int, str]] = self._answer(domain, "MX")  # type: ignore[assignment]
+        return MailHosts(tuple(records), self.authenticated)
 
     async def addresses(self, host: str, *, ipv6: bool) -> list[str]:
         return self._answer(host, "AAAA" if ipv6 else "A")  # type: ignore[return-value]
@@ -178,3 +180,18 @@ def test_the_last_step_of_the_schedule_is_repeated() -> None:
     assert [schedule.next_attempt(attempts, 0) for attempts in (1, 2, 3, 99)] == [60_000, 300_000, 300_000, 300_000]
     assert not schedule.has_expired(0, 431_999_999)
     assert schedule.has_expired(0, 432_000_000)
+
+
+async def test_whose_host_it_is_is_known_by_dnssec_or_by_its_name() -> None:
+    """What RFC 8689 §4.2.1 asks, before a certificate says anything."""
+    zone = {("home.test", "MX"): [(10, "a.home.test")], ("a.home.test", "A"): ["8.8.8.1"]}
+    alone = {("home.test", "A"): ["8.8.8.2"]}
+
+    async def known(zone: Mapping[tuple[str, str], object], *, authenticated: bool, domain: str = "home.test") -> bool:
+        names = Names(zone, authenticated)
+        return all(each.known for each in await find_addresses(names, domain, SETTINGS))
+
+    assert await known(zone, authenticated=True)
+    assert not await known(zone, authenticated=False)
+    assert await known(alone, authenticated=False)
+    assert await known({}, authenticated=False, domain="[8.8.8.3]")

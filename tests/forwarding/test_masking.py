@@ -2,6 +2,8 @@
 
 import base64
 import re
+import time
+import unicodedata
 from urllib.parse import quote
 
 import pytest
@@ -51,6 +53,55 @@ def test_the_alias_may_share_a_name_with_the_mailbox() -> None:
     """What has been put in is not masked again."""
     target = Address("jane", "example.org")
     assert mask("jane@example.org is full", target, "jane@alias.example.org", None) == "jane@alias.example.org is full"
+
+
+INTERNATIONAL = Address("jörg.größe", "xn--bcher-kva.example")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("550 <jörg.größe@bücher.example> is full", f"550 <{ALIAS}> is full"),
+        ("550 <Jörg.Größe@BÜCHER.Example> is full", f"550 <{ALIAS}> is full"),
+        ("550 <JÖRG.GRÖSSE@XN--BCHER-KVA.EXAMPLE> is full", f"550 <{ALIAS}> is full"),
+        ("550 <jo\u0308rg.gro\u0308ße@bu\u0308cher.example>", f"550 <{ALIAS}>"),
+        ('"jörg.größe"@bücher.example?', f"{ALIAS}?"),
+        ("no jörg.größe here", f"no {ALIAS} here"),
+        ("jörg.größe@speicher-7.büro.internal failed", f"{ALIAS} failed"),
+        # In a URL, in xtext, in a delivery report, and read as ASCII.
+        (
+            "see https://x.example/?for=j%C3%B6rg.gr%c3%b6%c3%9fe%40bücher.example",
+            f"see https://x.example/?for={ALIAS}",
+        ),
+        ("rfc822;j+C3+B6rg.gr+C3+B6+C3+9Fe+40b+C3+BCcher.example", f"rfc822;{ALIAS}"),
+        (r"utf-8;j\x{F6}rg.gr\x{00f6}\x{DF}e@xn--bcher-kva.example", f"utf-8;{ALIAS}"),
+        ("550 <j??rg.gr????e@b??cher.example> is full", f"550 <{ALIAS}> is full"),
+        ("550 <j\ufffd\ufffdrg.gr\ufffd\ufffd\ufffd\ufffde@xn--bcher-kva.example>", f"550 <{ALIAS}>"),
+        ("Bücher.example is overloaded", "[destination] is overloaded"),
+        ("XN--BCHER-KVA.example is overloaded", "[destination] is overloaded"),
+        ("mx.bücher.example says no", "mx.[destination] says no"),
+        ("mail.über.example says no", "[server] says no"),
+        ("mail.xn--ber-goa.example says no", "[server] says no"),
+        ("ein schöner Größenwahn", "ein schöner Größenwahn"),
+        ("", ""),
+    ],
+)
+def test_the_log_names_the_alias_in_place_of_an_international_mailbox(text: str, expected: str) -> None:
+    """In every case, in A-labels and U-labels, composed and not, and as UTF-8 is written where only ASCII goes."""
+    assert mask(text, INTERNATIONAL, ALIAS, "mail.xn--ber-goa.example") == expected
+    in_unicode = Address(INTERNATIONAL.local_part, "Bücher.example")
+    masked = mask(unicodedata.normalize("NFD", text), in_unicode, ALIAS, "mail.über.example")
+    assert unicodedata.normalize("NFC", masked) == expected
+
+
+@pytest.mark.parametrize("piece", ["a", "ö", "jörg", "?", "jörg.größe=", "jörg.größe@a", "xn--bcher-kva.example a"])
+def test_a_long_text_about_an_international_mailbox_takes_little_time(piece: str) -> None:
+    """It is one server's reply, and others wait."""
+    text = piece * (10_000 // len(piece))
+    began = time.process_time()
+    masked = mask(text, INTERNATIONAL, ALIAS, None)
+    assert time.process_time() - began < 1
+    assert len(masked) <= LOGGED_CHARACTERS
 
 
 def test_a_mailbox_without_a_domain() -> None:
@@ -141,6 +192,11 @@ def test_anything_else_does_not(text: str) -> None:
         (Address("42", "example.org"), None, "code 42"),
         (Address("a", "example.org"), None, "mailbox full"),
         (Address("x", "mail.com"), None, "mail refused"),
+        # As somebody writes them who has no key for the marks, or sees no more than ASCII.
+        (Address("üsér", "example.org"), None, "user unknown"),
+        (Address("x", "pólicy.example"), None, "refused by policy"),
+        (Address("x", "xn--plicy-0ta.example"), None, "refused by policy"),
+        (Address("x", "example.org"), "mx.xn--plicy-0ta.example", "refused by policy"),
     ],
 )
 def test_a_known_word_may_be_a_name(target: Address, server: str | None, text: str) -> None:

@@ -19,10 +19,17 @@ REWRITER = SenderRewriter("srs.mx.example.org", [b"first key, 32 octets of secre
 
 ATEXT = ascii_letters + digits + "!#$%&'*+-/=?^_`{|}~"
 dot_strings = st.lists(st.text(ATEXT, min_size=1, max_size=30), min_size=1, max_size=3).map(".".join)
-local_parts = st.one_of(dot_strings, st.text([chr(code) for code in range(32, 127)], max_size=30))
+local_parts = st.one_of(
+    dot_strings,
+    st.text([chr(code) for code in range(32, 127)], max_size=30),
+    st.text("aZ .ÄößΣ例o\u0308", max_size=30),
+)
 labels = st.from_regex(r"[A-Za-z]([A-Za-z0-9-]{0,20}[A-Za-z0-9])?", fullmatch=True)
+international_labels = st.text("aZäÖßσς例o\u0308-", min_size=1, max_size=10)
 domains = st.one_of(
-    st.lists(labels, min_size=1, max_size=5).map(".".join), st.sampled_from(["[192.0.2.1]", "[IPv6:2001:db8::1]"])
+    st.lists(labels, min_size=1, max_size=5).map(".".join),
+    st.lists(st.one_of(labels, international_labels), min_size=1, max_size=3).map(".".join),
+    st.sampled_from(["[192.0.2.1]", "[IPv6:2001:db8::1]"]),
 )
 
 
@@ -64,11 +71,21 @@ class Store:
 @example(Address('a"b\\c @d', "example.com"))
 @example(Address("", "example.com"))
 @example(Address("joe", "[IPv6:2001:db8::1]"))
+@example(Address("jörg", "bücher.example"))
+@example(Address("Joe", "Bücher.example"))
+@example(Address("Joe", "bu\u0308cher.example"))
 def test_opening_gives_back_the_sender(sender: Address) -> None:
-    """open(rewrite(s)) is s, and the form keeps to the limits of RFC 5321 §4.5.3.1."""
+    """open(rewrite(s)) is s, and the form keeps to the limits of RFC 5321 §4.5.3.1, and to ASCII.
+
+    Where the domain alone is international it comes back in its A-labels, which say the same.
+    """
     store = Store()
     rewritten = store.rewrite(str(sender))
-    assert store.open(rewritten) == Opened(sender, REFERENCE, NOW // DAY_MS * DAY_MS)
+    back = sender if store.rows else sender.in_ascii
+    assert back is not None
+    assert back.key == sender.key
+    assert store.open(rewritten) == Opened(back, REFERENCE, NOW // DAY_MS * DAY_MS)
+    assert rewritten.is_ascii
     assert len(rewritten.local_part) <= 64
     assert len(str(rewritten)) <= 254
     assert not str(rewritten).startswith('"')
@@ -122,6 +139,38 @@ def test_the_two_forms() -> None:
     assert beyond.stored is not None
     assert beyond.stored.sender == f"{longest}x@{domain}"
     assert beyond.stored.token in beyond.return_path
+
+
+@pytest.mark.parametrize(
+    ("sender", "carried"),
+    [
+        ("joe@bücher.example", "xn--bcher-kva.example=joe"),
+        ("Joe@BU\u0308CHER.example", "xn--bcher-kva.example=Joe"),
+        ("jörg@example.com", None),
+        ("jörg@bücher.example", None),
+        ('"a b"@bücher.example', None),
+        # Short as it is written, too long in A-labels.
+        ("joe@ü.ö.ä.é.è.à.example", None),
+    ],
+)
+def test_an_international_sender_is_carried_where_only_its_domain_is(sender: str, carried: str | None) -> None:
+    rewritten = REWRITER.rewrite(sender, REFERENCE, NOW)
+    assert rewritten.return_path.isascii()
+    if carried is None:
+        assert rewritten.stored is not None
+        assert rewritten.stored.sender == sender
+    else:
+        assert rewritten.stored is None
+        assert rewritten.return_path.endswith(f"={REFERENCE}={carried}@srs.mx.example.org")
+
+
+def test_our_own_domain_may_be_written_in_either_form() -> None:
+    rewriter = SenderRewriter("srs.Bücher.example", [b"k" * 16])
+    assert rewriter.domain == "srs.xn--bcher-kva.example"
+    rewritten = Address.parse(rewriter.rewrite("joe@example.com", REFERENCE, NOW).return_path)
+    assert rewritten.is_ascii
+    opened = rewriter.open(Address(rewritten.local_part, "SRS.bücher.example"), NOW, lambda _: None)
+    assert opened.sender == Address("joe", "example.com")
 
 
 def test_a_long_domain_of_ours_leaves_less_room() -> None:

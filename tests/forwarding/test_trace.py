@@ -1,5 +1,6 @@
 """The line in front, and the reading of header fields that anybody may have written."""
 
+import ssl
 import time
 from email import policy
 from email.parser import BytesParser
@@ -17,13 +18,16 @@ from appliance.forwarding.trace import (
     header_section,
     printable,
     received,
+    registered_suite,
 )
 
 NOW = 1_790_000_000_999
 LIMIT = 200
 
 
-def line(helo: str = "client.example", client: str = "192.0.2.7", recipients: tuple[str, ...] = ()) -> bytes:
+def line(
+    helo: str = "client.example", client: str = "192.0.2.7", recipients: tuple[str, ...] = (), cipher: str = ""
+) -> bytes:
     """A Received line of a message to these recipients."""
     return received(
         helo=helo,
@@ -33,6 +37,7 @@ def line(helo: str = "client.example", client: str = "192.0.2.7", recipients: tu
         message_id="019f0c5ab7d3c1a2b3c4",
         recipients=recipients,
         at=NOW,
+        cipher=cipher,
     )
 
 
@@ -44,6 +49,42 @@ def test_the_line_reads() -> None:
         b"\tfor <sales@alias.example>;\r\n"
         b"\tMon, 21 Sep 2026 14:13:20 +0000\r\n"
     )
+
+
+def test_the_cipher_suite_stands_behind_all_that_rfc_5321_has() -> None:
+    """RFC 8314 §7.4: a clause of its own."""
+    assert line(recipients=("sales@alias.example",), cipher="TLS_AES_256_GCM_SHA384") == (
+        b"Received: from client.example ([192.0.2.7])\r\n"
+        b"\tby mx.example.org with ESMTP id 019f0c5ab7d3c1a2b3c4\r\n"
+        b"\tfor <sales@alias.example>\r\n"
+        b"\ttls TLS_AES_256_GCM_SHA384;\r\n"
+        b"\tMon, 21 Sep 2026 14:13:20 +0000\r\n"
+    )
+    assert b" id 019f0c5ab7d3c1a2b3c4\r\n\ttls TLS_AES_128_GCM_SHA256;\r\n" in line(cipher="TLS_AES_128_GCM_SHA256")
+
+
+@pytest.mark.parametrize(
+    ("openssl", "registered"),
+    [
+        ("TLS_CHACHA20_POLY1305_SHA256", "TLS_CHACHA20_POLY1305_SHA256"),
+        ("ECDHE-RSA-AES256-GCM-SHA384", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"),
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+        ("ECDHE-ECDSA-CHACHA20-POLY1305", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
+        ("ECDHE-RSA-AES256-SHA384", "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384"),
+        ("DHE-RSA-AES128-SHA256", "TLS_DHE_RSA_WITH_AES_128_CBC_SHA256"),
+        ("", ""),
+        ("KRB5-DES-CBC-MD5", ""),
+        ("TLS_X;\r\nBcc: a", ""),
+    ],
+)
+def test_a_cipher_suite_has_its_registered_name_or_none(openssl: str, registered: str) -> None:
+    assert registered_suite(openssl) == registered
+
+
+def test_every_suite_that_we_negotiate_has_a_registered_name() -> None:
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).get_ciphers()
+    assert ours
+    assert [cipher["name"] for cipher in ours if not registered_suite(cipher["name"])] == []
 
 
 def test_ipv6_has_its_tag() -> None:

@@ -4,13 +4,14 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from smtp_house import Caller, House, call, open_house, quick_settings
 from smtp_memory import Mailbox, MemoryReceiver
 
 from smtp import admission
-from smtp.admission import SETTLING_S, Admission
+from smtp.admission import RANKING_S, SETTLING_S, Admission
 from smtp.reply import Reply
 
 LONG_S = 100.0
@@ -116,6 +117,119 @@ def test_a_flood_of_newcomers_takes_one_place_after_the_other() -> None:
     assert gone == guests[: len(gone)]
     assert len(gone) in (9, 10)
     assert len(rules) == 10
+
+
+def test_the_order_is_not_used_for_ever() -> None:
+    """Who was slowest long ago may have sent a great deal since."""
+    guests = [Guest("a", octets_received=number) for number in range(4)]
+    rules = house_of(*guests, Guest("b"))
+    assert rules.who_makes_room("c", LONG_S) is guests[0]
+    rules.leave(guests[0])
+    guests[1].octets_received = 10**6
+    assert rules.who_makes_room("d", LONG_S + RANKING_S) is guests[2]
+
+
+def test_who_has_left_since_does_not_stand_in_the_way_of_others() -> None:
+    leaving, staying, slow = Guest("a"), Guest("b", octets_received=10), Guest("c", octets_received=1)
+    rules = house_of(leaving, staying, slow)
+    assert rules.who_makes_room("new", LONG_S) is leaving
+    rules.leave(leaving)
+    rules.leave(slow)
+    assert rules.who_makes_room("newer", LONG_S) is staying
+    assert rules.who_makes_room("newest", 2 * LONG_S) is staying
+
+
+def test_a_client_that_has_become_the_busiest_since_is_found() -> None:
+    rules = house_of(Guest("a"), Guest("b", octets_received=5), Guest("c", octets_received=6))
+    first = rules.who_makes_room("new", LONG_S)
+    assert first is not None
+    rules.leave(first)
+    crowd = [Guest("crowd", since=LONG_S) for _ in range(5)]
+    for guest in crowd:
+        rules.enter(guest)
+    assert rules.who_makes_room("newer", 2 * LONG_S) in crowd
+
+
+# ---------------------------------------------------------------------- any sequence of events
+
+
+class AnySequence(RuleBasedStateMachine):
+    """Guests come, go, progress and are served; whoever has to make room is one that the rules allow."""
+
+    @initialize(room=st.integers(1, 8), per_client=st.integers(1, 4))
+    def open(self, room: int, per_client: int) -> None:
+        self.admission: Admission[Guest] = Admission(room, per_client)
+        self.room = room
+        self.per_client = per_client
+        self.guests: list[Guest] = []
+        self.now = 1000.0
+
+    @rule(client=st.sampled_from("abc"), octets=st.integers(0, 3))
+    def come(self, client: str, octets: int) -> None:
+        held = self.held(client)
+        assert self.admission.has_room_for(client) == (held < self.per_client)
+        assert self.admission.is_full == (len(self.guests) >= self.room)
+        if held >= self.per_client:
+            return
+        if self.admission.is_full:
+            leaving = self.admission.who_makes_room(client, self.now)
+            if leaving is None:
+                return
+            assert leaving in self.guests
+            assert leaving.may_leave
+            assert self.held(leaving.client) > held
+            assert self.held(leaving.client) > 1 or self.now - leaving.since >= SETTLING_S
+            self.guests.remove(leaving)
+            self.admission.leave(leaving)
+        guest = Guest(client, self.now, octets)
+        self.guests.append(guest)
+        self.admission.enter(guest)
+
+    @rule(client=st.sampled_from("abc"))
+    def after_a_while_whoever_may_come_does(self, client: str) -> None:
+        """However the order stood before: once it is made anew, a place is found where there is one to be found."""
+        self.now += LONG_S
+        leaving = self.admission.who_makes_room(client, self.now)
+        most = max(map(self.held, "abc"))
+        eligible = [guest for guest in self.guests if self.held(guest.client) == most and guest.may_leave]
+        if most <= self.held(client) or not eligible:
+            assert leaving is None
+        else:
+            assert leaving in eligible
+            # Where several clients have as many, it is the turn of one of them, by whatever order.
+            rivals = [guest for guest in eligible if most == 1 or guest.client == leaving.client]
+            least = min(guest.octets_received / (self.now - guest.since) for guest in rivals)
+            assert leaving.octets_received / (self.now - leaving.since) == least
+
+    @rule(index=st.integers(0, 100))
+    def go(self, index: int) -> None:
+        if self.guests:
+            guest = self.guests.pop(index % len(self.guests))
+            self.admission.leave(guest)
+            self.admission.leave(guest)
+
+    @rule(index=st.integers(0, 100), octets=st.integers(0, 50), served=st.booleans())
+    def progress(self, index: int, octets: int, served: bool) -> None:
+        if self.guests:
+            guest = self.guests[index % len(self.guests)]
+            guest.octets_received += octets
+            guest.may_leave = not served
+
+    @rule(seconds=st.sampled_from([0.0, RANKING_S / 2, RANKING_S, SETTLING_S]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def everybody_is_counted(self) -> None:
+        if hasattr(self, "admission"):
+            assert len(self.admission) == len(self.guests)
+
+    def held(self, client: str) -> int:
+        return sum(guest.client == client for guest in self.guests)
+
+
+TestAnySequence = AnySequence.TestCase
+TestAnySequence.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 5)), min_size=1, max_size=12))

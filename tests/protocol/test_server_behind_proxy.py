@@ -110,6 +110,54 @@ async def everything(caller: Caller) -> bytes:
     return octets
 
 
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"EHLO client.example\r\n",
+        b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 99999\r\n",
+        b"PROXY TCP4 192.0.2.256 198.51.100.7 1 2\r\n",
+        SIGNATURE + b"\x31",
+    ],
+    ids=["no header", "no port", "no address", "no version"],
+)
+async def test_a_bad_header_ends_the_connection_without_a_word(octets: bytes) -> None:
+    async with open_house(behind_proxy()) as house, call(house, PROXY) as caller:
+        await caller.say(octets)
+        assert await everything(caller) == b""
+        await gone(house)
+        [error] = house.errors
+        assert PROXY in error
+        assert "192.0.2" not in error
+        assert house.mailbox.peers == []
+
+
+async def test_what_is_not_said_is_not_counted() -> None:
+    async with open_house(behind_proxy()) as house, call(house, PROXY) as caller:
+        await caller.say(b"EHLO client.example\r\n")
+        assert await everything(caller) == b""
+        await gone(house)
+        assert house.statistics.replies == {2: 0, 3: 0, 4: 0, 5: 0}
+
+
+@pytest.mark.parametrize(
+    "octets", [b"", b"PROXY TCP4 192.0", V2[:-1]], ids=["nothing", "part of a line", "all but one"]
+)
+async def test_a_header_that_does_not_come_ends_the_connection_without_a_word(octets: bytes) -> None:
+    async with open_house(behind_proxy(handshake_timeout_s=SHORT_S)) as house, call(house, PROXY) as caller:
+        await caller.say(octets)
+        assert await everything(caller) == b""
+        assert house.mailbox.peers == []
+
+
+async def test_shutdown_says_nothing_to_a_proxy_that_has_not_begun() -> None:
+    async with open_house(behind_proxy()) as house, call(house, PROXY) as caller, call(house) as other:
+        await caller.say(b"PROXY ")
+        assert await other.code() == "220"
+        house.shutdown.set()
+        assert await everything(caller) == b""
+        await house.ended.wait()
+
+
 async def test_a_proxy_that_hangs_up_before_its_header_is_no_fault_of_anybody() -> None:
     async with open_house(behind_proxy()) as house:
         async with call(house, PROXY) as caller:

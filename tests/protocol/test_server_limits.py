@@ -1,5 +1,7 @@
 """What one client may take of the server, in octets, in time, in errors and in patience, and what is given back."""
 
+import socket
+
 import pytest
 import trio
 from smtp_house import LIMIT_S, Caller, House, call, open_house, quick_settings
@@ -7,7 +9,11 @@ from smtp_memory import Mailbox, MemoryReceiver
 
 from smtp.conduct import ConductLimits
 from smtp.reply import Reply
-from smtp.server import MAX_COMMAND_OCTETS, MAX_ERRORS
+from smtp.server import MAX_COMMAND_OCTETS, MAX_ERRORS, MAX_UNSENT_OCTETS
+from smtp.serving import Peer, Statistics
+from smtp.trio_session import House as SessionHouse
+from smtp.trio_session import Session
+from smtp.trio_socket import Socket
 
 SHORT_S = 0.2
 """A time that a test waits for to the end."""
@@ -93,6 +99,17 @@ async def test_what_comes_at_the_wrong_time_is_no_error() -> None:
         assert (await caller.ask("NOOP") or "").startswith("250 ")
 
 
+@pytest.mark.parametrize("content", [b"DATA\r\n", b"BDAT 3 LAST\r\nx\r\n"], ids=["DATA", "BDAT"])
+async def test_a_pipelined_message_that_nobody_here_wants_is_no_error(content: bytes) -> None:
+    """RFC 2920 §3.1: DATA is under way before the client has heard that there is no recipient."""
+    settings = quick_settings(conduct=ConductLimits(unknown_recipients_max=1000, tarpit_s=0))
+    async with open_house(settings) as house, call(house) as caller:
+        await caller.greeted()
+        for _ in range(2 * MAX_ERRORS):
+            await caller.say(ENVELOPE.replace(b"b@", b"unknown@") + content + b"RSET\r\n")
+            assert await caller.codes(4) == ["250", "550", "554", "250"]
+
+
 async def test_commands_without_a_message_have_a_limit() -> None:
     settings = quick_settings(max_recipients=5, max_commands=50)
     async with open_house(settings) as house, call(house) as caller:
@@ -113,6 +130,16 @@ async def test_a_message_makes_room_for_more_commands() -> None:
         assert (await caller.send(b"text\r\n", sender="no-end@example.com") or "").startswith("550 ")
         await caller.say(b"NOOP\r\n" * 60)
         assert [line[:3] for line in await everything(caller)] == ["250"] * 47 + ["421"]
+
+
+async def test_chunks_of_one_message_are_not_counted_as_idle_commands() -> None:
+    """There are clients that make each chunk of one buffer of theirs: some kilobytes, for messages of any size."""
+    chunk = b"x" * 98 + b"\r\n"
+    async with open_house(quick_settings(max_recipients=5, max_commands=50)) as house, call(house) as caller:
+        await caller.greeted()
+        await caller.say(ENVELOPE + bdat(chunk) * 200 + bdat(b"", last=True))
+        assert await caller.codes(203) == ["250"] * 203
+        assert house.mailbox.messages[0].content == chunk * 200
 
 
 # ---------------------------------------------------------------------- time
@@ -226,6 +253,85 @@ async def test_a_transaction_that_was_refused_long_ago_costs_the_next_nothing() 
         await caller.say(b"x" * 50)
         assert await caller.code() == "503"
         assert (await caller.send(b"text\r\n") or "").startswith("250 ")
+
+
+class Thoughtful(MemoryReceiver):
+    """Takes longer to promise than a transaction may take."""
+
+    async def end_of_data(self) -> Reply:
+        await trio.sleep(2 * SHORT_S)
+        return await super().end_of_data()
+
+
+async def test_the_time_of_the_promise_is_not_the_clients() -> None:
+    mailbox = Mailbox()
+    settings = quick_settings(transaction_timeout_s=SHORT_S)
+    async with open_house(settings, new_receiver=lambda peer: Thoughtful(mailbox)) as house, call(house) as caller:
+        await caller.greeted()
+        for _ in range(2):
+            assert (await caller.send(b"text\r\n") or "").startswith("250 ")
+        assert (await caller.ask("QUIT") or "").startswith("221 ")
+
+
+# ---------------------------------------------------------------------- replies that nobody reads
+
+
+@pytest.mark.parametrize("count", range(-2, 3))
+async def test_a_client_is_left_wherever_in_a_long_group_the_replies_are_sent(count: int) -> None:
+    """Replies are sent when they are many. When that was after the last of a group, there is still a next command."""
+    reply = len(b"250 2.1.5 Recipient OK\r\n")
+    recipients = MAX_UNSENT_OCTETS // reply + count
+    settings = quick_settings(command_timeout_s=SHORT_S, max_recipients=1000)
+    async with open_house(settings) as house, call(house) as caller:
+        await caller.greeted()
+        assert (await caller.ask("MAIL FROM:<a@example.com>") or "").startswith("250 ")
+        await caller.say(b"RCPT TO:<b@example.org>\r\n" * recipients)
+        lines = await everything(caller)
+        assert [line[:9] for line in lines] == ["250 2.1.5"] * recipients + ["421 4.4.2"]
+
+
+async def test_what_is_said_is_never_torn() -> None:
+    """Who has to leave in the middle of a reply does not find the 421 in the same line."""
+    mailbox = Mailbox()
+    house = SessionHouse(mailbox.new_receiver, quick_settings(max_commands=1 << 20), pytest.fail, Statistics())
+    with socket.socket() as listener, socket.socket() as client, trio.fail_after(LIMIT_S):
+        # The kernel keeps little, so that it soon is full.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client.connect(listener.getsockname())
+        session = Session(Socket(listener.accept()[0]), Peer("127.0.0.1", 1), house)
+        client.sendall(b"HELP\r\n" * 2000)
+        read = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            while house.statistics.replies[2] < 50 or not session.may_leave:
+                await trio.lowlevel.checkpoint()
+            # All that the kernel has, and then the news, before the session can go on.
+            client.setblocking(False)
+            read += _what_has_come(client)
+            session.make_room()
+        client.setblocking(True)
+        try:
+            while more := client.recv(65536):
+                read += more
+        except ConnectionResetError:
+            pass
+    assert read.count(b"HELP") > 10
+    # The last line may be cut off with the connection.
+    for line in read.split(b"\r\n")[:-1]:
+        assert line.count(b"421") == line.startswith(b"421"), line
+
+
+def _what_has_come(client: socket.socket) -> bytes:
+    read = b""
+    try:
+        while more := client.recv(65536):
+            read += more
+    except BlockingIOError:
+        pass
+    return read
 
 
 # ---------------------------------------------------------------------- recipients that there are not

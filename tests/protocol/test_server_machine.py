@@ -1,6 +1,6 @@
 """The server's session against a model of it: hypothesis says what comes into its mind, and every reply has to be the
-one that a few lines of plain conditions expect. The model is written from RFC 5321 §4.1.4, RFC 3030 and RFC 3207, not from
-the session's table.
+one that a few lines of plain conditions expect. The model is written from RFC 5321 §4.1.4, RFC 3030 and RFC 3207, not
+from the session's table.
 """
 
 from hypothesis import settings

@@ -233,7 +233,23 @@ async def test_a_client_that_stalls_in_the_handshake_is_left_without_a_word_in_c
         await caller.say(octets)
         assert await everything(caller.transport) == b""
         await ended(house)
-        assert house.statistics.handshakes == 1
+        assert (house.statistics.handshakes, house.statistics.handshakes_failed) == (1, 1)
+
+
+async def test_the_time_of_the_handshake_is_not_that_of_the_next_command() -> None:
+    """RFC 5321 §4.5.3.2.7: five minutes for a command, also for the one after the handshake."""
+    async with (
+        open_house(with_tls(handshake_timeout_s=SHORT_S)) as house,
+        call(house) as thoughtful,
+        call(house) as stalling,
+    ):
+        await thoughtful.greeted()
+        await thoughtful.secure(verifying_tls())
+        await stalling.greeted()
+        await stalling.ask("STARTTLS")
+        # It began later: once it has been left, the other would have been, too.
+        assert await everything(stalling.transport) == b""
+        await thoughtful.hello()
 
 
 async def test_a_client_that_hangs_up_in_the_handshake_is_nobodys_trouble() -> None:

@@ -1,6 +1,6 @@
 """One connection's receiver, with a real spool: what is answered, what is stored, and what is said in the log."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from appliance.privacy.sealing import Sealer
 from appliance.reception.client_names import ClientNames
 from appliance.reception.session import MAX_RECEIVED, Reception, Session
 from appliance.reports.own_mail import OwnMail
-from appliance.resolver import LookupFailed, NoSuchName
+from appliance.resolver import LookupFailed, MailHosts, NoSuchName
 from appliance.routing.snapshot import Settings, Snapshot
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
@@ -29,7 +29,9 @@ from appliance.storage.records import StoreUnavailable
 from appliance.storage.sqlite_records import SqliteRecords
 from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
+from smtp.parameters import NO_MAIL_PARAMETERS, NO_RECIPIENT_PARAMETERS, Notify, OriginalRecipient
 from smtp.reply import Reply
+from smtp.tls import TlsFacts
 from smtp.trio_server import MailParameters, Peer, RecipientParameters
 
 KEYRING = {"spool": Sealer(bytes(32)), "log": Sealer(bytes(32))}
@@ -98,7 +100,7 @@ class Onward:
 class Names:
     """A reverse zone: one client has a name that leads back, one has a name that does not, one a failing server."""
 
-    async def mx(self, domain: str) -> list[tuple[int, str]]:
+    async def mx(self, domain: str) -> MailHosts:
         raise NoSuchName(domain)
 
     async def addresses(self, host: str, *, ipv6: bool) -> list[str]:
@@ -119,8 +121,8 @@ class World:
     records: SqliteRecords
     onward: Onward
 
-    def session(self, address: str = "192.0.2.1") -> Session:
-        return self.reception.session(Peer(address, 25, helo="laptop.sender.test", extended=True))
+    def session(self, address: str = "192.0.2.1", tls: TlsFacts | None = None) -> Session:
+        return self.reception.session(Peer(address, 25, helo="laptop.sender.test", extended=True, tls=tls))
 
     async def transact(
         self,
@@ -128,11 +130,15 @@ class World:
         sender: Address | None = SENDER,
         content: bytes = CONTENT,
         session: Session | None = None,
+        parameters: MailParameters = NO_MAIL_PARAMETERS,
+        wishes: Mapping[str, RecipientParameters] = {},
     ) -> tuple[list[Reply], Reply | None]:
         """One transaction as the server would conduct it: the replies to RCPT, and the last one."""
         session = session or self.session()
-        assert (await session.mail(sender, MailParameters())).code == 250
-        replies = [await session.recipient(_recipient(each), RecipientParameters()) for each in recipients]
+        assert (await session.mail(sender, parameters)).code == 250
+        replies = [
+            await session.recipient(_recipient(each), wishes.get(each, NO_RECIPIENT_PARAMETERS)) for each in recipients
+        ]
         if not any(reply.code == 250 for reply in replies):
             return replies, None
         assert await session.data() is None
@@ -381,3 +387,101 @@ async def test_a_sender_too_long_to_be_carried_is_found_again_by_its_token(
         monkeypatch.setattr(world.store, "return_path", away)
         (reply,), _ = await world.transact(return_path, sender=None)
         assert reply.code == 451, "what can't be looked up is never refused for good"
+
+
+# ---------------------------------------------------------------------- what the extensions carry
+
+
+async def test_what_mail_and_rcpt_have_asked_for_goes_with_the_delivery(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        await world.transact(
+            "ali@example.org",
+            parameters=MailParameters(require_tls=True, ret="FULL", envid="QQ 314"),
+            wishes={
+                "ali@example.org": RecipientParameters(
+                    frozenset({Notify.DELAY, Notify.FAILURE}), OriginalRecipient("rfc822", "first@sender.test")
+                )
+            },
+        )
+        [queued] = world.store.deliveries()
+        assert (queued.require_tls, queued.ret, queued.envid, queued.utf8) == (True, "FULL", "QQ 314", False)
+        [recipient] = queued.recipients
+        assert recipient.notify == "FAILURE,DELAY"
+        assert recipient.orcpt == "rfc822;first@sender.test"
+
+
+async def test_of_the_success_of_an_alias_one_of_its_copies_tells(tmp_path: Path) -> None:
+    """More would tell how many mailboxes are behind it."""
+    wishes = {"sales@example.org": RecipientParameters(frozenset({Notify.SUCCESS}))}
+    async with _world(tmp_path) as world:
+        await world.transact("sales@example.org", wishes=wishes)
+        assert sorted(each.recipients[0].notify for each in world.store.deliveries()) == ["NEVER", "SUCCESS"]
+
+
+async def test_a_recipient_that_is_named_twice_is_told_of_once(tmp_path: Path) -> None:
+    async with _world(tmp_path) as world:
+        session = world.session()
+        await session.mail(SENDER, MailParameters())
+        for wish in (NO_RECIPIENT_PARAMETERS, RecipientParameters(frozenset({Notify.NEVER}))):
+            await session.recipient(_recipient("ali@example.org"), wish)
+        await session.data()
+        await session.content(CONTENT)
+        assert (await session.end_of_data()).code == 250
+        [queued] = world.store.deliveries()
+        assert [each.address for each in queued.recipients] == ["ali@example.org"]
+
+
+@pytest.mark.parametrize(
+    ("said", "content", "needed"),
+    [
+        (True, CONTENT.replace(b"Apples", "Äpfel".encode()), True),
+        (True, CONTENT, False),
+        (False, CONTENT.replace(b"Hello", "Grüße".encode()), False),
+    ],
+)
+async def test_smtputf8_is_needed_where_it_was_said_and_there_is_something_to_it(
+    tmp_path: Path, said: bool, content: bytes, needed: bool
+) -> None:
+    async with _world(tmp_path) as world:
+        await world.transact("ali@example.org", content=content, parameters=MailParameters(smtputf8=said))
+        [queued] = world.store.deliveries()
+        assert queued.utf8 is needed
+        assert queued.eight_bit is not content.isascii()
+
+
+@pytest.mark.parametrize(
+    ("tls", "utf8", "expected"),
+    [
+        (None, False, b" with ESMTP id "),
+        (None, True, b" with UTF8SMTP id "),
+        (TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384"), False, b" with ESMTPS id "),
+        (TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384"), True, b" with UTF8SMTPS id "),
+    ],
+)
+async def test_the_received_line_says_how_the_message_came(
+    tmp_path: Path, tls: TlsFacts | None, utf8: bool, expected: bytes
+) -> None:
+    async with _world(tmp_path) as world:
+        session = world.session(tls=tls)
+        await world.transact("ali@example.org", session=session, parameters=MailParameters(smtputf8=utf8))
+        [queued] = world.store.deliveries()
+        front = world.content(queued.message_id).removesuffix(CONTENT)
+        assert expected in front
+        assert (b"\r\n\tfor <ali@example.org>\r\n\ttls TLS_AES_256_GCM_SHA384;\r\n" in front) is (tls is not None)
+        assert (b" tls " in front.replace(b"\t", b" ")) is (tls is not None)
+
+
+async def test_a_report_in_place_of_what_came_back_over_tls_only_goes_over_tls_only(tmp_path: Path) -> None:
+    """RFC 8689 §5."""
+    async with _world(tmp_path) as world:
+        await world.transact("ali@example.org")
+        [queued] = world.store.deliveries()
+        await world.transact(
+            queued.return_path,
+            sender=None,
+            content=b"From: MAILER-DAEMON@home.test\r\nX-Failed-Recipients: alice@home.test\r\n\r\nNo.\r\n",
+            parameters=MailParameters(require_tls=True),
+        )
+        [report] = [each for each in world.store.deliveries() if each.sender == ""]
+        assert str(report.target) == str(SENDER)
+        assert report.require_tls

@@ -192,9 +192,11 @@ def test_nothing_from_outside_changes_the_form(sender: str, alias: str, words: s
     """Whatever the values are, the report is well-formed and has the fields that it should have."""
     delivery = replace(DELIVERY, sender=sender, recipients=(Recipient(alias, "1"),))
     octets = bounce(replace(NO_SUCH_USER, text=words), delivery, header)
-    assert_well_formed(octets)
+    assert_well_formed(octets, utf8=not sender.isascii())
+    # The parser does not know the media type of RFC 6533.
+    octets = octets.replace(b"message/global-delivery-status", b"message/delivery-status")
     message = BytesParser(policy=policy.compat32).parsebytes(octets)
-    assert sorted(message.keys()) == [
+    assert sorted({*message.keys()} - {"Content-Transfer-Encoding"}) == [
         "Auto-Submitted", "Content-Type", "Date", "From", "MIME-Version", "Message-ID", "Subject", "To",
     ]  # fmt: skip
     status: Any = message.get_payload(1)

@@ -22,6 +22,7 @@ from appliance.resolver import (
     DnsResolver,
     LookupFailed,
     NoSuchName,
+    is_loopback,
 )
 
 RECORDS = {
@@ -35,9 +36,14 @@ RECORDS = {
     "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa": ["PTR six.home.test."],
 }
 
+
+async def _mail_hosts(resolver: DnsResolver) -> list[tuple[int, str]]:
+    return list((await resolver.mx("asked.test")).records)
+
+
 Question = Callable[[DnsResolver], Awaitable[object]]
 QUESTIONS: dict[str, Question] = {
-    "MX": lambda resolver: resolver.mx("asked.test"),
+    "MX": lambda resolver: _mail_hosts(resolver),
     "A": lambda resolver: resolver.addresses("asked.test", ipv6=False),
     "AAAA": lambda resolver: resolver.addresses("asked.test", ipv6=True),
     "PTR": lambda resolver: resolver.name_of("192.0.2.77"),
@@ -76,12 +82,12 @@ def resolver(server: DnsServer, clock: Clock) -> DnsResolver:
 
 
 async def test_mail_hosts_come_with_their_preferences_in_lower_case(resolver: DnsResolver) -> None:
-    assert sorted(await resolver.mx("home.test")) == [(10, "a.home.test"), (20, "b.home.test")]
-    assert sorted(await resolver.mx("HOME.test.")) == [(10, "a.home.test"), (20, "b.home.test")]
+    assert sorted((await resolver.mx("home.test")).records) == [(10, "a.home.test"), (20, "b.home.test")]
+    assert sorted((await resolver.mx("HOME.test.")).records) == [(10, "a.home.test"), (20, "b.home.test")]
 
 
 async def test_a_null_mx_is_a_host_without_a_name(resolver: DnsResolver) -> None:
-    assert await resolver.mx("none.test") == [(0, "")]
+    assert (await resolver.mx("none.test")).records == ((0, ""),)
 
 
 async def test_addresses_of_both_kinds(resolver: DnsResolver) -> None:
@@ -95,13 +101,13 @@ async def test_the_first_name_of_an_address_without_its_last_dot(resolver: DnsRe
 
 
 async def test_an_alias_leads_to_what_it_names(resolver: DnsResolver) -> None:
-    assert sorted(await resolver.mx("alias.test")) == [(10, "a.home.test"), (20, "b.home.test")]
+    assert sorted((await resolver.mx("alias.test")).records) == [(10, "a.home.test"), (20, "b.home.test")]
     with pytest.raises(NoSuchName):
         await resolver.mx("lost.test")
 
 
 async def test_a_name_that_exists_without_what_is_asked_for_has_none_of_it(resolver: DnsResolver) -> None:
-    assert await resolver.mx("a.home.test") == []
+    assert (await resolver.mx("a.home.test")).records == ()
     assert await resolver.addresses("home.test", ipv6=False) == []
     assert await resolver.addresses("home.test", ipv6=True) == []
 
@@ -141,7 +147,7 @@ async def test_silence_is_a_failure_after_the_timeout_and_not_before_the_whole_o
     with pytest.raises(LookupFailed, match="in time"):
         await impatient.mx("home.test")
     server.behave("home.test", None)
-    assert len(await impatient.mx("home.test")) == 2
+    assert len((await impatient.mx("home.test")).records) == 2
 
 
 async def test_a_server_that_is_not_there_is_a_failure(server: DnsServer) -> None:
@@ -155,13 +161,13 @@ async def test_the_next_server_is_asked_where_the_first_fails(server: DnsServer)
     with DnsServer() as broken:
         broken.behave("home.test", Behaviour.SERVFAIL)
         both = DnsResolver([(broken.address, broken.port), (server.address, server.port)], 2.0)
-        assert len(await both.mx("home.test")) == 2
+        assert len((await both.mx("home.test")).records) == 2
         assert broken.queries["home.test", "MX"] >= 1
 
 
 async def test_a_truncated_answer_is_fetched_whole(server: DnsServer, resolver: DnsResolver) -> None:
     server.behave("home.test", Behaviour.TRUNCATED)
-    assert len(await resolver.mx("home.test")) == 2
+    assert len((await resolver.mx("home.test")).records) == 2
     assert server.queries["home.test", "MX"] == 2
 
 
@@ -175,7 +181,9 @@ async def test_an_answer_too_large_for_a_datagram_comes_over_tcp(server: DnsServ
 
 async def test_of_many_mail_hosts_the_most_preferred_are_kept(server: DnsServer, resolver: DnsResolver) -> None:
     server.set("many.test", *(f"MX {preference} h{preference}.test." for preference in reversed(range(100))))
-    assert await resolver.mx("many.test") == [(number, f"h{number}.test") for number in range(MAX_RECORDS)]
+    assert (await resolver.mx("many.test")).records == tuple(
+        (number, f"h{number}.test") for number in range(MAX_RECORDS)
+    )
 
 
 @pytest.mark.parametrize("kind", QUESTIONS)
@@ -271,12 +279,12 @@ async def test_an_answer_is_remembered_for_as_long_as_its_records_live(
     server: DnsServer, resolver: DnsResolver, clock: Clock
 ) -> None:
     server.ttl = 300
-    first = await resolver.mx("home.test")
+    first = (await resolver.mx("home.test")).records
     server.set("home.test", "MX 5 new.home.test.")
     clock.now += 299
-    assert await resolver.mx("home.test") == first
+    assert (await resolver.mx("home.test")).records == first
     clock.now += 1
-    assert await resolver.mx("home.test") == [(5, "new.home.test")]
+    assert (await resolver.mx("home.test")).records == ((5, "new.home.test"),)
     assert server.queries["home.test", "MX"] == 2
 
 
@@ -315,19 +323,19 @@ async def test_that_there_is_none_is_believed_for_a_moment(
 ) -> None:
     async def ask() -> object:
         try:
-            return await resolver.mx("asked.test")
+            return (await resolver.mx("asked.test")).records
         except NoSuchName:
             return NoSuchName
 
     server.set("asked.test", "MX 10 a.home.test.")
     server.behave("asked.test", behaviour)
     none = await ask()
-    assert none == (NoSuchName if behaviour is Behaviour.NXDOMAIN else [])
+    assert none == (NoSuchName if behaviour is Behaviour.NXDOMAIN else ())
     server.behave("asked.test", None)
     clock.now += NEGATIVE_CACHED_S - 1
     assert await ask() == none
     clock.now += 1
-    assert await ask() == [(10, "a.home.test")]
+    assert await ask() == ((10, "a.home.test"),)
 
 
 @pytest.mark.parametrize("behaviour", [Behaviour.SERVFAIL, Behaviour.TIMEOUT])
@@ -338,7 +346,7 @@ async def test_a_failure_does_not_stand_in_for_an_answer_that_has_lived_out_its_
     server.ttl = 60
     await resolver.mx("home.test")
     server.behave("home.test", behaviour)
-    assert len(await resolver.mx("home.test")) == 2
+    assert len((await resolver.mx("home.test")).records) == 2
     clock.now += 60
     with pytest.raises(LookupFailed):
         await resolver.mx("home.test")
@@ -375,9 +383,9 @@ async def test_a_long_answer_is_given_and_not_remembered(
     hosts = [f"{number:0{length}}.test" for number in range(MAX_RECORDS)]
     assert (MAX_RECORDS * len(f"10 {hosts[0]}.") <= MAX_CACHED_CHARACTERS) is kept
     server.set("asked.test", *(f"MX 10 {host}." for host in hosts))
-    assert sorted(host for _, host in await resolver.mx("asked.test")) == hosts
+    assert sorted(host for _, host in (await resolver.mx("asked.test")).records) == hosts
     server.set("asked.test", "MX 10 a.home.test.")
-    assert len(await resolver.mx("asked.test")) == (MAX_RECORDS if kept else 1)
+    assert len((await resolver.mx("asked.test")).records) == (MAX_RECORDS if kept else 1)
 
 
 async def test_without_a_name_server_every_lookup_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,3 +395,26 @@ async def test_without_a_name_server_every_lookup_fails(monkeypatch: pytest.Monk
     monkeypatch.setattr(dns.asyncresolver.Resolver, "read_resolv_conf", no_file)
     with pytest.raises(LookupFailed):
         await DnsResolver([], 0.3).mx("home.test")
+
+
+# ---------------------------------------------------------------------- whom to believe
+
+
+@pytest.mark.parametrize("proven", [False, True])
+async def test_that_an_answer_is_proven_is_believed_of_a_name_server_on_this_machine(
+    server: DnsServer, resolver: DnsResolver, proven: bool
+) -> None:
+    server.authenticated = proven
+    server.ttl = 60
+    for _ in range(2):
+        assert (await resolver.mx("home.test")).authenticated is proven
+    assert server.queries["home.test", "MX"] == 1, "it is remembered with the answer"
+
+
+@pytest.mark.parametrize(
+    ("nameserver", "believed"),
+    [("127.0.0.53", True), ("::1", True), ("192.0.2.53", False), ("10.0.0.1", False), ("", False), (None, False)],
+)
+def test_nobody_elses_word_for_a_proof_is_believed(nameserver: str | None, believed: bool) -> None:
+    """RFC 4035 §4.9.3: between here and there anybody could have set the bit."""
+    assert is_loopback(nameserver) is believed

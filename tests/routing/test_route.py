@@ -31,7 +31,12 @@ def snapshot(*aliases: Alias, confirmed: tuple[str, ...] = (), operator: bool = 
         SETTINGS,
         1,
         accounts=[OWNER, OPERATOR] if operator else [OWNER],
-        domains=[domain("example.org"), domain("other.test"), domain("unproven.test", verified=False)],
+        domains=[
+            domain("example.org"),
+            domain("other.test"),
+            domain("xn--bcher-kva.example"),
+            domain("unproven.test", verified=False),
+        ],
         aliases=aliases,
         destinations=[Destination(target, OWNER.id, target, NOW, NOW) for target in targets],
     )
@@ -78,6 +83,53 @@ def test_the_most_particular_alias_wins(recipient: str, target: str) -> None:
     assert (found.reply.code, targets(found)) == (250, [target])
 
 
+INTERNATIONAL = snapshot(
+    alias("jörg@xn--bcher-kva.example", "exact@home.test"),
+    alias("größe*@xn--bcher-kva.example", "prefix@home.test"),
+    alias("οδυσσευσ@xn--bcher-kva.example", "greek@home.test"),
+    alias("info@xn--bcher-kva.example", "jörg@example.org", "Jörg@xn--bcher-kva.example", "Zoë@xn--caf-dma.test"),
+    alias("jörg@example.org", "far@home.test"),
+)
+
+
+@pytest.mark.parametrize(
+    ("recipient", "found"),
+    [
+        ("jörg@bücher.example", ["exact@home.test"]),
+        ("JÖRG@BÜCHER.example", ["exact@home.test"]),
+        ("jo\u0308rg@bu\u0308cher.example", ["exact@home.test"]),
+        ("jörg@XN--BCHER-KVA.example", ["exact@home.test"]),
+        ('"Jörg"@bücher.example', ["exact@home.test"]),
+        ("jörg+büro@bücher.example", ["exact@home.test"]),
+        ("größe@bücher.example", ["prefix@home.test"]),
+        ("Gro\u0308ßenordnung@bücher.example", ["prefix@home.test"]),
+        ("ΟΔΥΣΣΕΥΣ@bücher.example", ["greek@home.test"]),
+        ("οδυσσευς@bücher.example", ["greek@home.test"]),
+        ("info@bücher.example", ["far@home.test", "exact@home.test", "Zoë@xn--caf-dma.test"]),
+        ("jorg@bücher.example", []),
+        ("joerg@bücher.example", []),
+        ("grösse@bücher.example", []),
+        ("info@bucher.example", []),
+    ],
+)
+def test_every_spelling_of_an_international_address_finds_its_alias_and_no_other_does(
+    recipient: str, found: list[str]
+) -> None:
+    assert targets(ask(INTERNATIONAL, recipient)) == found
+
+
+def test_the_consent_of_an_owner_holds_however_the_mailbox_is_spelled() -> None:
+    table = Snapshot(
+        SETTINGS,
+        1,
+        domains=[domain("example.org")],
+        aliases=[alias("a@example.org", "Jo\u0308rg@Bücher.test"), alias("b@example.org", "jorg@bücher.test")],
+        destinations=[Destination("d", OWNER.id, "jörg@xn--bcher-kva.test", NOW, NOW)],
+    )
+    assert targets(ask(table, "a@example.org")) == ["Jo\u0308rg@Bücher.test"]
+    assert ask(table, "b@example.org").reason == "destination-unconfirmed"
+
+
 @pytest.mark.parametrize(
     ("recipient", "code", "enhanced", "reason"),
     [
@@ -87,6 +139,8 @@ def test_the_most_particular_alias_wins(recipient: str, target: str) -> None:
         ("a@sub.example.org", 550, "5.7.1", "relay-denied"),
         ("a@mx.example.net", 550, "5.1.1", "alias-unknown"),
         ("a@[127.0.0.1]", 550, "5.7.1", "relay-denied"),
+        ("sales%example.org@elsewhere.test", 550, "5.7.1", "relay-denied"),
+        ("elsewhere.test!a@other.test", 550, "5.1.1", "alias-unknown"),
     ],
 )
 def test_refusals(recipient: str, code: int, enhanced: str, reason: str) -> None:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stored_values import a_keyring, a_row, an_event, an_id
+from stored_values import a_delivery, a_keyring, a_row, an_event, an_id
 
 from appliance.privacy.declarations import (
     ACCOUNTS,
@@ -22,6 +22,7 @@ from appliance.privacy.declarations import (
 )
 from appliance.privacy.sealing import MAC_OCTETS, Unsealable
 from appliance.storage.codec import Codec, KeyMissing, RowRefused, row_columns, stored_columns
+from appliance.storage.delivery_rows import delivery_to_row, row_to_delivery
 from appliance.storage.event_rows import event_to_row
 
 EVENT_ROW = dict(event_to_row(an_event()))
@@ -177,3 +178,14 @@ def test_what_is_sealed_is_a_map_by_name() -> None:
     assert isinstance(sealed, bytes)
     context = msgspec.msgpack.encode(["content", "m", 3])
     assert msgspec.msgpack.decode(keyring["spool"].open(sealed, context)) == {"octets": b"x"}
+
+
+def test_a_delivery_of_a_version_before_this_one_is_read() -> None:
+    """What it did not know was not asked for. No column is new, so that it could read ours as well."""
+    codec = Codec(DELIVERIES, a_keyring())
+    row = {
+        name: value
+        for name, value in delivery_to_row(a_delivery()).items()
+        if name not in ("utf8", "require_tls", "ret", "envid")
+    }
+    assert row_to_delivery(codec.decode(codec.encode(row))) == a_delivery()

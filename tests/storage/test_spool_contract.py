@@ -58,6 +58,19 @@ def test_what_is_accepted_can_be_read(spool: SpoolStore) -> None:
             next_attempt_at=NOON + 5,
             last_response="451 4.3.0 später",
         ),
+        a_delivery(
+            3,
+            message_id=an_id(9),
+            recipients=(
+                Recipient("süd@hosted.example", an_id(1), "NEVER", "utf-8;jörg;x@sender.example"),
+                Recipient("b@hosted.example", an_id(1), "SUCCESS,FAILURE"),
+            ),
+            target=Address("jörg", "mailbox.example"),
+            utf8=True,
+            require_tls=True,
+            ret="HDRS",
+            envid="QQ 314",
+        ),
     ]
     octets = bytes(range(256)) * 16
     spool.apply([AddPart(an_id(9), 0, octets), AddPart(an_id(9), 1, b""), Accept(deliveries)])

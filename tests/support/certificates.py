@@ -63,7 +63,7 @@ def certificate_for(name: str = HOST, *, expired: bool = False, self_signed: boo
         .sign(issuer_key, hashes.SHA256())
     )
     file = _directory() / f"{name}-{expired}-{self_signed}"
-    files = Files(file.with_suffix(".certificate"), file.with_suffix(".key"))
+    files = Files(Path(f"{file}.certificate"), Path(f"{file}.key"))
     files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     files.key.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

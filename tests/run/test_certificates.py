@@ -1,0 +1,247 @@
+"""The certificate that others get to see: one of our own, or the configured one; and why that can't be used."""
+
+import ssl
+import stat
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from certificates import certificate_for
+from cryptography import x509
+
+from appliance.configuration import Configuration
+from appliance.configuration.settings import Tls
+from appliance.privacy.secrets import SecretRefused
+from appliance.run import doubts, own_certificate
+from appliance.run.certificates import CertificateUnfit, authorities, server_tls
+from appliance.run.own_certificate import LIVES, RENEWED_BEFORE, describe, present, self_signed
+
+HOSTNAME = "mx.onward.test"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Configuration:
+    return Configuration(hostname=HOSTNAME, data_dir=tmp_path / "var")
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+
+
+def with_files(config: Configuration, certificate: Path, key: Path) -> Configuration:
+    return replace(config, tls=Tls(certificate=str(certificate), key=str(key)))
+
+
+def given(config: Configuration, tmp_path: Path, name: str = HOSTNAME) -> tuple[Configuration, Path, Path]:
+    """A configuration with files of its own that may be spoilt."""
+    files = certificate_for(name)
+    certificate, key = tmp_path / "mx.pem", tmp_path / "mx.key"
+    certificate.write_bytes(files.certificate.read_bytes())
+    key.write_bytes(files.key.read_bytes())
+    key.chmod(0o600)
+    return with_files(config, certificate, key), certificate, key
+
+
+def shown(context: ssl.SSLContext) -> x509.Certificate:
+    """What a client gets to see."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    back, forth = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server_end = context.wrap_bio(incoming, outgoing, server_side=True)
+    client_end = client.wrap_bio(back, forth, server_hostname=HOSTNAME)
+    for _ in range(4):
+        for end in (client_end, server_end):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            incoming.write(forth.read())
+            back.write(outgoing.read())
+    der = client_end.getpeercert(binary_form=True)
+    assert der is not None
+    return x509.load_der_x509_certificate(der)
+
+
+# ---------------------------------------------------------------------- of our own
+
+
+def test_without_a_certificate_one_is_made_for_the_hostname(config: Configuration) -> None:
+    certificate = shown(server_tls(config))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [HOSTNAME]
+    assert certificate.issuer == certificate.subject
+    left = certificate.not_valid_after_utc - datetime.now(UTC)
+    assert LIVES - timedelta(minutes=5) < left <= LIVES
+    assert certificate.not_valid_before_utc < datetime.now(UTC) - timedelta(hours=12)
+    file = config.data_dir / "secrets" / "tls.pem"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_the_same_one_is_shown_until_the_hostname_changes(config: Configuration) -> None:
+    first, second = shown(server_tls(config)), shown(server_tls(config))
+    assert first == second
+    other = shown(server_tls(replace(config, hostname="mx2.onward.test")))
+    assert other != first
+    assert other.subject.rfc4514_string() == "CN=mx2.onward.test"
+
+
+@pytest.mark.parametrize("found", [b"", b"nonsense", b"half"])
+def test_one_that_can_not_be_used_is_made_again(config: Configuration, found: bytes) -> None:
+    path = present(config)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"-----BEGIN PRIVATE")] if found == b"half" else found)
+    assert shown(server_tls(config)).subject.rfc4514_string() == f"CN={HOSTNAME}"
+
+
+def test_one_that_is_nearly_over_is_made_again(config: Configuration) -> None:
+    path = present(config)
+    for left, stays in ((RENEWED_BEFORE + timedelta(days=1), True), (RENEWED_BEFORE - timedelta(days=1), False)):
+        old = self_signed(HOSTNAME, datetime.now(UTC) - LIVES + left)
+        path.write_bytes(old)
+        assert (present(config).read_bytes() == old) is stays
+
+
+def test_a_hostname_that_is_too_long_for_a_common_name(config: Configuration) -> None:
+    """RFC 5280 appendix A.1: 64 characters."""
+    hostname = f"{'a' * 60}.onward.test"
+    certificate = shown(server_tls(replace(config, hostname=hostname)))
+    assert certificate.subject.rfc4514_string() == ""
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert (names.critical, names.value.get_values_for_type(x509.DNSName)) == (True, [hostname])
+
+
+def test_one_that_others_can_read_stops_the_start(config: Configuration) -> None:
+    present(config).chmod(0o644)
+    with pytest.raises(SecretRefused, match="chmod 600"):
+        server_tls(config)
+
+
+def test_openssl_finds_no_fault_with_it(config: Configuration) -> None:
+    path = present(config)
+    command = ["openssl", "verify", "-x509_strict", "-partial_chain", "-CAfile", str(path), str(path)]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no openssl here")
+    assert found.returncode == 0, found.stderr
+
+
+# ---------------------------------------------------------------------- the configured one
+
+
+def test_the_configured_certificate_is_shown_and_none_is_made(config: Configuration, tmp_path: Path) -> None:
+    config, certificate, _ = given(config, tmp_path)
+    assert shown(server_tls(config)) == x509.load_pem_x509_certificate(certificate.read_bytes())
+    assert not config.data_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        ("no certificate", r"tls\.certificate: .*mx\.pem can't be read: No such file or directory; "),
+        ("no key", r"tls\.key: .*mx\.key can't be read: No such file or directory; "),
+        ("key for all", r"tls\.key: others can get at .*: chmod 600 "),
+        ("another's key", r"tls\.key: the key in .* is not that of the certificate in "),
+        ("no PEM", r"tls\.certificate: there is no certificate in .*: write the path"),
+        ("no PEM key", r"tls\.key: there is no key in .*: write the path"),
+        ("passphrase", r"tls\.key: the key in .* needs a passphrase"),
+        ("half", r"tls\.certificate: .* can't be used \(.*\): have them made anew"),
+        ("too large", r"tls\.certificate: .* is too large for a PEM file"),
+    ],
+)
+def test_what_can_not_be_used_says_what_to_do(config: Configuration, tmp_path: Path, spoil: str, says: str) -> None:
+    config, certificate, key = given(config, tmp_path)
+    match spoil:
+        case "no certificate":
+            certificate.unlink()
+        case "no key":
+            key.unlink()
+        case "key for all":
+            key.chmod(0o604)
+        case "another's key":
+            key.write_bytes(certificate_for("other.test").key.read_bytes())
+        case "no PEM":
+            certificate.write_bytes(key.read_bytes())
+        case "no PEM key":
+            key.write_bytes(certificate.read_bytes())
+        case "passphrase":
+            key.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n")
+        case "half":
+            certificate.write_bytes(certificate.read_bytes()[:200] + b"\n-----END CERTIFICATE-----\n")
+        case "too large":
+            certificate.write_bytes(certificate.read_bytes() + bytes(1 << 20))
+    for look in (server_tls, describe):
+        with pytest.raises(CertificateUnfit, match=says):
+            look(config)
+
+
+def test_a_key_that_a_group_may_read_is_taken(config: Configuration, tmp_path: Path) -> None:
+    """So it is handed over by systemd, and by Debian's ssl-cert."""
+    config, _, key = given(config, tmp_path)
+    key.chmod(0o640)
+    server_tls(config)
+
+
+# ---------------------------------------------------------------------- what it says
+
+
+def test_what_a_certificate_says(config: Configuration, tmp_path: Path) -> None:
+    assert describe(config) is None
+    assert not config.data_dir.exists()
+    present(config)
+    own = describe(config)
+    assert own is not None
+    assert (own.own, own.names) == (True, (HOSTNAME,))
+    config, _, _ = given(config, tmp_path)
+    other = describe(config)
+    assert other is not None
+    assert (other.own, other.names) == (False, (HOSTNAME,))
+
+
+@pytest.mark.parametrize(
+    ("names", "hostname", "covered"),
+    [
+        (("mx.a.test",), "mx.a.test", True),
+        (("mx.a.test",), "mx.b.test", False),
+        (("*.a.test",), "mx.a.test", True),
+        (("*.a.test",), "mx.b.a.test", False),
+        (("*.a.test",), "a.test", False),
+        ((), "mx.a.test", False),
+    ],
+)
+def test_which_names_a_certificate_covers(names: tuple[str, ...], hostname: str, covered: bool) -> None:
+    """RFC 6125 §6.4.3."""
+    assert own_certificate.Certificate(False, names, datetime.now(UTC)).covers(hostname) is covered
+
+
+# ---------------------------------------------------------------------- whom we believe
+
+
+def test_authorities_are_looked_for_where_other_systems_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen program looks where the machine had them that it was made on."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    elsewhere = tmp_path / "bundle.pem"
+    assert authorities([elsewhere]) is None
+    elsewhere.touch()
+    assert authorities([elsewhere]) == elsewhere
+    usual = tmp_path / "usual.pem"
+    usual.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(usual))
+    assert authorities([elsewhere]) == usual
+
+
+def test_a_machine_without_authorities_is_told_so(
+    tmp_path: Path, config: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doubts, "authorities", lambda: None)
+    assert [line for line in doubts.doubts(config, 65536) if "install them (ca-certificates)" in line]
+    monkeypatch.setattr(doubts, "authorities", lambda: tmp_path)
+    assert doubts.doubts(config, 65536) == []
