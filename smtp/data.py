@@ -155,37 +155,24 @@ class DataReader:
 
 
 class ChunkReader:
-    """Takes the chunks of a message that comes by BDAT (RFC 3030 §2): so many octets each, as they are, with no end to
-    look for and no dots to take out.
+    """Takes what comes by BDAT (RFC 3030 §2), chunk after chunk: octets as they are, with no end to find and no dots
+    to take out.
     """
 
-    __slots__ = ("_held", "_left", "checks")
+    __slots__ = ("_held", "checks")
 
     def __init__(self, checks: ContentChecks) -> None:
         self.checks = checks
-        self._left = 0
         self._held = False
 
-    def begin(self, octets: int) -> None:
-        """So many octets are the next chunk."""
-        self._left = octets
-
-    @property
-    def ended(self) -> bool:
-        """Whether the chunk is whole."""
-        return self._left == 0
-
-    def read(self, octets: bytes) -> tuple[bytes, bytes]:
-        """Take what has come: give the message's octets out of it, and what stands behind the end of the chunk."""
-        piece = octets[: self._left]
-        rest = octets[self._left :]
-        self._left -= len(piece)
-        if self._held and piece:
-            piece = b"\r" + piece
+    def read(self, octets: bytes) -> bytes:
+        """The message's octets out of what has come of its chunks."""
+        if self._held and octets:
+            octets = b"\r" + octets
         # A chunk may end between CR and LF, and so may what has come of it: the CR waits for its LF.
-        if piece:
-            self._held = piece.endswith(b"\r")
-        return self.checks.take(piece[:-1] if self._held and piece else piece), rest
+        if octets:
+            self._held = octets.endswith(b"\r")
+        return self.checks.take(octets[:-1] if self._held and octets else octets)
 
     def end(self) -> None:
         """That was the last chunk."""

@@ -29,6 +29,12 @@ class SessionSettings:
             object.__setattr__(self, "max_commands", 10 * self.max_recipients)
 
     @property
+    def max_thrown_away(self) -> int:
+        """Octets of content that was refused, before the connection is closed: a message that is somewhat too large is
+        read to its end, so that its sender hears why; nobody has to be heard out for ever."""
+        return 2 * self.max_message_octets + (1 << 20)
+
+    @property
     def content(self) -> ContentLimits:
         """The part that is about content."""
         return ContentLimits(self.max_message_octets, self.max_header_octets, self.max_line_octets)

@@ -14,7 +14,7 @@ from collections import deque
 
 from smtp import answers
 from smtp.commands import Command, CommandError, Verb, parse_command, split_command
-from smtp.data import ChunkReader, ContentChecks, DataReader, Fault
+from smtp.data import Fault
 from smtp.errors import SessionMisuse
 from smtp.events import (
     Closed,
@@ -30,6 +30,7 @@ from smtp.events import (
     Reset,
     StartTls,
 )
+from smtp.intake import Intake, Unit
 from smtp.offer import SessionSettings, offer
 from smtp.reply import Reply
 from smtp.sequence import ENDINGS, IN_CONTENT, IN_TRANSACTION, TRANSITIONS, State
@@ -44,6 +45,8 @@ MAX_ERRORS = 20
 # Replies to a pipelined group are collected up to here: those to a hundred recipients fit. What a client does not read
 # must not pile up at our end, and who sends thousands of commands at once must not keep the others waiting.
 MAX_UNSENT_OCTETS = 8192
+# A chunk that is smaller, and not the last, counts as a command: whoever divides a message so wants something else.
+SMALL_CHUNK_OCTETS = 512
 
 _VERDICTS = {
     Fault.BAD_LINE_ENDS: answers.BAD_LINE_ENDS,
@@ -91,12 +94,12 @@ class ServerSession:
         self._recipients = 0
         self._utf8 = False
         self._commands = 0
-        self._reader: DataReader | ChunkReader | None = None
+        self._intake = Intake(settings.content)
         self._chunk: Command | None = None
-        self._to_discard = 0
-        self._after_discard: Reply | None = None
         self._content_refused = False
+        # What is said at the end of content that is not wanted.
         self._verdict: Reply | None = None
+        self._greeted = False
         if greets:
             self.greet()
 
@@ -108,7 +111,12 @@ class ServerSession:
     @property
     def in_content(self) -> bool:
         """Whether content is what we wait for."""
-        return self.state is State.CONTENT or self._chunk is not None or self._after_discard is not None
+        return self._intake.unit is not Unit.NOTHING
+
+    @property
+    def has_input(self) -> bool:
+        """Whether something has come that has not been looked at."""
+        return self._position < len(self._incoming)
 
     @property
     def unsent(self) -> int:
@@ -117,6 +125,7 @@ class ServerSession:
 
     def greet(self) -> None:
         """Say the greeting."""
+        self._greeted = True
         # RFC 5321 §4.2: the greeting begins with our domain. RFC 2034 §3: no enhanced code on it.
         self._say(Reply(220, f"{self._settings.hostname} ESMTP"))
 
@@ -217,19 +226,16 @@ class ServerSession:
             self._events.append(Reset())
         self.state = State.CLOSED
         if reply is not None:
-            # RFC 5321 §4.2: 421 and 221 name our domain first.
-            self._say(Reply(reply.code, f"{self._settings.hostname} {reply.text}", reply.enhanced))
+            # RFC 5321 §4.2: 421 and 221 name our domain first. RFC 2034 §3: in place of the greeting, no enhanced code.
+            enhanced = reply.enhanced if self._greeted else None
+            self._say(Reply(reply.code, f"{self._settings.hostname} {reply.text}", enhanced))
 
     # ------------------------------------------------------------------ commands
 
     def _read(self) -> bool:
         """Act on what has come; False where there is nothing to act on yet."""
-        if self._after_discard is not None:
-            return self._discard(self._after_discard)
-        if self._chunk is not None:
-            return self._read_chunk(self._chunk)
-        if self.state is State.CONTENT:
-            return self._read_data()
+        if self._intake.unit is not Unit.NOTHING:
+            return self._read_content()
         return self.state is not State.HANDSHAKE and self._read_command()
 
     def _read_command(self) -> bool:
@@ -266,21 +272,19 @@ class ServerSession:
             self._trace("<", line.decode("latin-1").encode("unicode_escape").decode("ascii"))
         verb, argument = split_command(line)
         after = TRANSITIONS[self.state][self._as_offered(verb)]
-        # The chunks of a message are not counted: there are as many as the client's buffer makes of it.
-        self._commands += not (verb is Verb.BDAT and self.state is State.CHUNKS)
+        self._commands += 1
         if self._commands > self._settings.max_commands:
             self.hang_up(answers.TOO_MANY_COMMANDS)
-            return
-        if verb is Verb.BDAT:
+        elif verb is Verb.BDAT:
             self._begin_chunk(argument, after)
         elif verb is Verb.UNKNOWN and line[:4].upper() == b"BDAT":
             # With a tab behind it, say.
             self._refuse_chunk(answers.BDAT_SYNTAX)
         elif isinstance(after, Reply):
-            if after.code in (503, 554):
-                self._say(after)
-            else:
+            if verb is Verb.UNKNOWN or verb is Verb.NOT_OFFERED or after is answers.NOT_IMPLEMENTED:
                 self._refuse(after)
+            else:
+                self._say(after)
         elif verb is Verb.FOREIGN:
             self._say(answers.OTHER_PROTOCOL)
             self.hang_up(None)
@@ -370,37 +374,28 @@ class ServerSession:
         if self.errors < MAX_ERRORS:
             self._say(reply)
         else:
-            self.hang_up(answers.TOO_MANY_ERRORS)
+            # RFC 2034 §3: what has none before the end has none there, as the reply to EHLO.
+            last = answers.TOO_MANY_ERRORS
+            self.hang_up(last if reply.enhanced else Reply(last.code, last.text))
 
     # ------------------------------------------------------------------ content
 
     def _answer_data(self, reply: Reply | None) -> None:
-        chunk = self._chunk
+        chunk, self._chunk = self._chunk, None
+        if chunk is None:
+            if reply is None:
+                self.state = self._after_yes
+                self._intake.begin_data()
+            self._say(reply or answers.GO_AHEAD)
+            return
+        self.state = self._after_yes
         if reply is None:
-            checks = ContentChecks(self._settings.content)
-            self.state = self._after_yes
-            if chunk is None:
-                self._reader = DataReader(checks)
-                self._say(answers.GO_AHEAD)
-            else:
-                self._reader = chunks = ChunkReader(checks)
-                chunks.begin(chunk.chunk_octets)
-        elif chunk is None:
-            self._say(reply)
+            self._intake.begin_chunk(chunk.chunk_octets, first=True, last=chunk.last)
         else:
             # The chunk is on its way all the same, and others may be behind it: they must not ask anew.
-            self._chunk = None
-            self._reset()
-            self._to_discard, self._after_discard = chunk.chunk_octets, reply
-
-    def _read_data(self) -> bool:
-        """Act on what has come of the content behind 354; False where more is needed."""
-        reader = self._reader
-        assert isinstance(reader, DataReader)
-        if not reader.ended:
-            return self._read_content(reader)
-        self._end_of_content(reader.checks)
-        return True
+            self._events.append(Reset())
+            self._end_content()
+            self._throw_away(chunk, reply)
 
     def _begin_chunk(self, argument: bytes, after: State | Reply) -> None:
         """BDAT: whatever the answer will be, the octets behind it are no commands (RFC 3030 §2)."""
@@ -410,14 +405,20 @@ class ServerSession:
             self._refuse_chunk(error.reply)
             return
         if isinstance(after, Reply):
-            self._to_discard, self._after_discard = chunk.chunk_octets, after
-            return
-        self._chunk = chunk
-        self._after_yes = after
-        if self.state is State.CHUNKS and isinstance(self._reader, ChunkReader):
-            self._reader.begin(chunk.chunk_octets)
+            self._throw_away(chunk, after)
+        elif self.state is State.CHUNKS:
+            # A message has as many chunks as the client's buffer makes of it.
+            self._commands -= chunk.last or chunk.chunk_octets >= SMALL_CHUNK_OCTETS
+            self._intake.begin_chunk(chunk.chunk_octets, first=False, last=chunk.last)
         else:
+            self._chunk = chunk
+            self._after_yes = after
             self._events.append(_DATA)
+
+    def _throw_away(self, chunk: Command, reply: Reply) -> None:
+        """Read a chunk that nobody wants, then say so."""
+        self._verdict = reply
+        self._intake.begin_unwanted(chunk.chunk_octets)
 
     def _is_chunk(self, start: int) -> bool:
         """Whether a line that begins here seems to announce octets that are no commands."""
@@ -428,62 +429,53 @@ class ServerSession:
         self._say(reply)
         self.hang_up(None)
 
-    def _read_chunk(self, chunk: Command) -> bool:
-        """Act on what has come of a chunk; False where more is needed."""
-        reader = self._reader
-        assert isinstance(reader, ChunkReader)
-        if not reader.ended:
-            return self._read_content(reader)
-        self._chunk = None
-        if chunk.last:
-            reader.end()
-            if reader.checks.fault and not self._content_refused:
+    def _read_content(self) -> bool:
+        """Act on what has come of the content; False where more is needed."""
+        intake = self._intake
+        if not intake.whole:
+            if self._position >= len(self._incoming):
+                return False
+            self._position = intake.take(self._incoming, self._position)
+            if intake.thrown_away > self._settings.max_thrown_away:
+                self._say(self._verdict or _VERDICTS[intake.fault or Fault.TOO_LARGE])
+                self.hang_up(None)
+                return True
+        if intake.unit is not Unit.UNWANTED and not self._content_refused:
+            if intake.fault is not None:
                 self._refuse_content()
-        if chunk.last or self._content_refused:
-            self._end_of_content(reader.checks)
-        else:
-            self._say(Reply(250, f"{chunk.chunk_octets} octets received", "2.0.0"))
-        return True
-
-    def _discard(self, reply: Reply) -> bool:
-        """Throw a chunk away that nobody wants, then say so; False where more of it has to come."""
-        there = min(self._to_discard, len(self._incoming) - self._position)
-        self._position += there
-        self._to_discard -= there
-        if self._to_discard:
-            return False
-        self._after_discard = None
-        self._say(reply)
-        return True
-
-    def _read_content(self, reader: DataReader | ChunkReader) -> bool:
-        if self._position >= len(self._incoming):
-            return False
-        octets = self._incoming[self._position :] if self._position else self._incoming
-        piece, self._incoming = reader.read(octets)
-        self._position = 0
-        if not self._content_refused:
-            if reader.checks.fault is not None:
-                self._refuse_content()
-            elif piece:
+            elif piece := intake.piece():
                 self._events.append(Content(piece))
+                return True
+        if intake.whole:
+            self._end_unit(intake)
         return True
+
+    def _end_unit(self, intake: Intake) -> None:
+        match intake.end():
+            case Unit.UNWANTED:
+                verdict, self._verdict = self._verdict or answers.TROUBLE, None
+                self._say(verdict)
+                return
+            case Unit.CHUNK if not self._content_refused:
+                self._say(Reply(250, f"{intake.chunk_octets} octets received", "2.0.0"))
+                return
+        if self._trace is not None:
+            self._trace("<", f"({intake.octets_seen} octets of content)")
+        if intake.fault is not None and not self._content_refused:
+            self._refuse_content()
+        if self._content_refused:
+            verdict = self._verdict or _VERDICTS[intake.fault or Fault.BAD_LINE_ENDS]
+            self._end_content()
+            self._say(verdict)
+        else:
+            self._events.append(_END_OF_DATA)
 
     def _refuse_content(self) -> None:
         """What has been given of the message is to be forgotten, and the rest is not given."""
         self._content_refused = True
+        self._intake.refuse()
         self._events.clear()
         self._events.append(Reset())
-
-    def _end_of_content(self, checks: ContentChecks) -> None:
-        if self._trace is not None:
-            self._trace("<", f"({checks.octets_seen} octets of content)")
-        if not self._content_refused:
-            self._events.append(_END_OF_DATA)
-            return
-        verdict = self._verdict or _VERDICTS[checks.fault or Fault.BAD_LINE_ENDS]
-        self._end_content()
-        self._say(verdict)
 
     def _end_content(self) -> None:
         after = ENDINGS[self.state][1]

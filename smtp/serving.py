@@ -33,8 +33,10 @@ class ServerSettings:
     """IPv6 clients are counted by /64: one machine has that many addresses."""
     max_in_flight_octets: int = 256 << 20
     """Content that all sessions hold at once. Beyond it messages get 452 until some are done."""
-    max_held_octets: int = 50 << 20
-    """How much of one message its receiver keeps in memory at most: what counts as in flight."""
+    max_held_octets: int = 1 << 20
+    """How much of one message its receiver keeps in memory at most: what counts as in flight. One client can hold so
+    much for each of its connections, which must not be all there is: a receiver that keeps whole messages says so here,
+    and allows for it above."""
     command_timeout_s: float = 300.0
     """RFC 5321 §4.5.3.2.7: at least five minutes. Also the longest silence within content."""
     transaction_timeout_s: float = 1800.0

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 
 import trio
 
+from smtp import answers
 from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
 from smtp.serving import Peer, Receiver, ServerSettings, Statistics, client_key, plain_address
@@ -94,9 +95,14 @@ def _admit(connected: socket.socket, address: tuple[str, int], house: House, nur
     statistics = house.statistics
     statistics.connections_accepted += 1
     peer = Peer(plain_address(address[0]), address[1])
-    # Whoever comes through a proxy is judged when it is known who that is.
+    # Whoever comes through a proxy is judged when it is known who that is; till then there may be as many again.
     is_proxy = _is_within(peer.address, house.settings)
-    refusal = None if is_proxy else house.refusal(client_key(peer.address), trio.current_time())
+    if not is_proxy:
+        refusal = house.refusal(client_key(peer.address), trio.current_time())
+    elif len(house.sessions) >= 2 * house.settings.max_connections:
+        refusal = answers.TOO_MANY_CONNECTIONS
+    else:
+        refusal = None
     if refusal is not None:
         statistics.connections_turned_away += 1
         _turn_away(connected, refusal, house)
@@ -125,7 +131,8 @@ def _turn_away(connected: socket.socket, reply: Reply, house: House) -> None:
     house.statistics.replies_by_first_digit[4] += 1
     try:
         turned_away = Socket(connected)
-        turned_away.send_now(Reply(reply.code, f"{house.settings.hostname} {reply.text}", reply.enhanced).octets())
+        # RFC 2034 §3: no enhanced code in place of the greeting.
+        turned_away.send_now(Reply(reply.code, f"{house.settings.hostname} {reply.text}").octets())
         turned_away.close()
     except OSError:
         connected.close()

@@ -52,12 +52,13 @@ class House:
         self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_client)
         self.conduct = Conduct(self.settings.conduct)
 
-    def refusal(self, client: str, now: float) -> Reply | None:
+    def refusal(self, client: str, now: float, *, is_proxy: bool = False) -> Reply | None:
         """Why a client is not let in now, if it is not. Somebody else may have to go for it."""
-        if self.conduct.is_unwelcome(client, now):
-            return answers.UNWELCOME
-        if not self.admission.has_room_for(client):
-            return answers.TOO_MANY_CONNECTIONS
+        if not is_proxy:
+            if self.conduct.is_unwelcome(client, now):
+                return answers.UNWELCOME
+            if not self.admission.has_room_for(client):
+                return answers.TOO_MANY_CONNECTIONS
         if self.admission.is_full:
             leaving = self.admission.who_makes_room(client, now)
             if leaving is None:
@@ -198,14 +199,12 @@ class Session:
                 return False
         self._is_mute = False
         self._protocol.receive(reader.rest)
-        if header.address is None:
-            # The proxy speaks for itself, to see whether we are there.
-            self._protocol.greet()
-            return True
         self._house.admission.leave(self)
-        self._peer.address, self._peer.port = header.address, header.port
-        self.client = client_key(header.address)
-        self._farewell = self._house.refusal(self.client, trio.current_time())
+        # Without an address the proxy speaks for itself, to see whether we are there.
+        if header.address is not None:
+            self._peer.address, self._peer.port = header.address, header.port
+            self.client = client_key(header.address)
+        self._farewell = self._house.refusal(self.client, trio.current_time(), is_proxy=header.address is None)
         if self._farewell is not None:
             self._house.statistics.connections_turned_away += 1
             # In place of the greeting (RFC 5321 §3.8).
@@ -272,6 +271,9 @@ class Session:
                         self._house.statistics.messages += 1
                         self._house.conduct.message_accepted(self.client, trio.current_time())
                     protocol.answer(reply)
+                    if reply.positive and protocol.has_input:
+                        # Nothing that is to come may hold this answer back: the message is ours now (RFC 5321 §6.1).
+                        await self._flush()
                 case Hello():
                     self._peer.helo, self._peer.extended = event.name, event.extended
                 case Reset():

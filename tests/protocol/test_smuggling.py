@@ -15,6 +15,7 @@ from certificates import server_tls, verifying_tls
 from smtp_house import Caller, InMemory, call, open_house, quick_settings
 from smtp_memory import Mailbox, MemoryReceiver
 
+from smtp import intake
 from smtp.chunks import ChunkWriter
 from smtp.data import ContentWriter
 
@@ -202,8 +203,9 @@ async def opened(caller: Caller, tls: bool) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["clear", "TLS"])
-async def test_what_is_said_apart_is_read_apart(tls: bool) -> None:
+async def test_what_is_said_apart_is_read_apart(tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the test below is worth hangs on this.
+    monkeypatch.setattr(intake, "PIECE_OCTETS", 1)
     pieces: list[bytes] = []
 
     class Listener(MemoryReceiver):
