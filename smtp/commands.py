@@ -70,7 +70,8 @@ class Verb(Enum):
     __hash__ = object.__hash__
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as values are elsewhere: one is made for every command, and its making would take three times as long.
+@dataclass(slots=True)
 class Command:
     """One well-formed command. Which of the fields mean something depends on the verb."""
 

@@ -1,7 +1,7 @@
 """Replies: what a server says, as a value, in both directions."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from smtp.errors import ProtocolError
@@ -31,6 +31,8 @@ class Reply:
     """What people read; lines are separated by a line feed."""
     enhanced: str | None = None
     """RFC 3463, such as `5.1.1`."""
+    _octets: bytes = field(default=b"", init=False, repr=False, compare=False)
+    """Its wire form, once it has been asked for: most replies are constants that are given over and over."""
 
     def __post_init__(self) -> None:
         if not 200 <= self.code <= 599:
@@ -59,6 +61,11 @@ class Reply:
 
         RFC 2034 §3: the enhanced code stands on every line.
         """
+        if not self._octets:
+            object.__setattr__(self, "_octets", self._encoded())
+        return self._octets
+
+    def _encoded(self) -> bytes:
         text = self.text
         if len(text) < 400 and text.isascii() and text.isprintable():
             if self.enhanced is None:

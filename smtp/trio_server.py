@@ -141,6 +141,6 @@ def _turn_away(connected: socket.socket, reply: Reply, house: House) -> None:
 async def _sweep(house: House) -> None:
     while True:
         await trio.sleep(house.settings.sweep_interval_s)
-        now = trio.current_time()
+        house.now = now = trio.current_time()
         for session in house.sessions:
             session.look_at_the_clock(now)

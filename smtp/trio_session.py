@@ -9,7 +9,6 @@ import math
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -46,6 +45,8 @@ class House:
     sessions: "set[Session]" = field(default_factory=set)
     in_flight_octets: int = 0
     """Content of unfinished messages that receivers hold."""
+    now: float = field(default_factory=trio.current_time)
+    """Trio's clock as the sweeper has last seen it: what it looks at need not be more exact, and it costs nothing."""
 
     def __post_init__(self) -> None:
         self.terms = self.settings.session
@@ -150,6 +151,10 @@ class Session:
         """Another client needs the place. Only where `may_leave`."""
         self._leave(answers.MAKING_ROOM)
 
+    def _allow(self, timeout_s: float) -> None:
+        """The client has so long for what we wait for; on no account less."""
+        self._command_due = self._house.now + self._house.settings.sweep_interval_s + timeout_s
+
     def _leave(self, farewell: Reply) -> None:
         """At once where we wait for the client, else before we listen to it again."""
         self._farewell = farewell
@@ -186,7 +191,7 @@ class Session:
     async def _learn_real_address(self) -> bool:
         """Read the proxy's header, before anything is said; False where the connection ends with it."""
         reader = ProxyReader()
-        self._command_due = trio.current_time() + self._house.settings.handshake_timeout_s
+        self._allow(self._house.settings.handshake_timeout_s)
         header = None
         while header is None:
             octets = await self._receive(has_spoken=True)
@@ -221,10 +226,11 @@ class Session:
             if event is None:
                 has_spoken = protocol.unsent > 0
                 if has_spoken:
-                    await self._flush()
-                    self._command_due = trio.current_time() + command_timeout_s
+                    if not self._send():
+                        await self._send_rest()
+                    self._allow(command_timeout_s)
                 elif protocol.in_content:
-                    self._command_due = trio.current_time() + command_timeout_s
+                    self._allow(command_timeout_s)
                 # Otherwise part of a line has come. That is no reason to wait any longer for the rest.
                 octets = await self._receive(has_spoken)
                 if not octets:
@@ -233,11 +239,11 @@ class Session:
             elif isinstance(event, Paused):
                 await self._flush()
                 # It may have been the last reply of a group: the next command has its time from here.
-                self._command_due = trio.current_time() + command_timeout_s
+                self._allow(command_timeout_s)
                 await trio.lowlevel.checkpoint()
             elif isinstance(event, StartTls):
                 await self._start_tls()
-                self._command_due = trio.current_time() + command_timeout_s
+                self._allow(command_timeout_s)
             elif isinstance(event, Closed):
                 await self._flush()
                 return
@@ -258,7 +264,7 @@ class Session:
                         protocol.refuse_content(answers.TOO_MUCH_IN_FLIGHT)
                 case Mail():
                     protocol.answer(await self._begin_transaction(event, receiver))
-                    self._transaction_due = trio.current_time() + self._house.settings.transaction_timeout_s
+                    self._transaction_due = self._house.now + self._house.settings.transaction_timeout_s
                 case Recipient():
                     reply = await receiver.recipient(event.address, event.parameters)
                 case Data():
@@ -269,7 +275,7 @@ class Session:
                     self._let_go()
                     if reply.positive:
                         self._house.statistics.messages += 1
-                        self._house.conduct.message_accepted(self.client, trio.current_time())
+                        self._house.conduct.message_accepted(self.client, self._house.now)
                     protocol.answer(reply)
                     if reply.positive and protocol.has_input:
                         # Nothing that is to come may hold this answer back: the message is ours now (RFC 5321 §6.1).
@@ -293,7 +299,7 @@ class Session:
 
     async def _answer_recipient(self, reply: Reply) -> None:
         """Whoever asks for many that do not exist waits for each answer, and in the end gets no more."""
-        conduct, now = self._house.conduct, trio.current_time()
+        conduct, now = self._house.conduct, self._house.now
         if reply.positive:
             conduct.recipient_accepted(self.client, now)
         elif reply.permanent and (reply.enhanced or "").startswith("5.1."):
@@ -305,7 +311,7 @@ class Session:
                 # What has been answered already is not held back: behind it may be a whole group of these.
                 await self._flush()
                 with trio.move_on_after(delay) as self._delay:
-                    await self._wait(trio.sleep_forever)
+                    await self._wait(trio.sleep_forever())
                 self._delay = None
         self._protocol.answer(reply)
 
@@ -325,10 +331,10 @@ class Session:
         context = self._house.settings.tls
         assert context is not None, "STARTTLS is offered only with a context"
         await self._flush()
-        self._command_due = trio.current_time() + self._house.settings.handshake_timeout_s
+        self._allow(self._house.settings.handshake_timeout_s)
         self._house.statistics.handshakes += 1
         try:
-            await self._wait(partial(self._socket.start_tls, context, server_side=True))
+            await self._wait(self._socket.start_tls(context, server_side=True))
         except OSError:
             self._house.statistics.handshakes_failed += 1
             raise
@@ -368,25 +374,33 @@ class Session:
             return octets
         self._idle = not self._protocol.in_transaction
         while octets is None:
-            await self._wait(self._socket.readable)
+            await self._wait(self._socket.readable())
             octets = self._socket.receive_now()
         self._idle = False
         self.octets_received += len(octets)
         return octets
 
     async def _flush(self) -> None:
+        """Send all that has been said."""
+        if not self._send():
+            await self._send_rest()
+
+    def _send(self) -> bool:
+        """Send what can be sent at once; False where something is left."""
         self._unsent = self._socket.send_now(self._protocol.octets_to_send())
-        if self._unsent:
-            # Nothing more is read from a client that does not read.
-            self._command_due = trio.current_time() + self._house.settings.command_timeout_s
+        return not self._unsent
+
+    async def _send_rest(self) -> None:
+        # Nothing more is read from a client that does not read.
+        self._allow(self._house.settings.command_timeout_s)
         while self._unsent:
-            await self._wait(self._socket.writable)
+            await self._wait(self._socket.writable())
             self._unsent = self._socket.send_now(self._unsent)
 
-    async def _wait(self, ready: Callable[[], Awaitable[object]]) -> None:
+    async def _wait(self, ready: Awaitable[object]) -> None:
         self._waiting = True
         try:
-            await ready()
+            await ready
         except trio.ClosedResourceError:
             # We have waited for long enough.
             raise ConnectionAbortedError from None
@@ -421,9 +435,8 @@ class Session:
         house.sessions.discard(self)
         house.admission.leave(self)
         house.statistics.connections_open -= 1
-        now = trio.current_time()
         for _ in range(self._protocol.errors):
-            house.conduct.error(self.client, now)
+            house.conduct.error(self.client, house.now)
 
     def _report(self, error: Exception) -> None:
         """Where it happened, not what it was about: an exception's text may name people."""

@@ -17,6 +17,8 @@ itself where each thing it says has ended.
 import errno
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -29,12 +31,23 @@ READS_PER_TURN = 16
 # What is read and thrown away before a close, so that the kernel does not answer unread octets with a reset that takes
 # our last words with it.
 LAST_READS = 4
+# RFC 1035 §2.3.4: a domain name has at most 255 octets, two of which are not seen in its text.
+MAX_NAME_OCTETS = 253
 
 
 class Socket:
     """A connected socket, owned: `close` closes it."""
 
-    __slots__ = ("_half_sent", "_read_writes", "_reads_in_turn", "_secured", "_socket", "_write_reads", "tls")
+    __slots__ = (
+        "_half_sent",
+        "_read_writes",
+        "_reads_in_turn",
+        "_secured",
+        "_socket",
+        "_write_reads",
+        "readable",
+        "tls",
+    )
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
@@ -42,6 +55,9 @@ class Socket:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.tls: TlsFacts | None = None
         """What was negotiated, once `start_tls` has succeeded."""
+        self.readable: Callable[[], Awaitable[None]] = partial(trio.lowlevel.wait_readable, connected)
+        """Wait until there is something to receive. (In clear nothing stands between this and Trio: it is called at
+        every turn of every conversation.)"""
         self._socket = connected
         self._secured: ssl.SSLSocket | None = None
         self._reads_in_turn = 0
@@ -77,6 +93,7 @@ class Socket:
                 await trio.lowlevel.wait_writable(secured)
             else:
                 self.tls = facts(secured)
+                self.readable = self._readable_under_tls
                 return self.tls
 
     def receive_now(self) -> bytes | None:
@@ -92,17 +109,15 @@ class Socket:
             self._read_writes = True
             return None
 
-    async def readable(self) -> None:
-        """Wait until there is something to receive. (Under TLS it may turn out to be nothing: ask, and wait again.)"""
-        self._reads_in_turn = 0
-        if self._secured is not None:
-            if self._secured.pending():
-                await trio.lowlevel.checkpoint()
-                return
-            if self._read_writes:
-                await trio.lowlevel.wait_writable(self._socket)
-                return
-        await trio.lowlevel.wait_readable(self._socket)
+    async def _readable_under_tls(self) -> None:
+        """What `readable` is then. It may turn out to be nothing: ask, and wait again."""
+        secured = self._secured
+        if secured is not None and secured.pending():
+            await trio.lowlevel.checkpoint()
+        elif self._read_writes:
+            await trio.lowlevel.wait_writable(self._socket)
+        else:
+            await trio.lowlevel.wait_readable(self._socket)
 
     async def take_turns(self) -> None:
         """Let others run, now and then. To be called once for each read that did not wait."""
@@ -165,6 +180,8 @@ class Socket:
             # Nothing more to read yet, or the connection is gone already.
             pass
         self._socket.close()
+        # Under TLS it was bound to this object: without it nothing here refers to itself, and memory is free at once.
+        self.readable = trio.lowlevel.checkpoint
 
     def _send_secured(self, octets: bytes | memoryview) -> bytes | memoryview:
         if self._half_sent is not None and self._half_sent is not octets:
@@ -184,8 +201,14 @@ class Socket:
 
 
 def _check_name(server_name: str) -> None:
+    """Found out before the socket is handed over: `ssl` would lose it, and has ValueError and TypeError for some."""
     try:
         server_name.encode("idna")
     except UnicodeError:
-        # Found out before the socket is handed over: `ssl` would lose it.
-        raise OSError(errno.EINVAL, "no server can have this name") from None
+        fits = False
+    else:
+        # RFC 6066 §3: a name is not empty. A dot in front and a NUL are what `ssl` cannot take, and OpenSSL no more
+        # octets than a domain name may have (RFC 1035 §2.3.4).
+        fits = 0 < len(server_name) <= MAX_NAME_OCTETS and server_name[0] != "." and server_name.isprintable()
+    if not fits:
+        raise OSError(errno.EINVAL, "no server can have this name")
