@@ -16,7 +16,7 @@ from smtp_memory import Mailbox
 from smtp.address import Address, AddressError, parse_forward_path, parse_reverse_path
 from smtp.client import ClientSession, ClientState, GoAhead
 from smtp.errors import ProtocolError
-from smtp.parameters import MailParameters, format_original_recipient, parse_original_recipient
+from smtp.parameters import MAX_ORCPT_OCTETS, MailParameters, format_original_recipient, parse_original_recipient
 from smtp.proxy import ProxyReader
 from smtp.server import MAX_COMMAND_OCTETS, MAX_UNSENT_OCTETS
 
@@ -120,7 +120,10 @@ def address(octets: bytes) -> None:
         recipient = parse_original_recipient(text.partition("ORCPT=")[2].split(" ")[0])
     except ValueError:
         return
-    assert parse_original_recipient(format_original_recipient(recipient)) == recipient
+    written = format_original_recipient(recipient)
+    # In ASCII it takes more room, and may be too long for what it came in.
+    if len(written) <= MAX_ORCPT_OCTETS:
+        assert parse_original_recipient(written) == recipient
 
 
 def proxy(octets: bytes) -> None:
