@@ -4,23 +4,34 @@ A caller feeds what has come with `receive`, takes events with `next_event` unti
 `octets_to_send` returns. `begin` starts a message; `GoAhead` asks for its `content` and `end_content`; `Done` tells
 what became of it, for each recipient by itself.
 
-What each reply leads to, and why, stands in `smtp.client_sequence`.
+What each reply leads to, and why, stands in `smtp.client_sequence`; which replies are due, in `smtp.client_pipeline`.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from smtp.chunks import CHUNK_OCTETS, ChunkWriter
 from smtp.client_envelope import (
-    NO_EIGHT_BIT,
     TOO_MANY_RECIPIENTS,
     choose_recipients,
     envelope_commands,
     find_obstacle,
 )
-from smtp.client_events import Done, Event, GoAhead, HandshakeDue, Parted, Ready, Rejected, Result, TlsRefused
-from smtp.client_extensions import NO_LIMITS, Limits, read_extensions, read_limits, read_max_octets
-from smtp.client_sequence import TRANSITIONS, ClientState, Stage
+from smtp.client_events import (
+    CommandRefused,
+    Done,
+    Event,
+    GoAhead,
+    HandshakeDue,
+    Parted,
+    Ready,
+    Rejected,
+    Result,
+    TlsRefused,
+)
+from smtp.client_extensions import NO_LIMITS, Limits, read_extensions, read_limits, read_max_octets, read_server_name
+from smtp.client_pipeline import Pipeline
+from smtp.client_sequence import NOT_KNOWN, TRANSITIONS, ClientState, Stage, next_state
 from smtp.data import ContentWriter
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters, RecipientParameters
@@ -29,10 +40,10 @@ from smtp.tls import TlsFacts
 from smtp.trace import Trace
 
 __all__ = [
-    "NOT_EIGHT_BIT",
     "TRANSITIONS",
     "ClientSession",
     "ClientState",
+    "CommandRefused",
     "Done",
     "Event",
     "GoAhead",
@@ -49,11 +60,9 @@ __all__ = [
 # be stuck writing while the other is (RFC 2920 §3.1).
 MAX_PIPELINED = 100
 
-# To BDAT: the server does not know what it has offered.
-_NOT_KNOWN = (500, 502)
 
-
-NOT_EIGHT_BIT = Result(NO_EIGHT_BIT, Stage.LOCAL)
+# For every reply: to look up a member of an Enum takes longer than the rest of a line.
+_CLOSED, _HANDSHAKE, _ENVELOPE = ClientState.CLOSED, ClientState.HANDSHAKE, ClientState.ENVELOPE
 
 
 class ClientSession:
@@ -66,7 +75,7 @@ class ClientSession:
         """
         if not (helo.isascii() and helo.isprintable() and helo and " " not in helo):
             raise ValueError("this is no name for EHLO")
-        self.state = ClientState.OPENING
+        self._state = ClientState.OPENING
         self.replies_read = 0
         self.tls: TlsFacts | None = None
         """What was negotiated, where the connection is encrypted."""
@@ -74,9 +83,7 @@ class ClientSession:
         self._may_chunk = chunking
         self._trace = trace
         self._reader = ReplyReader()
-        self._outgoing = bytearray()
-        self._due: deque[Stage] = deque((Stage.GREETING,))
-        self._to_send: deque[tuple[Stage, bytes]] = deque()
+        self._pipeline = Pipeline(trace)
         self._events: deque[Event] = deque()
         self._forget_server()
         self._messages_begun = 0
@@ -92,8 +99,7 @@ class ClientSession:
         """The size of the largest message it takes (RFC 1870), where it has said so."""
         self.server_name = ""
         """What the server calls itself in its greeting; under TLS, in its reply to EHLO."""
-        self._saying_helo = False
-        self._at_once = 1
+        self._pipeline.at_once = 1
 
     def _prepare(self, results: list[Result | None], asked: Sequence[int], *, chunks: bool) -> None:
         """Get ready for a message."""
@@ -106,23 +112,35 @@ class ClientSession:
         self._in_content = False
 
     @property
+    def state(self) -> ClientState:
+        """What the session may be asked to do next."""
+        return self._state
+
+    def _enter(self, state: ClientState) -> None:
+        """The one place where the state changes: to what the table says of a reply, or by what the caller does."""
+        self._state = state
+
+    @property
     def stage(self) -> Stage:
         """What the next reply will belong to, or what would be lost now."""
-        if self._due and self._due[-1] is Stage.END_OF_DATA:
-            # Replies to chunks may be due before that one.
-            return Stage.END_OF_DATA
-        if self._due:
-            return self._due[0]
-        if self.state is ClientState.HANDSHAKE:
+        pipeline = self._pipeline
+        if pipeline.due and pipeline.due[-1] is Stage.END_OF_DATA:
+            # Replies to chunks may be due before that one. What has not been sent cannot have been taken for the end.
+            return Stage.END_OF_DATA if pipeline.all_sent else self._content_stage
+        if pipeline.due:
+            return pipeline.due[0]
+        if self._state is ClientState.HANDSHAKE:
             return Stage.TLS
-        if self._in_content:
-            return Stage.DATA if self._chunks is None else Stage.BDAT
-        return Stage.MAIL
+        return self._content_stage if self._in_content else Stage.MAIL
+
+    @property
+    def _content_stage(self) -> Stage:
+        return Stage.DATA if self._chunks is None else Stage.BDAT
 
     @property
     def unasked(self) -> bool:
         """Whether the server has said something that no command asked for. The next reply could not be told from it."""
-        return self.state is ClientState.READY and self._reader.pending
+        return self._state is ClientState.READY and self._reader.pending
 
     @property
     def exhausted(self) -> bool:
@@ -137,18 +155,16 @@ class ClientSession:
     @property
     def must_wait(self) -> bool:
         """Whether a reply has to come before more may be written."""
-        return len(self._due) >= self._at_once
+        return self._pipeline.full
 
     @property
     def unsent(self) -> int:
         """How many octets wait to be sent."""
-        return len(self._outgoing)
+        return self._pipeline.unsent_octets
 
     def octets_to_send(self) -> bytes:
         """All that was written since the last call."""
-        octets = bytes(self._outgoing)
-        self._outgoing.clear()
-        return octets
+        return self._pipeline.octets_to_send()
 
     def receive(self, octets: bytes) -> None:
         """Take what has come from the server."""
@@ -161,7 +177,7 @@ class ClientSession:
 
     def take_replies(self) -> None:
         """Read the replies that have come, up to the next event, which waits for `next_event`. Raises as that does."""
-        while not self._events and self.state is not ClientState.CLOSED:
+        while not self._events and self._state is not _CLOSED:
             try:
                 reply = self._reader.next_reply()
                 if reply is None:
@@ -178,25 +194,24 @@ class ClientSession:
 
         Raises SessionMisuse where it is not offered, done already, or no time for it; ProtocolError as `secured` does.
         """
-        if self.state is not ClientState.READY or "STARTTLS" not in self.extensions or self.tls is not None:
-            raise SessionMisuse(f"TLS cannot be asked for: {self.state.value}")
+        if self._state is not ClientState.READY or "STARTTLS" not in self.extensions or self.tls is not None:
+            raise SessionMisuse(f"TLS cannot be asked for: {self._state.value}")
         self._need_silence()
-        self.state = ClientState.OPENING
-        self._to_send.append((Stage.STARTTLS, b"STARTTLS"))
-        self._write_commands()
+        self._enter(ClientState.OPENING)
+        self._ask(Stage.STARTTLS, b"STARTTLS")
 
     def secured(self, facts: TlsFacts) -> None:
         """The handshake is done: forget what was said in clear, and say EHLO. Ready or Rejected follows.
 
         Raises SessionMisuse where no handshake was due, ProtocolError where something in clear has come behind the 220.
         """
-        if self.state is not ClientState.HANDSHAKE:
-            raise SessionMisuse(f"no handshake was due: {self.state.value}")
+        if self._state is not ClientState.HANDSHAKE:
+            raise SessionMisuse(f"no handshake was due: {self._state.value}")
         self._need_silence()
         self.tls = facts
         self._forget_server()
-        self.state = ClientState.OPENING
-        self._say_hello("EHLO")
+        self._enter(ClientState.OPENING)
+        self._ask(Stage.EHLO, f"EHLO {self._helo}".encode("ascii"))
 
     def begin(
         self,
@@ -217,8 +232,8 @@ class ClientSession:
         Raises SessionMisuse where another message is under way or the session is exhausted, ValueError for text that no
         command can hold.
         """
-        if self.state is not ClientState.READY or self.exhausted:
-            raise SessionMisuse(f"no message can begin: {self.state.value}")
+        if self._state is not ClientState.READY or self.exhausted:
+            raise SessionMisuse(f"no message can begin: {self._state.value}")
         commands = envelope_commands(sender, recipients, parameters, for_recipients, self.extensions)
         obstacle = find_obstacle((sender, *recipients), parameters, self.extensions, self.max_octets, self.tls)
         if obstacle is not None:
@@ -230,18 +245,19 @@ class ClientSession:
             results = [Result(TOO_MANY_RECIPIENTS, Stage.LOCAL)] * len(recipients)
             for index in asked:
                 results[index] = None
+        pipeline = self._pipeline
         if self._transaction_open:
             # Left over from a message that came to nothing after MAIL was accepted.
-            self._to_send.append((Stage.RSET, b"RSET"))
-        self._to_send.append((Stage.MAIL, commands[0]))
-        self._to_send.extend((Stage.RCPT, commands[1 + index]) for index in asked)
+            pipeline.waiting.append((Stage.RSET, b"RSET"))
+        pipeline.waiting.append((Stage.MAIL, commands[0]))
+        pipeline.waiting.extend((Stage.RCPT, commands[1 + index]) for index in asked)
         chunks = self._chunks_pay(parameters.size)
         if not chunks:
-            self._to_send.append((Stage.DATA, b"DATA"))
+            pipeline.waiting.append((Stage.DATA, b"DATA"))
         self._prepare(results, asked, chunks=chunks)
         self._messages_begun += 1
-        self.state = ClientState.ENVELOPE
-        self._write_commands()
+        self._enter(ClientState.ENVELOPE)
+        pipeline.write()
 
     def content(self, octets: bytes) -> None:
         """The next octets of the message, as they are: stuffing or counting is done here.
@@ -251,7 +267,7 @@ class ClientSession:
         self._need_content_state()
         if self._chunks is None:
             self._content_octets += len(octets)
-            self._outgoing += self._writer.write(octets)
+            self._pipeline.append(self._writer.write(octets))
             return
         chunk = self._chunks.write(octets)
         if chunk:
@@ -260,28 +276,26 @@ class ClientSession:
     def end_content(self) -> None:
         """The message is whole: write the final dot, or the last chunk. Raises SessionMisuse as `content` does."""
         self._need_content_state()
-        self.state = ClientState.END_OF_DATA
+        self._enter(ClientState.END_OF_DATA)
         if self._chunks is not None:
             self._write_chunk(self._chunks.end(), Stage.END_OF_DATA)
             return
-        self._outgoing += self._writer.end()
-        self._due.append(Stage.END_OF_DATA)
+        self._pipeline.say(Stage.END_OF_DATA, self._writer.end())
         if self._trace is not None:
             self._trace(">", f"({self._content_octets} octets of content)")
             self._trace(">", ".")
 
     def close(self) -> Done | None:
         """The conversation is over. Returns what is certain nevertheless: a message whose refusal was heard in time."""
-        refused = self.state is ClientState.REFUSED
-        self.state = ClientState.CLOSED
+        refused = self._state is ClientState.REFUSED
+        self._enter(ClientState.CLOSED)
         return self._done() if refused else None
 
     def quit(self) -> None:
         """Take leave. Raises SessionMisuse while a message is under way."""
-        if self.state is not ClientState.READY:
-            raise SessionMisuse(f"this is no time to leave: {self.state.value}")
-        self._to_send.append((Stage.QUIT, b"QUIT"))
-        self._write_commands()
+        if self._state is not ClientState.READY:
+            raise SessionMisuse(f"this is no time to leave: {self._state.value}")
+        self._ask(Stage.QUIT, b"QUIT")
 
     def _chunks_pay(self, size: int | None) -> bool:
         """Whether chunks take no more round trips than DATA. Without PIPELINING one takes fewer, several take more."""
@@ -290,37 +304,21 @@ class ClientSession:
         return "PIPELINING" in self.extensions or (size is not None and size < CHUNK_OCTETS)
 
     def _need_content_state(self) -> None:
-        if self.state is not ClientState.CONTENT:
-            raise SessionMisuse(f"no content is awaited: {self.state.value}")
+        if self._state is not ClientState.CONTENT:
+            raise SessionMisuse(f"no content is awaited: {self._state.value}")
 
     def _need_silence(self) -> None:
         if self._reader.pending:
-            self.state = ClientState.CLOSED
+            self._enter(ClientState.CLOSED)
             raise ProtocolError("the server has said something in clear that no command asked for")
 
-    def _say_hello(self, verb: str) -> None:
-        self._to_send.append((Stage.EHLO, f"{verb} {self._helo}".encode("ascii")))
-        self._write_commands()
-
-    def _write_commands(self) -> None:
-        """Write what may be written before the next reply."""
-        while self._to_send and len(self._due) < self._at_once:
-            stage, line = self._to_send[0]
-            if stage is Stage.DATA and not self._due and not self._accepted:
-                # Every reply is in and nobody was accepted: there is nothing to send content for.
-                self._to_send.clear()
-                break
-            self._to_send.popleft()
-            self._due.append(stage)
-            self._outgoing += line + b"\r\n"
-            if self._trace is not None:
-                self._trace(">", line.decode("utf-8"))
-        if self.state is ClientState.ENVELOPE and not self._due and not self._to_send:
-            self._end_envelope()
+    def _ask(self, stage: Stage, line: bytes) -> None:
+        """One command by itself."""
+        self._pipeline.waiting.append((stage, line))
+        self._pipeline.write()
 
     def _write_chunk(self, chunk: bytes, stage: Stage) -> None:
-        self._due.append(stage)
-        self._outgoing += chunk
+        self._pipeline.say(stage, chunk)
         if self._trace is not None:
             command, _, content = chunk.partition(b"\r\n")
             self._trace(">", command.decode("ascii"))
@@ -332,154 +330,153 @@ class ClientSession:
         if self._trace is not None:
             for line in reply.octets().decode("ascii").splitlines():
                 self._trace("<", line)
-        if not self._due:
+        stage = self._pipeline.awaited
+        if stage is None:
             self._take_unasked(reply)
             return
-        stage = self._due[0]
-        after = TRANSITIONS[stage].get(reply.code // 100)
+        before = self._state
+        after = next_state(before, stage, reply.code, in_chunks=self._chunks is not None)
         if after is None:
             # Still due: who asks for the stage must learn where it broke.
             raise ProtocolError(f"{reply.code} is no reply to {stage.value}")
-        if after is ClientState.HANDSHAKE:
+        if after is _HANDSHAKE:
             self._need_silence()
-        self._due.popleft()
-        if reply.code == 421:
-            self._give_up(reply, stage)
-            return
-        match stage:
-            case Stage.MAIL:
-                self._take_mail(reply)
-            case Stage.RCPT:
-                self._take_recipient(reply)
-            case Stage.DATA:
-                self.state = after
-                self._take_data(reply)
-            case Stage.BDAT:
-                self._take_chunk(reply, after)
-            case Stage.END_OF_DATA:
-                self._take_end(reply)
-            case Stage.GREETING | Stage.EHLO:
-                self._open(reply, stage, after)
-            case Stage.STARTTLS:
-                self.state = after
-                self._events.append(HandshakeDue() if reply.positive else TlsRefused(reply))
-            case Stage.QUIT:
-                self.state = after
-                self._events.append(Parted())
-            case _:  # RSET
-                self._transaction_open = False
-        if self.state is ClientState.ENVELOPE:
-            self._write_commands()
+        self._pipeline.due.popleft()
+        self._enter(after)
+        if after is _CLOSED:
+            self._part(reply, stage)
+        elif act := _ACTS.get(stage):
+            act(self, reply, stage, before)
 
-    def _open(self, reply: Reply, stage: Stage, after: ClientState) -> None:
-        """Greeting, EHLO, HELO."""
-        if stage is Stage.GREETING and reply.positive:
-            self.server_name = _first_word(reply)
-            self._say_hello("EHLO")
-        elif stage is Stage.EHLO and reply.permanent and not self._saying_helo:
-            # RFC 5321 §3.2: a server that refuses EHLO may still know HELO.
-            self._saying_helo = True
-            self._say_hello("HELO")
-        elif reply.positive:
-            self.state = after
-            if self.tls is not None:
-                self.server_name = _first_word(reply)
-            if not self._saying_helo:
-                self.extensions = read_extensions(reply)
-                self.limits = read_limits(self.extensions)
-                self.max_octets = read_max_octets(self.extensions)
-                self._at_once = MAX_PIPELINED if "PIPELINING" in self.extensions else 1
-            self._events.append(Ready())
-        else:
-            self.state = after
-            self._events.append(Rejected(reply, stage))
+    def _open(self, reply: Reply, stage: Stage, _: ClientState) -> None:
+        """Greeting, EHLO, HELO, STARTTLS."""
+        match self._state:
+            case ClientState.OPENING if stage is Stage.GREETING:
+                self.server_name = read_server_name(reply)
+                self._ask(Stage.EHLO, f"EHLO {self._helo}".encode("ascii"))
+            case ClientState.OPENING:
+                # RFC 5321 §3.2: a server that refuses EHLO may still know HELO.
+                self._ask(Stage.HELO, f"HELO {self._helo}".encode("ascii"))
+            case ClientState.HANDSHAKE:
+                self._events.append(HandshakeDue())
+            case ClientState.READY if stage is Stage.STARTTLS:
+                self._events.append(TlsRefused(reply))
+            case ClientState.READY:
+                if self.tls is not None:
+                    self.server_name = read_server_name(reply)
+                if stage is Stage.EHLO:
+                    self.extensions = read_extensions(reply)
+                    self.limits = read_limits(self.extensions)
+                    self.max_octets = read_max_octets(self.extensions)
+                    self._pipeline.at_once = MAX_PIPELINED if "PIPELINING" in self.extensions else 1
+                self._events.append(Ready())
 
-    def _take_mail(self, reply: Reply) -> None:
+    def _take_reset(self, _reply: Reply, _stage: Stage, _: ClientState) -> None:
+        self._transaction_open = False
+        self._go_on()
+
+    def _take_mail(self, reply: Reply, stage: Stage, _: ClientState) -> None:
         if reply.positive:
             self._transaction_open = True
-            return
-        self._results = [result or Result(reply, Stage.MAIL) for result in self._results]
-        # What has not been written need not be; what has been will be answered.
-        self._to_send.clear()
-
-    def _take_recipient(self, reply: Reply) -> None:
-        index = self._asked.popleft()
-        if self._results[index] is not None:
-            # MAIL was refused, and that is the reason.
-            return
-        if reply.positive:
-            self._accepted.append(index)
         else:
-            self._results[index] = Result(reply, Stage.RCPT)
+            self._results = [result or Result(reply, stage) for result in self._results]
+            # What has not been written need not be; what has been will be answered.
+            self._pipeline.waiting.clear()
+        self._go_on()
 
-    def _take_data(self, reply: Reply) -> None:
-        if not reply.positive:
-            self._decide(reply, Stage.DATA)
-            self._finish()
+    def _take_recipient(self, reply: Reply, stage: Stage, _: ClientState) -> None:
+        index = self._asked.popleft()
+        # Where there is a result already, MAIL was refused, and that is the reason.
+        if self._results[index] is None:
+            if reply.positive:
+                self._accepted.append(index)
+            else:
+                self._results[index] = Result(reply, stage)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """More of the envelope, or its end where every command is answered and DATA is not under way."""
+        if self._state is not _ENVELOPE:
             return
-        self._in_content = True
+        pipeline = self._pipeline
+        if pipeline.waiting:
+            if not (pipeline.due or self._accepted) and pipeline.waiting[0][0] is Stage.DATA:
+                # Every reply is in and nobody was accepted: there is nothing to send content for.
+                pipeline.waiting.clear()
+            pipeline.write()
+        if pipeline.due:
+            return
         if self._accepted:
+            self._enter(ClientState.CONTENT)
+            self._in_content = True
             self._events.append(GoAhead())
         else:
-            self.end_content()
-
-    def _end_envelope(self) -> None:
-        """Every command is answered, and DATA is not under way."""
-        if not self._accepted:
+            self._enter(ClientState.READY)
             self._finish()
+
+    def _take_data(self, reply: Reply, _stage: Stage, _: ClientState) -> None:
+        match self._state:
+            case ClientState.READY:
+                self._decide(reply, Stage.DATA)
+                self._finish()
+            case ClientState.CONTENT:
+                self._in_content = True
+                if self._accepted:
+                    self._events.append(GoAhead())
+                else:
+                    self.end_content()
+
+    def _take_chunk(self, reply: Reply, _stage: Stage, before: ClientState) -> None:
+        """One that is refused decides; where one was before, this reply counts for nothing."""
+        if self._state is not ClientState.REFUSED:
             return
-        self.state = ClientState.CONTENT
-        self._in_content = True
-        self._events.append(GoAhead())
-
-    def _take_chunk(self, reply: Reply, after: ClientState) -> None:
-        if after is ClientState.REFUSED and self.state is not ClientState.REFUSED:
-            if reply.code in _NOT_KNOWN:
-                self._give_up(reply, Stage.BDAT)
-                return
-            self.state = after
+        if before is not ClientState.REFUSED:
             self._decide(reply, Stage.BDAT)
-        if self.state is ClientState.REFUSED and not self._due:
+        if not self._pipeline.due:
+            # Whether it has ended the transaction, too, is not for us to know.
+            self._enter(ClientState.READY)
             self._finish()
 
-    def _take_end(self, reply: Reply) -> None:
-        refused_before = self.state is ClientState.REFUSED
-        if not refused_before:
-            self._decide(reply, Stage.END_OF_DATA)
-            if self._chunks is not None and reply.code in _NOT_KNOWN:
-                self._give_up(reply, Stage.END_OF_DATA)
-                return
-        # Whether a refused chunk has ended the transaction, too, is not for us to know.
-        self._transaction_open = refused_before
+    def _take_end(self, reply: Reply, stage: Stage, before: ClientState) -> None:
+        if self._state is ClientState.REFUSED:
+            self._take_chunk(reply, stage, before)
+            return
+        self._decide(reply, stage)
+        self._transaction_open = False
         self._finish()
 
     def _take_unasked(self, reply: Reply) -> None:
-        """Something was said out of turn."""
-        if self.state is ClientState.CONTENT and not reply.positive:
+        """Something was said out of turn: nothing has been asked, or what will be has not been sent."""
+        in_content = self._state in (ClientState.CONTENT, ClientState.END_OF_DATA)
+        if (in_content and not reply.positive) or (reply.code == 421 and self._pipeline.due):
             # The server will not read to the end. Whatever we sent now would be taken for commands.
-            self._give_up(reply, self.stage)
+            stage = self.stage
+            self._enter(ClientState.CLOSED)
+            self._part(reply, stage)
             return
         raise ProtocolError(f"{reply.code} came without being asked for")
 
-    def _give_up(self, reply: Reply, stage: Stage) -> None:
-        """The server has ended the conversation, or we have: this reply is for all that is undecided."""
-        if self.state is ClientState.OPENING:
-            self._events.append(Rejected(reply, stage))
-        elif stage is Stage.QUIT:
-            self._events.append(Parted())
-        else:
-            self._results = [result or Result(reply, stage) for result in self._results]
-            self._events.append(self._done())
-        self.state = ClientState.CLOSED
-        self._to_send.clear()
-        self._due.clear()
+    def _part(self, reply: Reply, stage: Stage) -> None:
+        """The conversation is over, and this reply is for all that is undecided."""
+        self._pipeline.forget()
+        match stage:
+            case Stage.GREETING | Stage.EHLO | Stage.HELO | Stage.STARTTLS:
+                self._events.append(Rejected(reply, stage))
+            case Stage.QUIT:
+                self._events.append(Parted())
+            case Stage.RSET:
+                self._events.append(CommandRefused(reply, stage))
+            case Stage.BDAT | Stage.END_OF_DATA if self._chunks is not None and reply.code in NOT_KNOWN:
+                self._events.append(CommandRefused(reply, Stage.BDAT))
+            case _:
+                self._results = [result or Result(reply, stage) for result in self._results]
+                self._events.append(self._done())
 
     def _decide(self, reply: Reply, stage: Stage) -> None:
         for index in self._accepted:
             self._results[index] = Result(reply, stage)
 
     def _finish(self) -> None:
-        self.state = ClientState.READY
         self._in_content = False
         self._events.append(self._done())
 
@@ -487,5 +484,17 @@ class ClientSession:
         return Done(tuple(result for result in self._results if result))
 
 
-def _first_word(reply: Reply) -> str:
-    return reply.text.partition("\n")[0].partition(" ")[0][:255]
+# What is done with a reply that is not the last one, once the state is what the table says; with the state before. To
+# QUIT there is no such reply.
+_ACTS: dict[Stage, Callable[[ClientSession, Reply, Stage, ClientState], None]] = {
+    Stage.GREETING: ClientSession._open,
+    Stage.EHLO: ClientSession._open,
+    Stage.HELO: ClientSession._open,
+    Stage.STARTTLS: ClientSession._open,
+    Stage.RSET: ClientSession._take_reset,
+    Stage.MAIL: ClientSession._take_mail,
+    Stage.RCPT: ClientSession._take_recipient,
+    Stage.DATA: ClientSession._take_data,
+    Stage.BDAT: ClientSession._take_chunk,
+    Stage.END_OF_DATA: ClientSession._take_end,
+}

@@ -1,7 +1,8 @@
 """The client's MAIL and RCPT: which words go into them for which server, and what a server cannot be given at all.
 
 No text that a caller has got from somewhere can become a command or a parameter of its own: an address must be one
-word, printable, with brackets and spaces in quotes only, and every line is looked at once more when it is whole.
+word, printable, with brackets and spaces in the quotes of its local part only, and every line is looked at once more
+when it is whole.
 
 Parameters that only ask for reports (DSN) are left out where the server does not know them; RFC 3461 §5.2.2 lets the
 relay that knows them answer for it. What would change the message or break a promise is not left out: then the message
@@ -11,7 +12,7 @@ is not sent, and the reply that stands for it is our own.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from smtp.address import ascii_domain
+from smtp.address import MAX_MAILBOX_OCTETS, ascii_domain
 from smtp.parameters import (
     MAX_ENVID_OCTETS,
     MAX_ORCPT_OCTETS,
@@ -36,8 +37,10 @@ TOO_LARGE = Reply(552, "The message is larger than the next server takes", "5.3.
 # RFC 9422 §4.2 and §4.3. RFC 5321 §4.5.3.1.10: too many recipients is 452, and the rest comes in another transaction.
 TOO_MANY_RECIPIENTS = Reply(452, "The next server takes no more recipients at a time", "4.5.3")
 
-# One word; a quoted string may have brackets, spaces and escaped quotes in it (RFC 5321 §4.1.2).
-_ONE_PATH_RE = re.compile(r'(?:[^\s<>"\\]++|"(?:[^"\\]|\\.)*+")*+')
+# RFC 5321 §4.1.2: Mailbox = Local-part "@" ( Domain / address-literal ) ; Local-part = Dot-string / Quoted-string.
+# A quoted string may have brackets, spaces and escaped quotes in it, and nothing else may; who reads an address has
+# looked closer. RFC 5321 §4.1.1.3: postmaster needs no domain.
+_MAILBOX_RE = re.compile(r'(?:[^\s<>"\\@]++|"(?:[^"\\]|\\.)*+")@[^\s<>"\\@]++|(?i:postmaster)')
 _ADDRESS_TYPE_RE = re.compile(r"[A-Za-z0-9-]+")
 
 
@@ -145,14 +148,18 @@ def recipient_command(
 
 def _path(address: str, utf8: bool) -> str:
     """What goes between the brackets."""
+    if not address:
+        return ""
     if not utf8 and not address.isascii():
         # RFC 5890 §2.3.2.1, and RFC 6531 §3.2: a domain has a form in ASCII, a local part has none.
         local_part, _, domain = address.rpartition("@")
         if not local_part.isascii():
             raise ValueError("an address for the envelope has a character outside printable ASCII")
         address = f"{local_part}@{ascii_domain(domain)}"
-    if not _ONE_PATH_RE.fullmatch(address):
+    if not _MAILBOX_RE.fullmatch(address):
         raise ValueError("an address for the envelope is not one printable word")
+    if len(address if address.isascii() else address.encode("utf-8", "surrogatepass")) > MAX_MAILBOX_OCTETS:
+        raise ValueError("an address for the envelope is too long")
     return address
 
 

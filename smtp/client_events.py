@@ -21,7 +21,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The server does not want to talk: the reply to the greeting or to EHLO, or a 421 to STARTTLS."""
+    """The server does not want to talk: its greeting, the reply to EHLO or HELO, or a 421 to STARTTLS."""
 
     reply: Reply
     stage: Stage
@@ -52,8 +52,18 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandRefused:
+    """The conversation is over because of a command, not of a message: RSET was refused, or BDAT is not known to a
+    server that offers CHUNKING (Stage.BDAT). Nothing of the message was accepted, for anybody.
+    """
+
+    reply: Reply
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
 class Parted:
     """QUIT is answered."""
 
 
-Event = Ready | Rejected | HandshakeDue | TlsRefused | GoAhead | Done | Parted
+Event = Ready | Rejected | HandshakeDue | TlsRefused | GoAhead | Done | CommandRefused | Parted

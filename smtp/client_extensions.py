@@ -29,6 +29,11 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+def read_server_name(reply: Reply) -> str:
+    """What a server calls itself, in its greeting or in its reply to EHLO: the first word, whatever it is."""
+    return reply.text.partition("\n")[0].partition(" ")[0][:255]
+
+
 def read_extensions(reply: Reply) -> dict[str, str]:
     """The keywords of a reply to EHLO, in upper case, and their parameters."""
     # RFC 5321 §4.1.1.1: ehlo-line = ehlo-keyword *( SP ehlo-param )

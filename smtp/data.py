@@ -5,15 +5,14 @@ The end of DATA is CRLF.CRLF and nothing else: not one of the look-alikes with a
 some servers take for the end and others do not. A message that somebody hides inside another lives on that difference.
 """
 
-import re
 from dataclasses import dataclass
 from enum import Enum
+
+from smtp.line_ends import LineEnds
 
 _END = b"\r\n.\r\n"
 # What stands at the end of a piece and may be the beginning of the end, the longest first.
 _BEGINNINGS_OF_END = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
-
-_BARE_LINE_END_RE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
 
 class Fault(Enum):
@@ -187,25 +186,17 @@ class ContentWriter:
     one let through would make us the accomplice of whoever put it there.
     """
 
-    __slots__ = ("_at_line_start", "_held")
+    __slots__ = ("_at_line_start", "_line_ends")
 
     def __init__(self) -> None:
         self._at_line_start = True
-        self._held = b""
+        self._line_ends = LineEnds()
 
     def write(self, octets: bytes) -> bytes:
         """The wire form of the next octets of the message. A CR at their end is held back until the next call."""
-        if self._held:
-            octets = self._held + octets
-            self._held = b""
-        if octets.endswith(b"\r"):
-            self._held = b"\r"
-            octets = octets[:-1]
+        octets = self._line_ends.write(octets)
         if not octets:
             return b""
-        pairs = octets.count(b"\r\n")
-        if octets.count(b"\r") != pairs or octets.count(b"\n") != pairs:
-            octets = _BARE_LINE_END_RE.sub(b"\r\n", octets)
         if b"\r\n." in octets:
             octets = octets.replace(b"\r\n.", b"\r\n..")
         if self._at_line_start and octets.startswith(b"."):
@@ -215,7 +206,4 @@ class ContentWriter:
 
     def end(self) -> bytes:
         """What ends the message: the dot on a line of its own, and the CRLF before it where it is missing."""
-        if self._held:
-            self._held = b""
-            self._at_line_start = False
-        return b".\r\n" if self._at_line_start else _END
+        return _END if self._line_ends.end() or not self._at_line_start else b".\r\n"

@@ -3,11 +3,12 @@
 Error handling. `Connection.open` raises ConnectError where no reply came and Refused where the server said no;
 TlsFailed is the ConnectError of a server that can still be spoken to in clear, if one wants that. `send` returns what
 the server said for each recipient; where it vanishes, Lost tells how far things had come, because only a connection
-lost after the final dot leaves a doubt. After any of them the connection is closed. Cancelling closes it too: half a
-message never gets a final dot.
+lost after the final dot leaves a doubt; ChunkingRefused is the Lost of a server that had better get content by DATA.
+After any of them the connection is closed. Cancelling closes it too: half a message never gets a final dot.
 """
 
 import errno
+import math
 import os
 import socket
 import ssl
@@ -21,6 +22,7 @@ from smtp.address import Address
 from smtp.client import (
     ClientSession,
     ClientState,
+    CommandRefused,
     Done,
     Event,
     GoAhead,
@@ -30,6 +32,7 @@ from smtp.client import (
     TlsRefused,
 )
 from smtp.client_extensions import Limits
+from smtp.client_timeouts import Timeouts
 from smtp.errors import ProtocolError
 from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
@@ -38,6 +41,7 @@ from smtp.trace import Trace
 from smtp.trio_socket import Socket
 
 __all__ = [
+    "ChunkingRefused",
     "ClientTls",
     "ConnectError",
     "Connection",
@@ -55,43 +59,10 @@ __all__ = [
 # message is one packet train and one call.
 BLOCK_OCTETS = 65536
 
+_STANDARD = Timeouts()
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long to wait for each step, in seconds. RFC 5321 §4.5.3.2 gives the least; we take it."""
-
-    connect: float = 30.0
-    """Not in the RFC. A server that is there answers at once; where there are more addresses, they get their turn."""
-    greeting: float = 300.0
-    ehlo: float = 300.0
-    tls: float = 60.0
-    """The handshake. Not in the RFC: two round trips and a signature. (The reply to STARTTLS has the time of MAIL.)"""
-    mail: float = 300.0
-    rcpt: float = 300.0
-    data: float = 120.0
-    block: float = 180.0
-    end_of_data: float = 600.0
-    """Ten minutes: giving up sooner, while the server is still at it, makes duplicates (§4.5.3.2.6)."""
-    quit: float = 2.0
-    """What was promised stays promised whether QUIT is answered or not, so that we do not stay for long."""
-
-    def of(self, stage: Stage) -> float:
-        """The time for the reply to this stage."""
-        match stage:
-            case Stage.GREETING:
-                return self.greeting
-            case Stage.EHLO:
-                return self.ehlo
-            case Stage.RCPT:
-                return self.rcpt
-            case Stage.DATA:
-                return self.data
-            case Stage.BDAT:
-                return self.block
-            case Stage.END_OF_DATA:
-                return self.end_of_data
-            case _:
-                return self.mail
+# What is waited for behind the end of content. (Else it is the number of a reply.)
+_FINAL_REPLY = -1
 
 
 class ConnectError(Exception):
@@ -127,6 +98,20 @@ class Lost(Exception):
         self.reply = reply
 
 
+class ChunkingRefused(Lost):
+    """The server offers CHUNKING and does not know BDAT, or something between us and it does not.
+
+    Nothing of the message was accepted, for anybody: it can be sent at once over a connection without `chunking`.
+    """
+
+
+class _Broken(Exception):
+    """What ends a conversation, from the server's side. The text says what, for people."""
+
+    def __init__(self, error: OSError | ProtocolError) -> None:
+        super().__init__(_reason(error))
+
+
 @dataclass(frozen=True, slots=True)
 class ClientTls:
     """What to ask of TLS.
@@ -151,6 +136,8 @@ class Connection:
         self._session = session
         self._timeouts = timeouts
         self._scope = trio.CancelScope()
+        # When this step has to be over, whatever comes.
+        self._latest = math.inf
         self._half_sent = False
         self.server_name = ""
         """What the server calls itself in its greeting, or the name it was expected to have."""
@@ -162,7 +149,7 @@ class Connection:
         port: int,
         *,
         helo: str,
-        timeouts: Timeouts = Timeouts(),
+        timeouts: Timeouts = _STANDARD,
         source_address: str | None = None,
         expected_name: str = "",
         tls: ClientTls | None = None,
@@ -223,8 +210,8 @@ class Connection:
         envid: str = "",
         for_recipients: Sequence[RecipientParameters] = (),
     ) -> list[Result]:
-        """Send one message; one result for each recipient, in order. Raises Lost, and ValueError for an address that no
-        command can hold.
+        """Send one message; one result for each recipient, in order. Raises Lost (ChunkingRefused is one), and
+        ValueError for an address that no command can hold.
 
         Addresses are envelope text without brackets; '' is the null reverse-path. `utf8` is whether a local part or a
         header field is in UTF-8 (RFC 6531), `require_tls` what RFC 8689 means by it; `ret`, `envid` and
@@ -249,7 +236,11 @@ class Connection:
                 session.end_content()
             return await self._next_event()
 
-        event = await self._converse(run)
+        event = await self._converse(run, self._timeouts.message)
+        if isinstance(event, CommandRefused):
+            self.aclose()
+            kind = ChunkingRefused if event.stage is Stage.BDAT else Lost
+            raise kind(event.stage, f"refused with {event.reply}", event.reply)
         if not isinstance(event, Done):
             raise TypeError(f"a message cannot end with {event}")
         if session.state is ClientState.CLOSED:
@@ -284,12 +275,19 @@ class Connection:
             return
 
         async def ask() -> Event:
-            session.start_tls()
+            try:
+                session.start_tls()
+            except ProtocolError as error:
+                raise _Broken(error) from None
             return await self._next_event()
 
         async def shake_hands() -> Event:
-            self._scope.deadline = trio.current_time() + self._timeouts.tls
-            session.secured(await self._socket.start_tls(tls.context, server_side=False, server_name=tls.server_name))
+            self._allow(self._timeouts.tls)
+            name = tls.server_name
+            try:
+                session.secured(await self._socket.start_tls(tls.context, server_side=False, server_name=name))
+            except (OSError, ProtocolError) as error:
+                raise _Broken(error) from None
             return await self._next_event()
 
         try:
@@ -308,18 +306,18 @@ class Connection:
             self.aclose()
             raise Refused(event.reply, event.stage)
 
-    async def _converse(self, run: Callable[[], Awaitable[Event]]) -> Event:
+    async def _converse(self, run: Callable[[], Awaitable[Event]], within_s: float = math.inf) -> Event:
         """Do this under the clock. Raises Lost; the connection is closed then, as after any other exception."""
+        self._latest = trio.current_time() + within_s
         try:
             with trio.CancelScope() as self._scope:
                 try:
                     return await run()
-                except ProtocolError as error:
-                    reason = str(error)
-                except OSError as error:
-                    reason = _reason(error)
+                except _Broken as broken:
+                    reason = str(broken)
             if self._scope.cancelled_caught:
-                reason = "timed out"
+                late = trio.current_time() >= self._latest
+                reason = f"timed out: {within_s:g} s are the most for a message" if late else "timed out"
             stage = self._stage()
             event = self._last_words() or self._session.close()
             if event is None:
@@ -346,31 +344,49 @@ class Connection:
             event = self._session.next_event()
         except (OSError, ProtocolError):
             return None
-        if isinstance(event, Done) and any(result.reply.positive for result in event.results):
+        if isinstance(event, Done):
             # Nobody can have accepted what was not sent whole.
-            return None
-        return event
+            return None if any(result.reply.positive for result in event.results) else event
+        # To go ahead, or to shake hands, is too late now.
+        return event if isinstance(event, Rejected | CommandRefused) else None
 
     async def _next_event(self) -> Event:
         """Send what there is to send, and read until the session has something to tell."""
         session = self._session
-        replies_read = -1
-        while (event := session.next_event()) is None:
-            # Whoever has just been asked has not answered yet: to look at once would be in vain.
-            octets = None if await self._flush() else self._socket.receive_now()
-            while octets is None:
-                replies_read = await self._readable(replies_read)
-                octets = self._socket.receive_now()
-            self._receive(octets)
+        waited_for: int | None = None
+        try:
+            while (event := session.next_event()) is None:
+                # Whoever has just been asked has not answered yet: to look at once would be in vain.
+                octets = None if await self._flush() else self._socket.receive_now()
+                while octets is None:
+                    waited_for = await self._readable(waited_for)
+                    octets = self._socket.receive_now()
+                self._receive(octets)
+        except (OSError, ProtocolError) as error:
+            raise _Broken(error) from None
         return event
 
-    async def _readable(self, replies_read: int) -> int:
-        """Wait for octets. The clock begins anew with each reply, not with each octet of one; returns their number."""
+    def _allow(self, seconds: float) -> None:
+        """So much time from now on."""
+        self._scope.deadline = min(trio.current_time() + seconds, self._latest)
+
+    async def _readable(self, waited_for: int | None) -> int:
+        """Wait until there is something to read.
+
+        The clock begins anew with each reply, not with each octet of one. Returns what was waited for, to be given back
+        with the next call.
+        """
         session = self._session
-        if session.replies_read != replies_read:
-            self._scope.deadline = trio.current_time() + self._timeouts.of(session.stage)
+        stage = session.stage
+        waits_for = session.replies_read
+        if stage is Stage.END_OF_DATA:
+            # All is sent. Replies to earlier chunks may come before the final one, and make it no later.
+            waits_for = _FINAL_REPLY
+            self._latest = math.inf
+        if waits_for != waited_for:
+            self._allow(self._timeouts.of(stage))
         await self._socket.readable()
-        return session.replies_read
+        return waits_for
 
     def _receive(self, octets: bytes) -> None:
         if not octets:
@@ -378,12 +394,14 @@ class Connection:
         self._session.receive(octets)
 
     async def _send_content(self, content: AsyncIterable[bytes] | Iterable[bytes]) -> None:
-        """As much of it as the server wants."""
+        """As much of it as the server wants. What it raises is not the server's."""
         if not isinstance(content, AsyncIterable):
             for octets in content:
                 if not await self._send_piece(octets):
                     return
             return
+        # Nobody waits for the server while a piece is made.
+        self._scope.deadline = self._latest
         try:
             async for octets in content:
                 if not await self._send_piece(octets):
@@ -398,22 +416,26 @@ class Connection:
         session = self._session
         session.content(octets)
         if session.unsent >= BLOCK_OCTETS:
-            await self._flush()
-            if session.in_chunks:
-                await self._read_chunk_replies()
+            try:
+                await self._flush()
+                if session.in_chunks:
+                    await self._read_chunk_replies()
+            except (OSError, ProtocolError) as error:
+                raise _Broken(error) from None
+            self._scope.deadline = self._latest
         return session.state is ClientState.CONTENT
 
     async def _read_chunk_replies(self) -> None:
         """Take what has come; wait only where the next chunk has to."""
         session = self._session
-        replies_read = -1
+        waited_for: int | None = None
         while session.state is ClientState.CONTENT:
             octets = self._socket.receive_now()
             if octets is not None:
                 self._receive(octets)
                 session.take_replies()
             elif session.must_wait:
-                replies_read = await self._readable(replies_read)
+                waited_for = await self._readable(waited_for)
             else:
                 return
 
@@ -424,7 +446,7 @@ class Connection:
         self._half_sent = True
         rest = self._socket.send_now(self._session.octets_to_send())
         while rest:
-            self._scope.deadline = trio.current_time() + self._timeouts.block
+            self._allow(self._timeouts.block)
             await self._socket.writable()
             rest = self._socket.send_now(rest)
         self._half_sent = False
@@ -461,7 +483,9 @@ async def _connect(address: str, port: int, source_address: str | None, timeout_
         raise
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | ProtocolError) -> str:
+    if isinstance(error, ProtocolError):
+        return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate: {error.verify_message.rstrip('.').lower()}"
     if isinstance(error, ssl.SSLError) and error.reason:

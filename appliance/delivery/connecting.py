@@ -41,24 +41,25 @@ def keeps_the_promise(connection: Connection) -> bool:
     return connection.tls is not None and connection.tls.verified and "REQUIRETLS" in connection.extensions
 
 
-async def connect(settings: ConnectionSettings, candidate: HostAddress) -> Connection:
-    """Connect, encrypted where possible. Raises ConnectError and Refused."""
+async def connect(settings: ConnectionSettings, candidate: HostAddress, *, chunking: bool) -> Connection:
+    """Connect, encrypted where possible. `chunking`: content may go by BDAT. Raises ConnectError and Refused."""
     if settings.opportunistic is None:
-        return await _open(settings, candidate, None)
+        return await _open(settings, candidate, None, chunking)
     try:
-        return await _open(settings, candidate, ClientTls(settings.opportunistic, _name(candidate)))
+        return await _open(settings, candidate, ClientTls(settings.opportunistic, _name(candidate)), chunking)
     except TlsFailed:
-        return await _open(settings, candidate, None)
+        return await _open(settings, candidate, None, chunking)
 
 
-async def connect_as_required(settings: ConnectionSettings, candidate: HostAddress) -> Connection:
-    """Connect so that what requires TLS can be sent. Raises Unfit, ConnectError and Refused."""
+async def connect_as_required(settings: ConnectionSettings, candidate: HostAddress, *, chunking: bool) -> Connection:
+    """Connect so that what requires TLS can be sent; `chunking` as above. Raises Unfit, ConnectError and Refused."""
     if settings.verifying is None:
         raise Unfit("5.7.10", "there is nobody here whose word for a certificate is taken")
     if not candidate.known:
         raise Unfit("5.7.10", f"nothing proves that {candidate.host} is its mail server (no DNSSEC)")
     try:
-        connection = await _open(settings, candidate, ClientTls(settings.verifying, _name(candidate), required=True))
+        tls = ClientTls(settings.verifying, _name(candidate), required=True)
+        connection = await _open(settings, candidate, tls, chunking)
     except TlsFailed as error:
         raise Unfit("5.7.10", f"no TLS with {candidate.host} that proves its name: {error}") from None
     except Refused as refused:
@@ -76,7 +77,9 @@ def _name(candidate: HostAddress) -> str:
     return candidate.address if candidate.host.startswith("[") else candidate.host
 
 
-async def _open(settings: ConnectionSettings, candidate: HostAddress, tls: ClientTls | None) -> Connection:
+async def _open(
+    settings: ConnectionSettings, candidate: HostAddress, tls: ClientTls | None, chunking: bool
+) -> Connection:
     return await Connection.open(
         candidate.address,
         settings.port,
@@ -84,4 +87,5 @@ async def _open(settings: ConnectionSettings, candidate: HostAddress, tls: Clien
         timeouts=settings.timeouts,
         expected_name=candidate.host,
         tls=tls,
+        chunking=chunking,
     )

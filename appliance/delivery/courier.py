@@ -19,7 +19,7 @@ from appliance.resolver import Resolver
 from appliance.storage.records import StoreUnavailable
 from smtp.parameters import Notify, RecipientParameters
 from smtp.reply import Reply
-from smtp.trio_client import ConnectError, Connection, Lost, Refused, Result, Stage
+from smtp.trio_client import ChunkingRefused, ConnectError, Connection, Lost, Refused, Result, Stage
 
 MAX_MESSAGES_PER_CONNECTION = 1000
 """After as many messages a fresh connection is made: servers that count have had enough by then."""
@@ -54,6 +54,8 @@ class Courier:
         self._clock = clock
         self._connection: Connection | None = None
         self._at: HostAddress | None = None
+        # Whether content may go by BDAT. One host that offers it and does not know it is enough: DATA goes everywhere.
+        self._chunking = True
         self._carried = 0
         self._began = 0
 
@@ -109,6 +111,11 @@ class Courier:
                     ret="HDRS" if asks and first.return_path else None,
                     for_recipients=[_wishes(delivery) for delivery in batch] if asks else (),
                 )
+            except ChunkingRefused:
+                # A word about BDAT, and not about the message, of which nothing was accepted. There is no second time.
+                self._drop()
+                self._chunking = False
+                continue
             except Lost as lost:
                 self._drop()
                 # A kept connection may have been closed by the server while it was idle: that says nothing about the
@@ -152,7 +159,8 @@ class Courier:
         unfit: Answer | None = None
         for candidate in candidates:
             try:
-                self._connection = await (connect_as_required if required else connect)(self._settings, candidate)
+                how = connect_as_required if required else connect
+                self._connection = await how(self._settings, candidate, chunking=self._chunking)
             except Unfit as error:
                 unfit = self._told(0, error.enhanced_code, "tls-required", str(error), candidate)
             except ConnectError as error:

@@ -386,6 +386,32 @@ async def test_421_behind_the_envelope_of_a_kept_connection_is_about_the_message
     assert (town.first.connections, len(town.first.messages)) == (1, 1)
 
 
+# ---------------------------------------------------------------------- chunks
+
+
+@pytest.mark.parametrize("code", [500, 502])
+async def test_a_host_that_does_not_know_the_bdat_it_offers_gets_data_at_once(town: Town, code: int) -> None:
+    """As behind a middlebox that lets EHLO through and not BDAT: the destination itself has no such command."""
+    said: list[Stage] = []
+    town.first.extensions += ("CHUNKING",)
+
+    def listen(moment: Moment) -> Answer | None:
+        said.append(moment.stage)
+        return Answer(code, "5.5.1 What?") if moment.stage is Stage.OTHER and len(said) == 5 else None
+
+    town.first.script = listen
+    async with town.courier() as courier:
+        assert kinds(await carry(courier, "alice", "bob")) == [Delivered, Delivered]
+        assert kinds(await carry(courier)) == [Delivered]
+        assert town.first.connections == 2
+        # What has been learnt holds for later connections, too.
+        courier._drop()
+        assert kinds(await carry(courier)) == [Delivered]
+    assert (town.first.connections, len(town.first.messages)) == (3, 3)
+    assert "unknown command 'BDAT'" in town.first.violations
+    town.first.violations.clear()
+
+
 # ---------------------------------------------------------------------- which host
 
 

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp.chunks import CHUNK_OCTETS, ChunkWriter
-from smtp.client import ClientSession, ClientState, Done, Event, GoAhead, Ready, Stage
+from smtp.client import ClientSession, ClientState, CommandRefused, Done, Event, GoAhead, Ready, Stage
 from smtp.data import ContentWriter
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters
+from smtp.reply import Reply
 
 PIPELINED = b"250-mx.example.org\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
 STEP_BY_STEP = b"250-mx.example.org\r\n250 CHUNKING\r\n"
@@ -81,6 +82,8 @@ def test_no_chunk_ends_between_cr_and_lf(pieces: list[bytes]) -> None:
 
 
 def hear(session: ClientSession, octets: bytes) -> list[Event]:
+    """The server's answer to all that was written."""
+    session.octets_to_send()
     session.receive(octets)
     events = []
     while (event := session.next_event()) is not None:
@@ -90,7 +93,8 @@ def hear(session: ClientSession, octets: bytes) -> list[Event]:
 
 def begun(ehlo: bytes = PIPELINED, recipients: int = 1, *, size: int = 3, chunking: bool = True) -> ClientSession:
     session = ClientSession("client.example", chunking=chunking)
-    assert hear(session, b"220 mx.example.org ESMTP\r\n" + ehlo) == [Ready()]
+    assert hear(session, b"220 mx.example.org ESMTP\r\n") == []
+    assert hear(session, ehlo) == [Ready()]
     session.octets_to_send()
     begin(session, recipients, size=size)
     return session
@@ -186,8 +190,11 @@ def test_a_reply_to_a_chunk_that_comes_behind_the_last_is_not_the_messages() -> 
     session.content(LARGE)
     session.content(LARGE)
     session.end_content()
+    stages = [session.stage]
+    session.octets_to_send()
+    stages.append(session.stage)
     # The last chunk is out: from here on a lost connection leaves a doubt.
-    assert session.stage is Stage.END_OF_DATA
+    assert stages == [Stage.BDAT, Stage.END_OF_DATA]
     assert hear(session, b"250 ok\r\n") == []
     assert outcome(hear(session, b"552 too large\r\n")) == [(552, Stage.END_OF_DATA)]
 
@@ -226,12 +233,31 @@ def test_a_server_that_does_not_know_its_own_bdat_is_left(code: int) -> None:
     session = in_content()
     session.content(LARGE)
     session.content(LARGE)
-    assert outcome(hear(session, b"%d what?\r\n" % code)) == [(code, Stage.BDAT)]
+    refused = CommandRefused(Reply(code, "what?"), Stage.BDAT)
+    assert hear(session, b"%d what?\r\n" % code) == [refused]
     assert session.state is ClientState.CLOSED
     session = in_content()
     session.end_content()
-    assert outcome(hear(session, b"%d what?\r\n" % code)) == [(code, Stage.END_OF_DATA)]
+    assert hear(session, b"%d what?\r\n" % code) == [refused]
     assert session.state is ClientState.CLOSED
+
+
+@pytest.mark.parametrize("code", [500, 502])
+def test_behind_a_refused_chunk_not_to_know_bdat_counts_for_nothing_either(code: int) -> None:
+    session = in_content()
+    session.content(LARGE)
+    session.content(LARGE)
+    session.content(LARGE)
+    assert outcome(hear(session, b"452 full\r\n%d what?\r\n" % code)) == [(452, Stage.BDAT)]
+    assert session.state is ClientState.READY
+
+
+@pytest.mark.parametrize("code", [500, 502])
+def test_behind_data_not_to_know_a_command_is_a_word_about_the_message(code: int) -> None:
+    session = begun(chunking=False)
+    assert hear(session, b"250 ok\r\n250 ok\r\n354 go\r\n") == [GoAhead()]
+    session.end_content()
+    assert outcome(hear(session, b"%d what?\r\n" % code)) == [(code, Stage.END_OF_DATA)]
 
 
 def test_421_to_a_chunk_is_the_result() -> None:
@@ -263,6 +289,7 @@ def test_what_was_refused_is_certain_however_the_conversation_ends() -> None:
 def test_354_to_a_chunk_is_a_breach() -> None:
     session = in_content()
     session.end_content()
+    session.octets_to_send()
     session.receive(b"354 go\r\n")
     with pytest.raises(ProtocolError):
         session.next_event()

@@ -8,7 +8,8 @@ from smtp_house import Caller
 from smtp_scripted import greet, scripted
 
 from smtp.chunks import CHUNK_OCTETS
-from smtp.trio_client import Connection, Lost, Stage, Timeouts
+from smtp.reply import Reply
+from smtp.trio_client import ChunkingRefused, Connection, Lost, Stage, Timeouts
 
 SHORT_S = 0.2
 """A timeout that a test waits for to the end."""
@@ -83,6 +84,41 @@ async def test_a_refused_chunk_is_the_result_even_where_the_server_leaves() -> N
         connection = await connect(port)
         results = await connection.send("", ["b@example.org"], [CHUNK] * 300, size=5, eight_bit=False)
         assert [(result.reply.code, result.stage) for result in results] == [(552, Stage.BDAT)]
+
+
+@pytest.mark.parametrize("code", [b"500", b"502"])
+@pytest.mark.parametrize("chunks", [1, 3, 300])
+async def test_a_server_that_does_not_know_its_own_bdat_has_taken_nothing(code: bytes, chunks: int) -> None:
+    async def middlebox(client: Caller) -> None:
+        await as_far_as_chunks(client)
+        await client.line()
+        await client.say(code + b" 5.5.1 what?\r\n")
+        if chunks == 1:
+            while await client.line():
+                pass
+
+    async with scripted(middlebox) as port:
+        connection = await connect(port)
+        with pytest.raises(ChunkingRefused, match=r"refused with 50[02] 5.5.1 what") as caught:
+            await connection.send("", ["b@example.org"], [CHUNK] * chunks, size=5, eight_bit=False)
+        assert caught.value.stage is Stage.BDAT
+        assert caught.value.reply == Reply(int(code), "what?", "5.5.1")
+        assert not connection.usable
+
+
+async def test_replies_to_earlier_chunks_make_the_final_one_no_later() -> None:
+    async def dribble(client: Caller) -> None:
+        await as_far_as_chunks(client)
+        for _ in range(21):
+            await read_chunk(client)
+        while True:
+            await trio.sleep(SHORT_S / 2)
+            await client.say(b"250 ok\r\n")
+
+    async with scripted(dribble) as port:
+        connection = await connect(port, Timeouts(end_of_data=SHORT_S))
+        with pytest.raises(Lost, match="end of data: timed out"):
+            await connection.send("", ["b@example.org"], [CHUNK] * 21, size=5, eight_bit=False)
 
 
 async def test_without_pipelining_each_chunk_waits_for_its_reply() -> None:

@@ -1,10 +1,11 @@
 """The client's driver on real sockets: with our own server, and with servers that fall silent or talk rubbish."""
 
 import errno
+import itertools
 import math
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 import trio
@@ -12,6 +13,8 @@ from smtp_house import Caller, open_house, quick_settings
 from smtp_scripted import as_far_as_content, as_far_as_final_dot, greet, scripted
 
 from smtp.address import Address
+from smtp.errors import ProtocolError
+from smtp.reply import Reply
 from smtp.trio_client import ConnectError, Connection, Lost, Refused, Stage, Timeouts
 
 SHORT_S = 0.2
@@ -161,14 +164,14 @@ async def test_no_conversation_comes_about(script: Script, reason: str) -> None:
         (b"554 no\r\n", 554, Stage.GREETING),
         (b"421 4.3.2 busy\r\n", 421, Stage.GREETING),
         (b"220 x\r\n450 later\r\n", 450, Stage.EHLO),
-        (b"220 x\r\n500 what\r\n550 no\r\n", 550, Stage.EHLO),
+        (b"220 x\r\n500 what\r\n550 no\r\n", 550, Stage.HELO),
     ],
 )
 async def test_refused(says: bytes, code: int, stage: Stage) -> None:
     async def refuse(client: Caller) -> None:
-        await client.say(says)
-        while await client.line():
-            pass
+        for line in says.splitlines(keepends=True):
+            await client.say(line)
+            await client.line()
 
     async with scripted(refuse) as port:
         with pytest.raises(Refused) as caught:
@@ -407,6 +410,118 @@ async def test_content_that_cannot_be_read_ends_without_a_dot() -> None:
     assert "." not in heard
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "input/output error"), ProtocolError("not a server's")])
+@pytest.mark.parametrize("before", [b"", b"x" * 100_000])
+async def test_what_the_content_raises_is_not_blamed_on_the_server(error: Exception, before: bytes) -> None:
+    def content() -> Iterator[bytes]:
+        yield before
+        raise error
+
+    async def content_that_waits() -> AsyncIterator[bytes]:
+        for octets in content():
+            yield octets
+
+    for what in (content, content_that_waits):
+        async with scripted(as_far_as_final_dot) as port:
+            connection = await connect(port)
+            with pytest.raises(type(error)) as caught:
+                await connection.send("", ["b@example.org"], what(), size=5, eight_bit=False)
+            assert caught.value is error
+            assert not connection.usable
+
+
+async def test_content_that_is_slow_to_come_has_the_time_that_a_message_has() -> None:
+    async def content() -> AsyncIterator[bytes]:
+        await trio.sleep(2 * SHORT_S)
+        yield b"x\r\n"
+
+    async with open_house() as house:
+        connection = await connect(house.port, Timeouts(mail=SHORT_S, rcpt=SHORT_S, data=SHORT_S, block=SHORT_S))
+        results = await connection.send("", ["b@example.org"], content(), size=3, eight_bit=False)
+        assert [result.reply.code for result in results] == [250]
+        connection.aclose()
+
+
+async def test_replies_to_commands_that_have_not_left_are_no_answers() -> None:
+    """A server that answers a large envelope in advance, and is gone before it could have read all of it."""
+
+    async def guess(client: Caller) -> None:
+        await greet(client)
+        # The rest of the envelope is never read: the kernel makes the close a reset.
+        await client.stream.receive_some(1)
+        text = b"x" * 430
+        os.write(client.transport.socket.fileno(), (b"250 " + text + b"\r\n") * 151 + b"354 " + text + b"\r\n")
+        client.transport.socket.close()
+
+    for _ in range(10):
+        async with scripted(guess) as port:
+            connection = await connect(port)
+            recipients = [f"r{number}@example.org" for number in range(150)]
+            with pytest.raises(Lost) as caught:
+                await connection.send("", recipients, [b"x\r\n"], size=3, eight_bit=False)
+            assert caught.value.stage in (Stage.RCPT, Stage.DATA)
+
+
+async def test_a_message_ends_after_its_time_however_steadily_the_server_goes_on() -> None:
+    async def dribble(client: Caller) -> None:
+        await greet(client)
+        while True:
+            await client.line()
+            await trio.sleep(SHORT_S / 2)
+            await client.say(b"250 ok\r\n")
+
+    async with scripted(dribble) as port:
+        connection = await connect(port, Timeouts(rcpt=SHORT_S, mail=SHORT_S, message=3 * SHORT_S))
+        with pytest.raises(Lost, match=r"rcpt: timed out: 0\.6 s are the most for a message") as caught:
+            await connection.send("", ["b@example.org"] * 90, [b"x\r\n"], size=3, eight_bit=False)
+        assert caught.value.stage is Stage.RCPT
+
+
+async def test_content_that_is_read_block_by_block_ends_after_that_time_too() -> None:
+    async def sip(client: Caller) -> None:
+        await as_far_as_content(client)
+        while True:
+            await client.transport.receive_some(65536)
+            await trio.sleep(SHORT_S / 40)
+
+    async with scripted(sip) as port:
+        connection = await connect(port, Timeouts(block=2 * SHORT_S, message=3 * SHORT_S))
+        endless = itertools.repeat(b"0123456789abcdef\r\n" * 4096)
+        with pytest.raises(Lost, match="the most for a message") as caught:
+            await connection.send("", ["b@example.org"], endless, size=5, eight_bit=False)
+        assert caught.value.stage is Stage.DATA
+
+
+async def test_the_wait_for_the_final_reply_does_not_count() -> None:
+    async def think(client: Caller) -> None:
+        await as_far_as_final_dot(client)
+        await trio.sleep(2 * SHORT_S)
+        await client.say(b"250 taken\r\n")
+
+    async with scripted(think) as port:
+        connection = await connect(port, Timeouts(message=SHORT_S))
+        assert await send(connection) == [(250, Stage.END_OF_DATA)]
+        connection.aclose()
+
+
+@pytest.mark.parametrize("code", [b"421", b"450", b"502"])
+async def test_a_refused_reset_is_no_word_about_the_message(code: bytes) -> None:
+    async def no_reset(client: Caller) -> None:
+        await greet(client, b"250 odd.example\r\n")
+        for said in (b"250 ok", b"550 no", code + b" what?"):
+            await client.line()
+            await client.say(said + b"\r\n")
+        assert await client.line() is None
+
+    async with scripted(no_reset) as port:
+        connection = await connect(port)
+        assert await send(connection) == [(550, Stage.RCPT)]
+        with pytest.raises(Lost, match=f"rset: refused with {code.decode()} what") as caught:
+            await send(connection)
+        assert (caught.value.stage, caught.value.reply) == (Stage.RSET, Reply(int(code), "what?"))
+        assert not connection.usable
+
+
 async def test_cancelling_ends_without_a_dot() -> None:
     ended = trio.Event()
     begun = trio.Event()
@@ -450,3 +565,5 @@ def test_the_least_that_the_standard_asks_for() -> None:
     assert timeouts.of(Stage.DATA) >= 120
     assert timeouts.block >= 180
     assert timeouts.of(Stage.END_OF_DATA) >= 600
+    # RSET, MAIL and DATA as slow as they may be, a hundred recipients at 20 s, and 50 MiB at 128 kbit/s.
+    assert timeouts.message >= 300 + 300 + 120 + 100 * 20 + (50 << 20) / 16_000

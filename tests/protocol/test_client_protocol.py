@@ -7,18 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp.client import (
-    NOT_EIGHT_BIT,
     TRANSITIONS,
     ClientSession,
     ClientState,
+    CommandRefused,
     Done,
     Event,
     GoAhead,
     Parted,
     Ready,
     Rejected,
+    Result,
     Stage,
 )
+from smtp.client_envelope import NO_EIGHT_BIT
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters
 from smtp.reply import Reply
@@ -29,12 +31,15 @@ PLAIN_EHLO = b"250 mx.example.org\r\n"
 
 def opened(ehlo: bytes = EHLO) -> ClientSession:
     session = ClientSession("client.example")
-    assert hear(session, b"220 mx.example.org ESMTP\r\n" + ehlo) == [Ready()]
+    assert hear(session, b"220 mx.example.org ESMTP\r\n") == []
+    assert hear(session, ehlo) == [Ready()]
     session.octets_to_send()
     return session
 
 
 def hear(session: ClientSession, octets: bytes) -> list[Event]:
+    """The server's answer to all that was written."""
+    session.octets_to_send()
     session.receive(octets)
     events = []
     while (event := session.next_event()) is not None:
@@ -81,13 +86,13 @@ def test_helo_where_ehlo_is_not_known(code: int) -> None:
         (b"450 later\r\n", 450, Stage.GREETING),
         (b"220 x\r\n450 later\r\n", 450, Stage.EHLO),
         (b"220 x\r\n421 busy\r\n", 421, Stage.EHLO),
-        (b"220 x\r\n502 what\r\n550 no\r\n", 550, Stage.EHLO),
-        (b"220 x\r\n502 what\r\n450 later\r\n", 450, Stage.EHLO),
+        (b"220 x\r\n502 what\r\n550 no\r\n", 550, Stage.HELO),
+        (b"220 x\r\n502 what\r\n450 later\r\n", 450, Stage.HELO),
     ],
 )
 def test_a_server_that_does_not_want_to_talk(said: bytes, code: int, stage: Stage) -> None:
     session = ClientSession("client.example")
-    events = hear(session, said)
+    events = [event for line in said.splitlines(keepends=True) for event in hear(session, line)]
     assert [(type(event), event.reply.code, event.stage) for event in events if isinstance(event, Rejected)] == [
         (Rejected, code, stage)
     ]
@@ -127,8 +132,7 @@ def test_step_by_step_without_pipelining_size_and_8bitmime() -> None:
 def test_eight_bit_content_is_not_sent_where_it_is_not_taken() -> None:
     session = opened(PLAIN_EHLO)
     assert begin(session, ["b@example.org", "c@example.org"], eight_bit=True) == b""
-    assert hear(session, b"") == [Done((NOT_EIGHT_BIT, NOT_EIGHT_BIT))]
-    assert NOT_EIGHT_BIT.stage is Stage.LOCAL
+    assert hear(session, b"") == [Done((Result(NO_EIGHT_BIT, Stage.LOCAL),) * 2)]
     assert begin(session) == b"MAIL FROM:<a@example.com>\r\n"
 
 
@@ -261,6 +265,7 @@ def test_the_stage_is_known_after_garbage_behind_the_final_dot() -> None:
     for garbage in (b"354 what?\r\n", b"thanks\r\n"):
         session = in_content()
         session.end_content()
+        session.octets_to_send()
         session.receive(garbage)
         with pytest.raises(ProtocolError):
             session.next_event()
@@ -270,9 +275,52 @@ def test_the_stage_is_known_after_garbage_behind_the_final_dot() -> None:
 def test_a_reply_too_many_is_seen() -> None:
     session = in_content()
     session.end_content()
+    session.octets_to_send()
     session.receive(b"250 taken\r\n250 twice\r\n")
     assert isinstance(session.next_event(), Done)
     assert session.unasked
+
+
+@pytest.mark.parametrize("ehlo", [EHLO, PLAIN_EHLO])
+def test_a_reply_to_a_command_that_has_not_been_sent_is_no_answer(ehlo: bytes) -> None:
+    for said in (b"250 ok\r\n" * 101, b"250 ok\r\n250 ok\r\n450 later\r\n" + b"550 no\r\n" * 98):
+        session = opened(ehlo)
+        begin(session, [f"r{number}@example.org" for number in range(150)])
+        session.receive(said)
+        with pytest.raises(ProtocolError, match="without being asked for"):
+            session.next_event()
+        assert session.state is ClientState.CLOSED
+        assert session.stage is Stage.RCPT
+
+
+def test_421_is_understood_before_the_next_command_has_been_sent() -> None:
+    session = opened(PLAIN_EHLO)
+    begin(session)
+    assert outcome(hear(session, b"250 ok\r\n421 bye\r\n")) == [(421, Stage.RCPT)]
+    session = ClientSession("client.example")
+    assert hear(session, b"220 x\r\n421 bye\r\n") == [Rejected(Reply(421, "bye"), Stage.EHLO)]
+
+
+def test_a_refusal_that_comes_before_the_final_dot_has_been_sent_ends_the_conversation() -> None:
+    session = in_content()
+    session.content(b"x")
+    session.end_content()
+    assert session.stage is Stage.DATA
+    session.receive(b"552 no\r\n")
+    assert session.next_event() == Done((Result(Reply(552, "no"), Stage.DATA),))
+    assert session.state is ClientState.CLOSED
+    assert session.octets_to_send() == b""
+
+
+@pytest.mark.parametrize("code", [421, 450, 502])
+def test_a_refused_reset_is_left_without_a_word_about_the_message(code: int) -> None:
+    session = opened(PLAIN_EHLO)
+    begin(session)
+    hear(session, b"250 ok\r\n")
+    assert outcome(hear(session, b"550 no\r\n")) == [(550, Stage.RCPT)]
+    assert begin(session) == b"RSET\r\n"
+    assert hear(session, b"%d no\r\n" % code) == [CommandRefused(Reply(code, "no"), Stage.RSET)]
+    assert session.state is ClientState.CLOSED
 
 
 def test_quit() -> None:

@@ -125,6 +125,13 @@ async def test_a_server_that_cannot_prove_its_name(name: str, expired: bool, rea
         connection.aclose()
 
 
+@pytest.mark.parametrize("name", ["", "a\0b"])
+async def test_a_name_that_no_server_can_have_is_a_handshake_that_fails(name: str) -> None:
+    async with open_house(quick_settings(tls=server_tls())) as house:
+        with pytest.raises(TlsFailed, match="no server can have this name"):
+            await connect(house.port, ClientTls(ANYBODY.context, name))
+
+
 async def say_no_tls(client: Caller) -> None:
     await greet(client, OFFER)
     await client.line()

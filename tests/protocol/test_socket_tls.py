@@ -213,7 +213,7 @@ async def test_a_peer_that_leaves_instead_of_shaking_hands() -> None:
             await ours.start_tls(any_tls(), server_side=False, server_name=HOST)
 
 
-@pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".example.org"])
+@pytest.mark.parametrize("name", ["", ".", ".a", "a..b", "a\0b", "x" * 64 + ".example.org", "x." * 126 + "xx"])
 async def test_a_name_that_no_server_can_have(name: str) -> None:
     async with in_clear() as (ours, _clear):
         with pytest.raises(OSError, match="no server can have this name"):

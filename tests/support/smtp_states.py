@@ -40,7 +40,7 @@ _CLIENT = """\
 ## The client
 
 What a reply leads to: the stage that it belongs to, its first digit, and what the session can be asked to do after it.
-421 ends the conversation at every stage. A dash is a breach of protocol, and ends it too.
+421 ends the conversation at every stage, and 500 and 502 to BDAT do. A dash is a breach of protocol, and ends it too.
 """
 
 
