@@ -1,7 +1,7 @@
 """What MAIL and RCPT can say beside an address, as values, in both directions.
 
-The server reads these from a client's command (`smtp.commands`), the client writes them into its own
-(`smtp.client_envelope`). Texts are kept decoded; xtext is only how they travel.
+The server reads these from a client's command (`smtp.server.commands`), the client writes them into its own
+(`smtp.client.envelope`). Texts are kept decoded; xtext is only how they travel.
 """
 
 import re

@@ -11,7 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 
 from appliance.delivery.hosts import HostAddress, HostSettings
-from smtp.trio_client import ClientTls, Connection, Refused, Stage, Timeouts, TlsFailed
+from smtp.client.trio_client import ClientTls, Connection, Refused, Stage, Timeouts, TlsFailed
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, Fail
 from appliance.model.time import Clock
 from appliance.resolver import Resolver
 from appliance.storage.records import StoreUnavailable
+from smtp.client.trio_client import ChunkingRefused, ConnectError, Connection, Lost, Refused, Result, Stage
 from smtp.parameters import Notify, RecipientParameters
 from smtp.reply import Reply
-from smtp.trio_client import ChunkingRefused, ConnectError, Connection, Lost, Refused, Result, Stage
 
 MAX_MESSAGES_PER_CONNECTION = 1000
 """After as many messages a fresh connection is made: servers that count have had enough by then."""

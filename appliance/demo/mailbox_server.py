@@ -6,7 +6,7 @@ import trio
 
 from smtp.address import Address
 from smtp.reply import Reply
-from smtp.trio_server import MailParameters, Peer, RecipientParameters
+from smtp.server.trio_server import MailParameters, Peer, RecipientParameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Mailbox:
         self._content = bytearray()
 
     async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
-        """See smtp.trio_server.Receiver; so for the others."""
+        """See smtp.server.trio_server.Receiver; so for the others."""
         self._sender = str(sender) if sender else ""
         self._recipients = []
         self._content = bytearray()

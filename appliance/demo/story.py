@@ -26,8 +26,8 @@ from appliance.model.account import Role
 from appliance.model.event import EventType
 from appliance.run import process
 from appliance.run.stores import open_records
-from smtp.trio_client import Connection
-from smtp.trio_server import ServerSettings, Statistics, serve
+from smtp.client.trio_client import Connection
+from smtp.server.trio_server import ServerSettings, Statistics, serve
 
 HOSTNAME = "mx.demo.test"
 

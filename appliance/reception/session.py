@@ -26,7 +26,7 @@ from appliance.storage.spool import Operation, ReturnPath
 from smtp.address import Address
 from smtp.parameters import Notify
 from smtp.reply import Reply
-from smtp.trio_server import MailParameters, Peer, RecipientParameters
+from smtp.server.trio_server import MailParameters, Peer, RecipientParameters
 
 MAX_HEADER_SECTION = 64 << 10
 """Octets at the front of a message in which its header section is looked for. Every session may hold as many."""
@@ -150,7 +150,7 @@ def _recipient(decision: Decision, parameters: RecipientParameters) -> Recipient
 
 
 class Session:
-    """One connection's receiver (`smtp.trio_server.Receiver`). The server keeps the order of its calls."""
+    """One connection's receiver (`smtp.server.trio_server.Receiver`). The server keeps the order of its calls."""
 
     def __init__(self, reception: Reception, peer: Peer) -> None:
         self._reception = reception

@@ -48,9 +48,9 @@ from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
 from appliance.storage.records import RecordStore, StoreUnavailable
 from appliance.storage.spool import PART_OCTETS, SpoolStore
-from smtp.conduct import ConductLimits
+from smtp.server.conduct import ConductLimits
+from smtp.server.trio_server import ServerSettings, Statistics, serve
 from smtp.tls import opportunistic_context, verifying_context
-from smtp.trio_server import ServerSettings, Statistics, serve
 
 WATCH_S = 0.3
 """How often the records are asked whether they have changed: a change acts within a second."""

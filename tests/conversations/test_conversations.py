@@ -11,8 +11,8 @@ from smtp_conversation import Conversation, play, read_conversation
 from smtp_house import InMemory, call, open_house, quick_settings
 from smtp_memory import Mailbox
 
-from smtp.server import ServerSession
-from smtp.serving import ServerSettings
+from smtp.server.serving import ServerSettings
+from smtp.server.session import ServerSession
 
 CONVERSATIONS = [read_conversation(path) for path in sorted(Path(__file__).parent.glob("*.txt"))]
 

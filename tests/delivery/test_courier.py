@@ -25,7 +25,7 @@ from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Outc
 from appliance.resolver import DnsResolver
 from appliance.storage.records import StoreUnavailable
 from smtp.address import Address
-from smtp.trio_client import Timeouts
+from smtp.client.trio_client import Timeouts
 
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
 RECORDS = {

@@ -22,8 +22,8 @@ from appliance.delivery.hosts import HostSettings
 from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Outcome, Recipient
 from appliance.resolver import DnsResolver
 from smtp.address import Address
+from smtp.client.trio_client import Timeouts
 from smtp.tls import server_context
-from smtp.trio_client import Timeouts
 
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
 RECORDS = {

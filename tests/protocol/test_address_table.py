@@ -22,7 +22,7 @@ from appliance.accounts.names import mailbox
 from appliance.accounts.refused import Refused
 from appliance.forwarding.srs import SenderRewriter
 from smtp.address import Address, AddressError, parse_domain, parse_forward_path, parse_reverse_path
-from smtp.commands import CommandError, Verb, parse_command
+from smtp.server.commands import CommandError, Verb, parse_command
 
 TABLE = r"""
 MAIL  RCPT  typed SRS      path

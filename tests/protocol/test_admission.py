@@ -10,9 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from smtp_house import Caller, House, call, open_house, quick_settings
 from smtp_memory import Mailbox, MemoryReceiver
 
-from smtp import admission
-from smtp.admission import RANKING_S, SETTLING_S, Admission
 from smtp.reply import Reply
+from smtp.server import admission
+from smtp.server.admission import RANKING_S, SETTLING_S, Admission
 
 LONG_S = 100.0
 """After this everybody has settled, and every order is out of date."""

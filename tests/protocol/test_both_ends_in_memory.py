@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from smtp_house import InMemory
 from smtp_memory import Mailbox
 
-from smtp.client import ClientSession, ClientState, Done, GoAhead, Parted, Ready, Stage
-from smtp.events import Mail, Recipient
+from smtp.client.session import ClientSession, ClientState, Done, GoAhead, Parted, Ready, Stage
 from smtp.parameters import MailParameters, Notify, OriginalRecipient, RecipientParameters
+from smtp.server.events import Mail, Recipient
 
 
 class Pair:
@@ -106,7 +106,7 @@ def test_content_arrives_as_it_was_however_it_travels(contents: list[bytes], pie
 def test_data_and_chunks_carry_the_same_message(pieces: list[bytes], piece_octets: int, chunk_octets: int) -> None:
     messages = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("smtp.chunks.CHUNK_OCTETS", chunk_octets)
+        patch.setattr("smtp.client.chunks.CHUNK_OCTETS", chunk_octets)
         for chunking in (True, False):
             pair = Pair(piece_octets, chunking=chunking)
             assert pair.until_event() == Ready()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp.chunks import CHUNK_OCTETS, ChunkWriter
-from smtp.client import ClientSession, ClientState, CommandRefused, Done, Event, GoAhead, Ready, Stage
+from smtp.client.chunks import CHUNK_OCTETS, ChunkWriter
+from smtp.client.session import ClientSession, ClientState, CommandRefused, Done, Event, GoAhead, Ready, Stage
 from smtp.data import ContentWriter
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters
@@ -64,7 +64,7 @@ def test_data_carries_every_message_with_its_line_ends_repaired(pieces: list[byt
 @given(PIECES, st.sampled_from([1, 2, 5, CHUNK_OCTETS]))
 def test_chunks_carry_every_message_with_its_line_ends_repaired(pieces: list[bytes], chunk_octets: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("smtp.chunks.CHUNK_OCTETS", chunk_octets)
+        patch.setattr("smtp.client.chunks.CHUNK_OCTETS", chunk_octets)
         writer = ChunkWriter()
         wire = b"".join([*(writer.write(piece) for piece in pieces), writer.end()])
     content = put_together(wire)
@@ -75,7 +75,7 @@ def test_chunks_carry_every_message_with_its_line_ends_repaired(pieces: list[byt
 @given(PIECES)
 def test_no_chunk_ends_between_cr_and_lf(pieces: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("smtp.chunks.CHUNK_OCTETS", 1)
+        patch.setattr("smtp.client.chunks.CHUNK_OCTETS", 1)
         writer = ChunkWriter()
         chunks = [*(writer.write(piece) for piece in pieces), writer.end()]
     assert not any(BARE.search(chunk) for chunk in chunks)

@@ -7,9 +7,9 @@ import trio
 from smtp_house import Caller
 from smtp_scripted import greet, scripted
 
-from smtp.chunks import CHUNK_OCTETS
+from smtp.client.chunks import CHUNK_OCTETS
+from smtp.client.trio_client import ChunkingRefused, Connection, Lost, Stage, Timeouts
 from smtp.reply import Reply
-from smtp.trio_client import ChunkingRefused, Connection, Lost, Stage, Timeouts
 
 SHORT_S = 0.2
 """A timeout that a test waits for to the end."""

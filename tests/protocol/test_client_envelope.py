@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp.client import ClientSession, Done, Event, GoAhead, HandshakeDue, Ready, Stage
-from smtp.client_extensions import Limits
+from smtp.client.extensions import Limits
+from smtp.client.session import ClientSession, Done, Event, GoAhead, HandshakeDue, Ready, Stage
 from smtp.errors import SessionMisuse
 from smtp.parameters import MailParameters, Notify, OriginalRecipient, RecipientParameters
 from smtp.tls import TlsFacts

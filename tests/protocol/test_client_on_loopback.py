@@ -13,9 +13,9 @@ from smtp_house import Caller, open_house, quick_settings
 from smtp_scripted import as_far_as_content, as_far_as_final_dot, greet, scripted
 
 from smtp.address import Address
+from smtp.client.trio_client import ConnectError, Connection, Lost, Refused, Stage, Timeouts
 from smtp.errors import ProtocolError
 from smtp.reply import Reply
-from smtp.trio_client import ConnectError, Connection, Lost, Refused, Stage, Timeouts
 
 SHORT_S = 0.2
 """A timeout that a test waits for to the end."""

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp.client import (
+from smtp.client.envelope import NO_EIGHT_BIT
+from smtp.client.session import (
     TRANSITIONS,
     ClientSession,
     ClientState,
@@ -20,7 +21,6 @@ from smtp.client import (
     Result,
     Stage,
 )
-from smtp.client_envelope import NO_EIGHT_BIT
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters
 from smtp.reply import Reply

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from smtp.client import ClientSession, ClientState, Event, HandshakeDue, Ready, Rejected, Stage, TlsRefused
+from smtp.client.session import ClientSession, ClientState, Event, HandshakeDue, Ready, Rejected, Stage, TlsRefused
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters
 from smtp.tls import TlsFacts

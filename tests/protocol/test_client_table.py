@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from smtp.chunks import CHUNK_OCTETS
-from smtp.client import (
+from smtp.client.chunks import CHUNK_OCTETS
+from smtp.client.session import (
     TRANSITIONS,
     ClientSession,
     ClientState,

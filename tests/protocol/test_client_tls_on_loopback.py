@@ -8,7 +8,7 @@ from certificates import HOST, any_tls, server_tls, verifying_tls
 from smtp_house import Caller, open_house, quick_settings
 from smtp_scripted import greet, scripted, under_tls
 
-from smtp.trio_client import ClientTls, ConnectError, Connection, Lost, Refused, Stage, Timeouts, TlsFailed
+from smtp.client.trio_client import ClientTls, ConnectError, Connection, Lost, Refused, Stage, Timeouts, TlsFailed
 
 SHORT_S = 0.2
 """A timeout that a test waits for to the end."""

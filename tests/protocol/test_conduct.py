@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp.conduct import Conduct, ConductLimits
-from smtp.serving import client_key
+from smtp.server.conduct import Conduct, ConductLimits
+from smtp.server.serving import client_key
 
 LIMITS = ConductLimits()
 

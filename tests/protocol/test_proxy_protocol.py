@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smtp.errors import ProtocolError, SessionMisuse
-from smtp.proxy import MAX_V1_OCTETS, MAX_V2_OCTETS, ProxyHeader, ProxyReader, crc32c
+from smtp.server.proxy import MAX_V1_OCTETS, MAX_V2_OCTETS, ProxyHeader, ProxyReader, crc32c
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 NO_CLIENT = ProxyHeader(None, 0)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp import answers
 from smtp.errors import ProtocolError
 from smtp.reply import MAX_READ_LINE_OCTETS, MAX_READ_LINES, Reply, ReplyReader
+from smtp.server import answers
 
 
 def read(octets: bytes) -> Reply | None:

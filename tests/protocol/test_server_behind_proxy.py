@@ -8,8 +8,8 @@ import trio
 from smtp_house import LIMIT_S, Caller, House, call, open_house, quick_settings
 from smtp_memory import Mailbox
 
-from smtp.serving import ServerSettings, Statistics
-from smtp.trio_server import serve
+from smtp.server.serving import ServerSettings, Statistics
+from smtp.server.trio_server import serve
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 V1 = b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 25\r\n"

@@ -8,10 +8,10 @@ import trio
 from smtp_house import LIMIT_S, Caller, House, call, open_house, quick_settings
 from smtp_memory import Mailbox
 
-from smtp import intake
-from smtp.serving import Peer, Statistics
-from smtp.trio_session import House as SessionHouse
-from smtp.trio_session import Session
+from smtp.server import intake
+from smtp.server.serving import Peer, Statistics
+from smtp.server.trio_session import House as SessionHouse
+from smtp.server.trio_session import Session
 from smtp.trio_socket import Socket
 
 SHORT_S = 0.2

@@ -8,12 +8,12 @@ import trio
 from smtp_house import LIMIT_S, Caller, House, call, open_house, quick_settings
 from smtp_memory import Mailbox, MemoryReceiver
 
-from smtp.conduct import ConductLimits
 from smtp.reply import Reply
-from smtp.server import MAX_COMMAND_OCTETS, MAX_ERRORS, MAX_UNSENT_OCTETS, SMALL_CHUNK_OCTETS
-from smtp.serving import Peer, Statistics
-from smtp.trio_session import House as SessionHouse
-from smtp.trio_session import Session
+from smtp.server.conduct import ConductLimits
+from smtp.server.serving import Peer, Statistics
+from smtp.server.session import MAX_COMMAND_OCTETS, MAX_ERRORS, MAX_UNSENT_OCTETS, SMALL_CHUNK_OCTETS
+from smtp.server.trio_session import House as SessionHouse
+from smtp.server.trio_session import Session
 from smtp.trio_socket import Socket
 
 SHORT_S = 0.2

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from smtp_house import InMemory
 from smtp_memory import Mailbox
 
-from smtp.sequence import State
+from smtp.server.sequence import State
 
 MAX_MESSAGE_OCTETS = 60
 MAX_RECIPIENTS = 3

@@ -12,8 +12,8 @@ from smtp_memory import Mailbox, MemoryReceiver
 from smtp.address import Address
 from smtp.parameters import MailParameters
 from smtp.reply import Reply
-from smtp.serving import Peer, Statistics, client_key
-from smtp.trio_server import serve
+from smtp.server.serving import Peer, Statistics, client_key
+from smtp.server.trio_server import serve
 
 SHORT_S = 0.2
 """A timeout that a test waits for to the end."""

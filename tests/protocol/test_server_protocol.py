@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from smtp_house import InMemory
 from smtp_memory import Mailbox
 
-from smtp import answers
-from smtp.commands import Verb
 from smtp.errors import SessionMisuse
-from smtp.events import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset
-from smtp.offer import SessionSettings
 from smtp.reply import Reply
-from smtp.sequence import ENDINGS, IN_TRANSACTION, TRANSITIONS, State
-from smtp.server import MAX_UNSENT_OCTETS, ServerSession
+from smtp.server import answers
+from smtp.server.commands import Verb
+from smtp.server.events import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset
+from smtp.server.offer import SessionSettings
+from smtp.server.sequence import ENDINGS, IN_TRANSACTION, TRANSITIONS, State
+from smtp.server.session import MAX_UNSENT_OCTETS, ServerSession
 
 SETTINGS = SessionSettings("mx.example.org", max_message_octets=1000)
 

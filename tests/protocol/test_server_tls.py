@@ -11,7 +11,7 @@ from smtp_house import LIMIT_S, Caller, House, call, open_house, quick_settings
 from smtp_memory import Mailbox, MemoryReceiver
 
 from smtp.reply import Reply
-from smtp.serving import ServerSettings
+from smtp.server.serving import ServerSettings
 from smtp.tls import opportunistic_context
 
 SHORT_S = 0.2

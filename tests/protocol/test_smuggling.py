@@ -15,9 +15,9 @@ from certificates import server_tls, verifying_tls
 from smtp_house import Caller, InMemory, call, open_house, quick_settings
 from smtp_memory import Mailbox, MemoryReceiver
 
-from smtp import intake
-from smtp.chunks import ChunkWriter
+from smtp.client.chunks import ChunkWriter
 from smtp.data import ContentWriter
+from smtp.server import intake
 
 END = b"\r\n.\r\n"
 

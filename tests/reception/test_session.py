@@ -31,8 +31,8 @@ from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
 from smtp.parameters import NO_MAIL_PARAMETERS, NO_RECIPIENT_PARAMETERS, Notify, OriginalRecipient
 from smtp.reply import Reply
+from smtp.server.trio_server import MailParameters, Peer, RecipientParameters
 from smtp.tls import TlsFacts
-from smtp.trio_server import MailParameters, Peer, RecipientParameters
 
 KEYRING = {"spool": Sealer(bytes(32)), "log": Sealer(bytes(32))}
 OWNER = Account("a1", "owner@home.test", True, Role.OPERATOR, "free", NOW)

@@ -25,9 +25,9 @@ import trio
 from smtp.address import Address
 from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
-from smtp.serving import Peer, ServerSettings, Statistics
+from smtp.server.serving import Peer, ServerSettings, Statistics
+from smtp.server.trio_server import serve
 from smtp.tls import server_context
-from smtp.trio_server import serve
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HOSTNAME = "mx.example.org"

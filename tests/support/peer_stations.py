@@ -19,8 +19,8 @@ from smtp_house import quick_settings
 from smtp_memory import Mailbox, MemoryReceiver, Received
 
 from smtp.reply import Reply
-from smtp.serving import Peer, Receiver, Statistics
-from smtp.trio_server import serve
+from smtp.server.serving import Peer, Receiver, Statistics
+from smtp.server.trio_server import serve
 
 MAX_MESSAGE_OCTETS = 8 << 20
 

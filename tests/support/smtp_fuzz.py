@@ -14,11 +14,11 @@ from smtp_house import InMemory
 from smtp_memory import Mailbox
 
 from smtp.address import Address, AddressError, parse_forward_path, parse_reverse_path
-from smtp.client import ClientSession, ClientState, GoAhead
+from smtp.client.session import ClientSession, ClientState, GoAhead
 from smtp.errors import ProtocolError
 from smtp.parameters import MAX_ORCPT_OCTETS, MailParameters, format_original_recipient, parse_original_recipient
-from smtp.proxy import ProxyReader
-from smtp.server import MAX_COMMAND_OCTETS, MAX_UNSENT_OCTETS
+from smtp.server.proxy import ProxyReader
+from smtp.server.session import MAX_COMMAND_OCTETS, MAX_UNSENT_OCTETS
 
 CONVERSATIONS = Path(__file__).parents[1] / "conversations"
 

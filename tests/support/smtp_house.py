@@ -11,13 +11,13 @@ from ipaddress import IPv4Network, IPv6Network
 import trio
 from smtp_memory import Mailbox, MemoryReceiver
 
-from smtp.conduct import ConductLimits
-from smtp.events import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset, StartTls
-from smtp.offer import SessionSettings
 from smtp.reply import Reply
-from smtp.server import ServerSession
-from smtp.serving import Receiver, ServerSettings, Statistics
-from smtp.trio_server import Peer, serve
+from smtp.server.conduct import ConductLimits
+from smtp.server.events import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset, StartTls
+from smtp.server.offer import SessionSettings
+from smtp.server.serving import Receiver, ServerSettings, Statistics
+from smtp.server.session import ServerSession
+from smtp.server.trio_server import Peer, serve
 
 LIMIT_S = 20.0
 """No wait of a test is longer. Reached only where something is broken."""

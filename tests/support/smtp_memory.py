@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from smtp.address import Address
 from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
-from smtp.serving import Peer
+from smtp.server.serving import Peer
 
 
 class Crash(Exception):

@@ -12,8 +12,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from smtp import client_sequence, sequence
+from smtp.client import sequence as client_sequence
 from smtp.reply import Reply
+from smtp.server import sequence
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "smtp" / "STATES.md"
 
@@ -28,8 +29,8 @@ Edge = tuple[Enum, Enum, str]
 _INTRODUCTION = """\
 # The two sessions, state by state
 
-Printed from the tables in [sequence.py](sequence.py) and [client_sequence.py](client_sequence.py), where the reasons
-stand, by `.venv/bin/python tests/support/smtp_states.py`. A test holds this page to what that prints.
+Printed from the tables in [server/sequence.py](server/sequence.py) and [client/sequence.py](client/sequence.py), where
+the reasons stand, by `.venv/bin/python tests/support/smtp_states.py`. A test holds this page to what that prints.
 """
 _SERVER = """\
 ## The server

@@ -32,10 +32,10 @@ from private_exim import PrivateExim
 from private_opensmtpd import PrivateOpenSmtpd
 from private_postfix import PrivatePostfix
 
-from smtp.client import Stage
+from smtp.client.session import Stage
+from smtp.client.trio_client import ClientTls, Connection
 from smtp.parameters import Notify, OriginalRecipient, RecipientParameters, to_xtext
 from smtp.tls import verifying_context
-from smtp.trio_client import ClientTls, Connection
 
 LIMIT_S = 30.0
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from smtp.client_sequence import Stage
+from smtp.client.sequence import Stage
 from smtp.reply import Reply
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from smtp.errors import ProtocolError, SessionMisuse
-from smtp.serving import plain_address
+from smtp.server.serving import plain_address
 
 # PP §2.1: the longest line there can be, "PROXY UNKNOWN" with two whole IPv6 addresses and ports, CRLF included.
 MAX_V1_OCTETS = 107

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import trio
 
-from smtp import answers
-from smtp.admission import Admission
-from smtp.conduct import Conduct
 from smtp.errors import ProtocolError
-from smtp.events import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset, StartTls
-from smtp.offer import SessionSettings
-from smtp.proxy import ProxyReader
 from smtp.reply import Reply
-from smtp.server import ServerSession
-from smtp.serving import Peer, Receiver, ServerSettings, Statistics, client_key
+from smtp.server import answers
+from smtp.server.admission import Admission
+from smtp.server.conduct import Conduct
+from smtp.server.events import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset, StartTls
+from smtp.server.offer import SessionSettings
+from smtp.server.proxy import ProxyReader
+from smtp.server.serving import Peer, Receiver, ServerSettings, Statistics, client_key
+from smtp.server.session import ServerSession
 from smtp.trio_socket import Socket
 
 # When a session is torn down from outside, its receiver may still take this long to let go of what it holds.
@@ -108,7 +108,7 @@ class Session:
 
     @property
     def may_leave(self) -> bool:
-        """See `smtp.admission.Guest`."""
+        """See `smtp.server.admission.Guest`."""
         return self._waiting
 
     def look_at_the_clock(self, now: float) -> None:

@@ -6,10 +6,10 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Protocol
 
 from smtp.address import Address
-from smtp.conduct import ConductLimits
-from smtp.offer import SessionSettings
 from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
+from smtp.server.conduct import ConductLimits
+from smtp.server.offer import SessionSettings
 from smtp.tls import TlsFacts
 from smtp.trace import Trace
 
@@ -26,9 +26,9 @@ class ServerSettings:
     max_line_octets: int = 64 << 10
     """These two: see `smtp.data.ContentLimits`."""
     max_commands: int = 1000
-    """Without a message accepted between them: see `smtp.offer.SessionSettings`."""
+    """Without a message accepted between them: see `smtp.server.offer.SessionSettings`."""
     max_connections: int = 1000
-    """Beyond it somebody has to make room: see `smtp.admission`."""
+    """Beyond it somebody has to make room: see `smtp.server.admission`."""
     max_connections_per_client: int = 20
     """IPv6 clients are counted by /64: one machine has that many addresses."""
     max_in_flight_octets: int = 256 << 20

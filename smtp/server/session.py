@@ -7,16 +7,17 @@ many came at once (RFC 2920).
 
 Content comes by DATA or by BDAT, and to whoever decides about mail it is the same: Data, Content, EndOfData.
 
-Which command may come when is the table of `smtp.sequence`.
+Which command may come when is the table of `smtp.server.sequence`.
 """
 
 from collections import deque
 
-from smtp import answers
-from smtp.commands import Command, CommandError, Verb, parse_command, split_command
 from smtp.data import Fault
 from smtp.errors import SessionMisuse
-from smtp.events import (
+from smtp.reply import Reply
+from smtp.server import answers
+from smtp.server.commands import Command, CommandError, Verb, parse_command, split_command
+from smtp.server.events import (
     Closed,
     Content,
     Data,
@@ -30,10 +31,9 @@ from smtp.events import (
     Reset,
     StartTls,
 )
-from smtp.intake import Intake, Unit
-from smtp.offer import SessionSettings, offer
-from smtp.reply import Reply
-from smtp.sequence import ENDINGS, IN_CONTENT, IN_TRANSACTION, TRANSITIONS, State
+from smtp.server.intake import Intake, Unit
+from smtp.server.offer import SessionSettings, offer
+from smtp.server.sequence import ENDINGS, IN_CONTENT, IN_TRANSACTION, TRANSITIONS, State
 from smtp.trace import Trace
 
 # RFC 5321 §4.5.3.1.4 asks for 512 octets and for more where an extension adds parameters. Four times that holds every

@@ -1,4 +1,4 @@
-"""The client's driver: one connection to a server, sockets and time round the pure session of `smtp.client`.
+"""The client's driver: one connection to a server, sockets and time round the pure session of `smtp.client.session`.
 
 Error handling. `Connection.open` raises ConnectError where no reply came and Refused where the server said no;
 TlsFailed is the ConnectError of a server that can still be spoken to in clear, if one wants that. `send` returns what
@@ -19,7 +19,8 @@ from typing import Literal, Self
 import trio
 
 from smtp.address import Address
-from smtp.client import (
+from smtp.client.extensions import Limits
+from smtp.client.session import (
     ClientSession,
     ClientState,
     CommandRefused,
@@ -31,8 +32,7 @@ from smtp.client import (
     Stage,
     TlsRefused,
 )
-from smtp.client_extensions import Limits
-from smtp.client_timeouts import Timeouts
+from smtp.client.timeouts import Timeouts
 from smtp.errors import ProtocolError
 from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply

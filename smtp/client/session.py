@@ -4,20 +4,20 @@ A caller feeds what has come with `receive`, takes events with `next_event` unti
 `octets_to_send` returns. `begin` starts a message; `GoAhead` asks for its `content` and `end_content`; `Done` tells
 what became of it, for each recipient by itself.
 
-What each reply leads to, and why, stands in `smtp.client_sequence`; which replies are due, in `smtp.client_pipeline`.
+What each reply leads to, and why, stands in `smtp.client.sequence`; which replies are due, in `smtp.client.pipeline`.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from smtp.chunks import CHUNK_OCTETS, ChunkWriter
-from smtp.client_envelope import (
+from smtp.client.chunks import CHUNK_OCTETS, ChunkWriter
+from smtp.client.envelope import (
     TOO_MANY_RECIPIENTS,
     choose_recipients,
     envelope_commands,
     find_obstacle,
 )
-from smtp.client_events import (
+from smtp.client.events import (
     CommandRefused,
     Done,
     Event,
@@ -29,9 +29,9 @@ from smtp.client_events import (
     Result,
     TlsRefused,
 )
-from smtp.client_extensions import NO_LIMITS, Limits, read_extensions, read_limits, read_max_octets, read_server_name
-from smtp.client_pipeline import Pipeline
-from smtp.client_sequence import NOT_KNOWN, TRANSITIONS, ClientState, Stage, next_state
+from smtp.client.extensions import NO_LIMITS, Limits, read_extensions, read_limits, read_max_octets, read_server_name
+from smtp.client.pipeline import Pipeline
+from smtp.client.sequence import NOT_KNOWN, TRANSITIONS, ClientState, Stage, next_state
 from smtp.data import ContentWriter
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters, RecipientParameters

@@ -1,7 +1,7 @@
 """How clients behave, from one of their connections to the next: who guesses at recipients, who errs without end.
 
 Nothing but numbers lives here: what is an error and what is done about it is the driver's affair, and so is the clock.
-Whom a client is counted as is said by `smtp.serving.client_key`: an IPv6 client is its /64.
+Whom a client is counted as is said by `smtp.server.serving.client_key`: an IPv6 client is its /64.
 
 Nobody is ever locked out for long. Scores leak away by themselves, good conduct takes them back, and all that can come
 of them is a slow answer or a 421, after which honest mail is tried again.
@@ -91,7 +91,7 @@ class _Client:
 
 
 class Conduct:
-    """What one server remembers of its clients. Keys come from `smtp.serving.client_key`; `now` is a monotonic time in
+    """What one server remembers of its clients. Keys come from `serving.client_key`; `now` is a monotonic time in
     seconds, the same clock for all calls.
 
     Who has done nothing wrong is not in the table: for such a client everything here is one look into a dictionary.

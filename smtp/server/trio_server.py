@@ -1,4 +1,4 @@
-"""The server's driver: sockets, time and many clients at once, round the pure session of `smtp.server`.
+"""The server's driver: sockets, time and many clients at once, round the pure session of `smtp.server.session`.
 
 One task per client, one per listener, and one sweeper that looks at the clock for all of them. What a message means is
 the business of a `Receiver`, of which each session has its own.
@@ -15,12 +15,12 @@ from ipaddress import ip_address
 
 import trio
 
-from smtp import answers
 from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
-from smtp.serving import Peer, Receiver, ServerSettings, Statistics, client_key, plain_address
+from smtp.server import answers
+from smtp.server.serving import Peer, Receiver, ServerSettings, Statistics, client_key, plain_address
+from smtp.server.trio_session import House, Session
 from smtp.trace import Trace
-from smtp.trio_session import House, Session
 from smtp.trio_socket import Socket
 
 __all__ = [

@@ -7,7 +7,7 @@ its replies taken for answers, least of all to content that it has not seen.
 
 from collections import deque
 
-from smtp.client_sequence import Stage
+from smtp.client.sequence import Stage
 from smtp.trace import Trace
 
 

@@ -21,9 +21,9 @@ Its reasons, in prose:
 from collections.abc import Mapping
 from enum import Enum
 
-from smtp import answers
-from smtp.commands import Verb
 from smtp.reply import Reply
+from smtp.server import answers
+from smtp.server.commands import Verb
 
 
 class State(Enum):

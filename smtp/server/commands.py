@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from smtp import answers
 from smtp.address import Address, AddressError, parse_forward_path, parse_reverse_path
 from smtp.parameters import (
     MAX_ENVID_OCTETS,
@@ -24,6 +23,7 @@ from smtp.parameters import (
     parse_original_recipient,
 )
 from smtp.reply import Reply
+from smtp.server import answers
 
 # RFC 5321 §4.1.1.11: esmtp-param = esmtp-keyword ["=" esmtp-value] ; esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT /
 #                     "-") ; esmtp-value = 1*(%d33-60 / %d62-126), and with RFC 6531 §3.3 also UTF8-non-ascii
