@@ -61,6 +61,8 @@ async def connect_as_required(settings: ConnectionSettings, candidate: HostAddre
         tls = ClientTls(settings.verifying, _name(candidate), required=True)
         connection = await _open(settings, candidate, tls, chunking)
     except TlsFailed as error:
+        if not error.final:
+            raise
         raise Unfit("5.7.10", f"no TLS with {candidate.host} that proves its name: {error}") from None
     except Refused as refused:
         if refused.stage is Stage.STARTTLS and refused.reply.permanent:

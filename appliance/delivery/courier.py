@@ -12,12 +12,12 @@ from appliance.delivery.connecting import (
     connect_as_required,
     keeps_the_promise,
 )
-from appliance.delivery.hosts import HostAddress, NoHosts, find_addresses
+from appliance.delivery.hosts import HostAddress, NoHosts, find_hosts
 from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, Failed, Outcome
 from appliance.model.time import Clock
 from appliance.resolver import Resolver
 from appliance.storage.records import StoreUnavailable
-from smtp.client.trio_client import ChunkingRefused, ConnectError, Connection, Lost, Refused, Result, Stage
+from smtp.client.trio_client import ChunkingRefused, ConnectError, Connection, Lost, Refused, Result, Stage, TlsFailed
 from smtp.parameters import Notify, RecipientParameters
 from smtp.reply import Reply
 
@@ -152,21 +152,24 @@ class Courier:
             return kept
         await self.close()
         try:
-            candidates = await find_addresses(self._resolver, self._domain, self._settings.hosts)
+            found = await find_hosts(self._resolver, self._domain, self._settings.hosts)
         except NoHosts as none:
             raise Unreachable(none.outcome) from none
         last: Answer | None = None
         unfit: Answer | None = None
-        for candidate in candidates:
+        reached = False
+        for candidate in found.addresses:
             try:
                 how = connect_as_required if required else connect
                 self._connection = await how(self._settings, candidate, chunking=self._chunking)
             except Unfit as error:
                 unfit = self._told(0, error.enhanced_code, "tls-required", str(error), candidate)
             except ConnectError as error:
+                reached = reached or isinstance(error, TlsFailed)
                 text = f"no connection to {candidate.host} [{candidate.address}]: {error}"
                 last = self._told(0, "4.4.1", "connection-failed", text, candidate)
             except Refused as refused:
+                reached = True
                 # Whatever the code: another host may take it, and a greeting is no word about the recipient.
                 last = self._answer(refused.reply, "host-refused", candidate)
             else:
@@ -176,8 +179,13 @@ class Courier:
         if unfit is not None:
             # RFC 8689 §4.2.1: where no host is left, the message is not sent, and its sender hears of that. One that
             # could not be asked may be fit.
+            if last is None and found.passed_over:
+                last = self._told(0, "4.4.3", "dns-failed", f"DNS: {found.passed_over}", None)
             raise _Unfit(Failed(unfit) if last is None else Deferred(last))
-        assert last is not None  # find_addresses never returns an empty list
+        assert last is not None  # there is always an address
+        if required and reached:
+            # They may well take other mail.
+            raise _Unfit(Deferred(last))
         raise Unreachable(Deferred(last))
 
     def _drop(self) -> None:

@@ -53,15 +53,32 @@ class HostAddress:
 Shuffle = Callable[[list[str]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a destination's mail goes."""
+
+    addresses: list[HostAddress]
+    """Every one to try, best first; never empty."""
+    passed_over: str = ""
+    """Why there may be more hosts than these addresses are of; empty where there are not."""
+
+
 async def find_addresses(
     resolver: Resolver, domain: str, settings: HostSettings, shuffle: Shuffle = random.shuffle
 ) -> list[HostAddress]:
     """Every address to try for a destination, best first. Raises NoHosts; never returns an empty list."""
+    return (await find_hosts(resolver, domain, settings, shuffle)).addresses
+
+
+async def find_hosts(
+    resolver: Resolver, domain: str, settings: HostSettings, shuffle: Shuffle = random.shuffle
+) -> Found:
+    """The addresses, and whether these are all. Raises NoHosts."""
     if domain.startswith("["):
         literal = [HostAddress(domain, re.sub(r"(?i)\AIPv6:", "", domain[1:-1]), known=True)]
         if not _allowed(literal, settings):
             raise NoHosts(_failed(550, "private-address", f"{domain} is no public address", "5.4.4"))
-        return literal
+        return Found(literal)
     hosts, authenticated = await _hosts(resolver, domain, settings, shuffle)
     found: list[HostAddress] = []
     failed = ""
@@ -88,7 +105,9 @@ async def find_addresses(
         # bounce for that. The schedule ends it.
         text = f"the mail server {found[0].host} has no public address"
         raise NoHosts(_deferred("private-address", text, "4.4.4"))
-    return allowed
+    if not failed and (len(hosts) > MAX_HOSTS or len(found) > MAX_ADDRESSES):
+        failed = "there are more hosts than are asked"
+    return Found(allowed, failed)
 
 
 async def _hosts(resolver: Resolver, domain: str, settings: HostSettings, shuffle: Shuffle) -> tuple[list[str], bool]:

@@ -63,6 +63,8 @@ _STANDARD = Timeouts()
 
 # What is waited for behind the end of content. (Else it is the number of a reply.)
 _FINAL_REPLY = -1
+# What `ssl` says where the connection has ended, and not the agreement.
+_BROKEN_TLS = (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroReturnError)
 
 
 class ConnectError(Exception):
@@ -74,6 +76,12 @@ class TlsFailed(ConnectError):
 
     Where it is not required, the same server may be tried again without (RFC 7435 §3).
     """
+
+    def __init__(self, text: str, *, final: bool) -> None:
+        super().__init__(text)
+        self.final = final
+        """Whether the server itself is the reason (no STARTTLS, a certificate that proves nothing, no common version)
+        and not a connection that broke: then trying again will not help."""
 
 
 class Refused(Exception):
@@ -271,8 +279,9 @@ class Connection:
         if "STARTTLS" not in session.extensions:
             if tls.required:
                 self.aclose()
-                raise TlsFailed("starttls: not offered")
+                raise TlsFailed("starttls: not offered", final=True)
             return
+        final = False
 
         async def ask() -> Event:
             try:
@@ -282,11 +291,13 @@ class Connection:
             return await self._next_event()
 
         async def shake_hands() -> Event:
+            nonlocal final
             self._allow(self._timeouts.tls)
             name = tls.server_name
             try:
                 session.secured(await self._socket.start_tls(tls.context, server_side=False, server_name=name))
             except (OSError, ProtocolError) as error:
+                final = isinstance(error, ssl.SSLError) and not isinstance(error, _BROKEN_TLS)
                 raise _Broken(error) from None
             return await self._next_event()
 
@@ -301,9 +312,12 @@ class Connection:
                 # A server may also fail us after our half of the handshake: TLS 1.3 has the client finish first.
                 event = await self._converse(shake_hands)
         except Lost as lost:
-            raise TlsFailed(str(lost)) from None
+            raise TlsFailed(str(lost), final=final) from None
         if isinstance(event, Rejected):
             self.aclose()
+            if session.tls is not None and not tls.required:
+                # It speaks in clear, and has said no only since it is under TLS.
+                raise TlsFailed(f"{event.stage.value} under TLS: {event.reply}", final=False)
             raise Refused(event.reply, event.stage)
 
     async def _converse(self, run: Callable[[], Awaitable[Event]], within_s: float = math.inf) -> Event:

@@ -12,7 +12,7 @@ import pytest
 import trio
 from certificates import any_tls, certificate_for, server_tls, verifying_tls
 from destination import Destination, on_one_port
-from destination_scripts import Answer, Moment, Stage, always
+from destination_scripts import CLOSE, Answer, Moment, Stage, always
 from dns_server import Behaviour, DnsServer
 from values import NOW, delivery
 
@@ -217,9 +217,16 @@ async def test_tls_that_is_refused_for_now_is_tried_again(town: Town) -> None:
     for server in (town.first, town.second):
         server.script = always(Stage.STARTTLS, Answer(454, "4.7.0 Not now"))
     async with town.courier() as courier:
-        with pytest.raises(Unreachable) as unreachable:
-            await carry(courier, require_tls=True)
-    assert told([unreachable.value.outcome]) == [(Deferred, "4.7.0", "host-refused")]
+        # Other mail to this destination is not concerned.
+        assert told(await carry(courier, require_tls=True)) == [(Deferred, "4.7.0", "host-refused")]
+        assert isinstance((await carry(courier))[0], Delivered)
+
+
+async def test_a_handshake_that_breaks_off_is_no_word_about_the_server(town: Town) -> None:
+    for server in (town.first, town.second):
+        server.script = always(Stage.STARTTLS, CLOSE)
+    async with town.courier() as courier:
+        assert told(await carry(courier, require_tls=True)) == [(Deferred, "4.4.1", "connection-failed")]
 
 
 async def test_a_lookup_that_fails_is_no_word_about_tls(town: Town) -> None:
@@ -228,6 +235,28 @@ async def test_a_lookup_that_fails_is_no_word_about_tls(town: Town) -> None:
         with pytest.raises(Unreachable) as unreachable:
             await carry(courier, require_tls=True)
     assert told([unreachable.value.outcome]) == [(Deferred, "4.4.3", "dns-failed")]
+
+
+async def test_a_host_that_cannot_be_looked_up_may_be_fit(town: Town) -> None:
+    town.dns.behave("mx1.home.test", Behaviour.SERVFAIL)
+    town.second.extensions = tuple(word for word in EVERYTHING if word != "REQUIRETLS")
+    async with town.courier() as courier:
+        assert told(await carry(courier, require_tls=True)) == [(Deferred, "4.4.3", "dns-failed")]
+
+
+async def test_a_server_that_says_no_only_under_tls_is_spoken_to_in_clear(town: Town) -> None:
+    """RFC 7435 §3: what helps against those who listen must not cost the mail."""
+    asked = itertools.count(1)
+
+    def script(moment: Moment) -> Answer | None:
+        # The second EHLO is the one behind the handshake, the third that of a connection in clear.
+        return Answer(421, "4.3.2 Trouble", close=True) if moment.stage is Stage.EHLO and next(asked) == 2 else None
+
+    town.first.script = script
+    async with town.courier("alone.test") as courier:
+        [outcome] = await carry(courier, domain="alone.test")
+    assert isinstance(outcome, Delivered)
+    assert [message.encrypted for message in town.first.messages] == [False]
 
 
 async def test_a_destination_that_is_its_own_host_needs_no_dnssec(town: Town) -> None:
