@@ -15,7 +15,7 @@ from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, Deli
 from appliance.model.event import DeliveryEvent, EventType
 from appliance.model.time import Clock
 from appliance.reports.bounce import HEADER_LIMIT, compose_bounce, may_bounce, may_go_back_whole
-from appliance.reports.own_mail import OwnMail
+from appliance.reports.own_mail import OwnMail, reported_to
 from appliance.reports.relayed import compose_relayed
 from appliance.routing.route import route
 from appliance.routing.snapshot import Snapshot
@@ -150,6 +150,7 @@ class Settler:
         sender = _sender(delivery)
         if sender is None:
             return []
+        delivery = replace(delivery, sender=str(sender))
         head = header_section(await self._front(delivery), HEADER_LIMIT)
         operations: list[Operation] = []
         for recipient in delivery.recipients:
@@ -173,6 +174,7 @@ class Settler:
         sender = _sender(delivery)
         if sender is None or not concerned:
             return []
+        delivery = replace(delivery, sender=str(sender))
         front = await self._front(delivery)
         head = header_section(front, HEADER_LIMIT)
         if not may_bounce(delivery, head):
@@ -206,9 +208,9 @@ class Settler:
 
 
 def _sender(delivery: Delivery) -> Address | None:
-    """To whom reports go; None for nobody."""
+    """To whom reports go, as they write it; None for nobody."""
     try:
-        return Address.parse(delivery.sender) if delivery.sender else None
+        return reported_to(Address.parse(delivery.sender)) if delivery.sender else None
     except AddressError:
         return None
 

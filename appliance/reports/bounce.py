@@ -131,8 +131,9 @@ def may_go_back_whole(delivery: Delivery, content: bytes) -> bool:
     # What was to go over TLS only need not be risked for a report; its header says which message it was.
     if delivery.require_tls:
         return False
-    # RFC 6533 §6: a message that needs SMTPUTF8 can stand only in a report that does.
-    if delivery.utf8 and delivery.sender.isascii():
+    # RFC 6533 §6: a message that needs SMTPUTF8 can stand only in a report that does. One of eight bits would make a
+    # report of eight bits, which a next hop without 8BITMIME fails; then the sender would be told nothing at all.
+    if delivery.sender.isascii() and (delivery.utf8 or not content.isascii()):
         return False
     # RFC 5322 §2.1.1: mail of our own has no longer lines, whoever wrote them.
     return all(len(line) <= LINE_OCTETS + 1 for line in content.split(b"\n"))

@@ -75,17 +75,26 @@ class OwnMail:
         Nothing where what came back reports nothing. Raises StoreUnavailable, as `post` does.
         """
         message_id = self.new_id()
+        sender = reported_to(opened.sender)
         octets = compose_returned(
             content,
             message_id=message_id,
             now=now,
             hostname=self.hostname,
             postmaster=self.reporter,
-            sender=str(opened.sender),
+            sender=str(sender),
             alias=self.snapshot().alias_address(opened.reference),
             sent_at=opened.rewritten_at,
         )
-        return [] if octets is None else self.post(message_id, opened.sender, octets, now, require_tls=require_tls)
+        return [] if octets is None else self.post(message_id, sender, octets, now, require_tls=require_tls)
+
+
+def reported_to(sender: Address) -> Address:
+    """The sender as a report has to write to them: without need for SMTPUTF8 wherever that can be.
+
+    A next hop that does not know the extension fails a report that needs it, and nobody hears of that.
+    """
+    return sender.in_ascii or sender
 
 
 def _targets(snapshot: Snapshot, recipient: Address, now: int) -> tuple[Address, ...]:

@@ -60,7 +60,8 @@ def row_to_delivery(row: Row) -> Delivery:
         attempts=cast(int, row["attempts"]),
         next_attempt_at=cast(int, row["next_attempt_at"]),
         last_response=cast("str | None", row["last_response"]),
-        utf8=row["utf8"] is True,
+        # Rows of earlier versions do not say it, and such a target can be reached in no other way (RFC 6531 §3.2).
+        utf8=row["utf8"] is True or not local_part.isascii(),
         require_tls=row["require_tls"] is True,
         ret=cast("str | None", row["ret"]) or "",
         envid=cast("str | None", row["envid"]) or "",

@@ -11,7 +11,7 @@ from values import NOW, answer, delivery
 
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.settlement import Settlement, Settler
-from appliance.forwarding.srs import SenderRewriter
+from appliance.forwarding.srs import Opened, SenderRewriter
 from appliance.logbook.events import Logbook
 from appliance.model.account import Account, Role
 from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Outcome, Recipient
@@ -50,18 +50,19 @@ class Desk:
         new_id = id_source()
         self.spool = Spool(store, InlineCommitter(store), new_id)
         rewriter = SenderRewriter("srs.mx.example.net", [bytes(32)])
+        self.own_mail = OwnMail(
+            hostname="mx.example.net",
+            reporter="postmaster@mx.example.net",
+            snapshot=lambda: SNAPSHOT,
+            rewriter=rewriter,
+            look_up=store.return_path,
+            new_id=new_id,
+        )
         self.settler = Settler(
             self.spool,
             Logbook(SNAPSHOT.log_level, lambda: self.now, new_id),
             RetrySchedule((60_000,), 5 * 24 * 3_600_000),
-            OwnMail(
-                hostname="mx.example.net",
-                reporter="postmaster@mx.example.net",
-                snapshot=lambda: SNAPSHOT,
-                rewriter=rewriter,
-                look_up=store.return_path,
-                new_id=new_id,
-            ),
+            self.own_mail,
             lambda: SNAPSHOT,
             lambda: self.now,
         )
@@ -179,13 +180,59 @@ async def test_a_report_to_a_sender_beyond_ascii_needs_smtputf8(desk: Desk, send
     assert (b"message/global-delivery-status" in octets) is not sender.isascii()
 
 
+@pytest.mark.parametrize("outcome", [OK, GONE])
+async def test_a_sender_beyond_ascii_in_the_domain_only_gets_a_report_that_every_server_takes(
+    desk: Desk, outcome: Outcome
+) -> None:
+    """A next hop without SMTPUTF8 or 8BITMIME would fail any other, and the sender would hear nothing."""
+    accepted = asked("SUCCESS,FAILURE", sender="friend@bücher.test", ret="FULL", eight_bit=True)
+    [(report, octets)] = reports(await desk.settle(accepted, outcome, CONTENT + "Grüße\r\n".encode()))
+    assert str(report.target) == "friend@xn--bcher-kva.test"
+    assert [each.address for each in report.recipients] == ["friend@xn--bcher-kva.test"]
+    assert (report.utf8, report.eight_bit) == (False, False)
+    assert octets.isascii()
+    assert read_report(octets).message["To"] == "friend@xn--bcher-kva.test"
+
+
+@pytest.mark.parametrize(
+    ("sender", "target", "utf8"),
+    [
+        ('"a friend"@bücher.test', '"a friend"@xn--bcher-kva.test', False),
+        ("jörg@bücher.test", "jörg@bücher.test", True),
+    ],
+)
+def test_what_came_back_is_told_without_smtputf8_where_that_can_be(
+    desk: Desk, sender: str, target: str, utf8: bool
+) -> None:
+    came_back = b"From: MAILER-DAEMON@home.test\r\nSubject: Undelivered\r\n\r\n"
+    opened = Opened(Address.parse(sender), "refaaa", NOW)
+    added, accepted = desk.own_mail.answer_returned(came_back, opened, NOW)
+    assert isinstance(added, AddPart)
+    assert isinstance(accepted, Accept)
+    [report] = accepted.deliveries
+    assert (str(report.target), report.utf8, report.eight_bit) == (target, utf8, utf8)
+    assert f"To: <{target}>\r\n".encode() in added.octets
+    assert added.octets.isascii() is not utf8
+
+
 async def test_a_message_goes_back_whole_where_that_was_asked(desk: Desk) -> None:
-    content = CONTENT + "Grüße\r\n".encode()
     for number, (ret, is_whole) in enumerate([("", False), ("HDRS", False), ("FULL", True)]):
-        accepted = asked("", ret=ret, eight_bit=True, id=f"d{number}", message_id=f"m{number}")
-        [(report, octets)] = reports(await desk.settle(accepted, GONE, content))
-        assert (content in octets) is is_whole
-        assert report.eight_bit is is_whole
+        accepted = asked("", ret=ret, id=f"d{number}", message_id=f"m{number}")
+        [(report, octets)] = reports(await desk.settle(accepted, GONE))
+        assert (CONTENT in octets) is is_whole
+        assert not report.eight_bit
+
+
+@pytest.mark.parametrize("sender", ["friend@sender.test", "jörg@sender.test"])
+async def test_a_message_of_eight_bits_goes_back_whole_only_where_the_report_has_them_anyway(
+    desk: Desk, sender: str
+) -> None:
+    content = CONTENT + "Grüße\r\n".encode()
+    accepted = asked("", sender=sender, ret="FULL", eight_bit=True)
+    [(report, octets)] = reports(await desk.settle(accepted, GONE, content))
+    assert (content in octets) is not sender.isascii()
+    assert report.eight_bit is not sender.isascii()
+    assert b"Subject: x\r\n" in octets
 
 
 async def test_a_defect_in_a_report_of_success_does_not_deliver_twice(

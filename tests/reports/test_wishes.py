@@ -20,6 +20,7 @@ NOW = 1_790_000_000_000
 ALIAS = "sales@alias.example"
 HEADER = b"From: J\xc3\xb6 <jo@shop.example>\r\nSubject: Gr\xc3\xbc\xc3\x9fe\r\n\r\n"
 WHOLE = HEADER + b"A line.\r\n.\r\n"
+SEVEN_BITS = b"From: <jo@shop.example>\r\nSubject: x\r\n\r\nA line.\r\n.\r\n"
 DELIVERY = Delivery(
     id="d1",
     message_id="m1",
@@ -126,11 +127,12 @@ def test_a_success_is_told_in_the_name_of_the_alias() -> None:
 def test_a_small_message_goes_back_whole_to_who_asks_for_it() -> None:
     """RFC 3461 §4.3."""
     asking = replace(DELIVERY, ret="FULL")
-    assert may_go_back_whole(asking, WHOLE)
-    octets = bounce(asking, WHOLE)
-    assert WHOLE in octets
+    assert may_go_back_whole(asking, SEVEN_BITS)
+    octets = bounce(asking, SEVEN_BITS)
+    assert SEVEN_BITS in octets
+    assert octets.isascii()
     message = BytesParser(policy=policy.SMTP).parsebytes(octets)
-    assert message["Content-Transfer-Encoding"] == "8bit"
+    assert message["Content-Transfer-Encoding"] is None
     assert [part.get_content_type() for part in message.iter_parts()][-1] == "message/rfc822"
     assert "as you asked for" in read_report(octets).text
 
@@ -138,13 +140,15 @@ def test_a_small_message_goes_back_whole_to_who_asks_for_it() -> None:
 @pytest.mark.parametrize(
     ("changes", "content"),
     [
-        ({"ret": ""}, WHOLE),
-        ({"ret": "HDRS"}, WHOLE),
-        ({"size": WHOLE_OCTETS + 1}, WHOLE),
-        ({}, WHOLE + b"x" * WHOLE_OCTETS),
-        ({"require_tls": True}, WHOLE),
-        ({"utf8": True}, WHOLE),
-        ({}, WHOLE + b"x" * 999 + b"\r\n"),
+        ({"ret": ""}, SEVEN_BITS),
+        ({"ret": "HDRS"}, SEVEN_BITS),
+        ({"size": WHOLE_OCTETS + 1}, SEVEN_BITS),
+        ({}, SEVEN_BITS + b"A line of text.\r\n" * (WHOLE_OCTETS // 16)),
+        ({"require_tls": True}, SEVEN_BITS),
+        ({"utf8": True}, SEVEN_BITS),
+        ({}, SEVEN_BITS + b"x" * 999 + b"\r\n"),
+        ({}, WHOLE),
+        ({}, SEVEN_BITS + b"\x80\r\n"),
     ],
 )
 def test_what_would_do_harm_does_not_go_back_whole(changes: dict[str, Any], content: bytes) -> None:
@@ -153,7 +157,7 @@ def test_what_would_do_harm_does_not_go_back_whole(changes: dict[str, Any], cont
 
 
 def test_a_line_of_998_octets_is_no_reason() -> None:
-    assert may_go_back_whole(replace(DELIVERY, ret="FULL"), WHOLE + b"x" * 998 + b"\r\n")
+    assert may_go_back_whole(replace(DELIVERY, ret="FULL"), SEVEN_BITS + b"x" * 998 + b"\r\n")
 
 
 # ---------------------------------------------------------------------- UTF-8

@@ -81,6 +81,16 @@ def test_what_is_accepted_can_be_read(spool: SpoolStore) -> None:
     assert spool.delivery(an_id(8)) is None
 
 
+def test_a_target_beyond_ascii_needs_smtputf8_even_where_its_row_does_not_say_so(spool: SpoolStore) -> None:
+    """As rows of earlier versions do not; read otherwise, such a delivery could never be sent."""
+    silent = [
+        a_delivery(1, target=Address("jörg", "mailbox.example"), utf8=False),
+        a_delivery(2, target=Address("joerg", "bücher.example"), utf8=False),
+    ]
+    spool.apply([AddPart(an_id(1), 0, b"one"), AddPart(an_id(2), 0, b"two"), Accept(silent)])
+    assert [each.utf8 for each in spool.deliveries()] == [True, False]
+
+
 def test_what_is_accepted_is_there_when_the_store_is_opened_again(backend: Backend) -> None:
     first = backend.spool()
     accept(first, 1)
