@@ -12,7 +12,7 @@ from pathlib import Path
 
 from appliance.configuration import Configuration
 from appliance.run import CannotStart
-from smtp.tls import server_context
+from smtp.tls import server_context, verifying_context
 
 LARGEST_FILE = 1 << 20
 """Octets of a PEM file: whatever is larger is some other file."""
@@ -84,6 +84,19 @@ def authorities(known: Sequence[Path] = AUTHORITIES) -> Path | None:
     return next(
         (path for path in (*map(Path, filter(None, (usual.cafile, usual.capath))), *known) if path.exists()), None
     )
+
+
+def verifying() -> tuple[ssl.SSLContext | None, str]:
+    """For hosts that have to prove their name; or None, and why there is nobody to prove it to, with what to do."""
+    path = authorities()
+    if path is None:
+        return None, "this machine knows no certificate authorities: install ca-certificates"
+    try:
+        # A directory is one that OpenSSL finds by itself.
+        return verifying_context(path if path.is_file() else None), ""
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+        return None, f"the certificate authorities in {path} can't be read ({reason}): reinstall ca-certificates"
 
 
 def no_certificate(path: Path) -> CertificateUnfit:

@@ -4,7 +4,7 @@ import ipaddress
 
 from appliance.configuration import FROM_SYSTEMD, Configuration
 from appliance.configuration.unbuilt import without_effect
-from appliance.run.certificates import authorities
+from appliance.run.certificates import verifying
 
 COURIERS = 400
 """Connections to destinations that are open at once, at most."""
@@ -20,11 +20,9 @@ def doubts(config: Configuration, descriptors: int) -> list[str]:
         lines.append(
             f"the hostname {config.hostname} has no domain, and many servers refuse such a greeting; set hostname"
         )
-    if authorities() is None:
-        lines.append(
-            "this machine knows no certificate authorities, so that mail whose sender requires TLS comes back; "
-            "install them (ca-certificates)"
-        )
+    context, why = verifying()
+    if context is None:
+        lines.append(f"{why}; until then mail whose sender requires TLS comes back")
     needed = config.smtp.max_connections + COURIERS + OTHER_FILES
     if descriptors < needed:
         lines.append(

@@ -41,7 +41,7 @@ from appliance.reception.session import MAX_HEADER_SECTION, Reception
 from appliance.reports.own_mail import OwnMail
 from appliance.resolver import DnsResolver
 from appliance.routing.snapshot import GENERATION, Settings, Snapshot, load
-from appliance.run.certificates import authorities, server_tls
+from appliance.run.certificates import server_tls, verifying
 from appliance.run.hosts import host_settings
 from appliance.run.stores import RECORDS_FILE, SRS_KEY, open_records, open_spool, secrets
 from appliance.spool.committer import GroupCommitter
@@ -50,7 +50,7 @@ from appliance.storage.records import RecordStore, StoreUnavailable
 from appliance.storage.spool import PART_OCTETS, SpoolStore
 from smtp.server.conduct import ConductLimits
 from smtp.server.trio_server import ServerSettings, Statistics, serve
-from smtp.tls import opportunistic_context, verifying_context
+from smtp.tls import opportunistic_context
 
 WATCH_S = 0.3
 """How often the records are asked whether they have changed: a change acts within a second."""
@@ -155,13 +155,13 @@ class _Engine:
             new_id=spool.new_id,
         )
         settler = Settler(spool, logbook, schedule, own_mail, self._present, wall_clock)
-        believed = authorities()
+        verifying_tls, _ = verifying()
         connections = ConnectionSettings(
             config.delivery.port,
             host_settings(config),
             opportunistic=opportunistic_context(),
-            # A directory is one that OpenSSL finds by itself.
-            verifying=verifying_context(believed if believed and believed.is_file() else None),
+            # Where there is none, `doubts` has said so.
+            verifying=verifying_tls,
         )
         scheduler = Scheduler(
             spool,

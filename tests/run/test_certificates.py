@@ -14,8 +14,8 @@ from cryptography import x509
 from appliance.configuration import Configuration
 from appliance.configuration.settings import Tls
 from appliance.privacy.secrets import SecretRefused
-from appliance.run import doubts, own_certificate
-from appliance.run.certificates import CertificateUnfit, authorities, server_tls
+from appliance.run import certificates, doubts, own_certificate
+from appliance.run.certificates import CertificateUnfit, authorities, server_tls, verifying
 from appliance.run.own_certificate import LIVES, RENEWED_BEFORE, describe, present, self_signed
 
 HOSTNAME = "mx.onward.test"
@@ -241,7 +241,19 @@ def test_authorities_are_looked_for_where_other_systems_have_them(
 def test_a_machine_without_authorities_is_told_so(
     tmp_path: Path, config: Configuration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doubts, "authorities", lambda: None)
-    assert [line for line in doubts.doubts(config, 65536) if "install them (ca-certificates)" in line]
-    monkeypatch.setattr(doubts, "authorities", lambda: tmp_path)
+    monkeypatch.setattr(certificates, "authorities", lambda: None)
+    assert [line for line in doubts.doubts(config, 65536) if "install ca-certificates" in line]
+    monkeypatch.setattr(certificates, "authorities", lambda: tmp_path)
     assert doubts.doubts(config, 65536) == []
+
+
+def test_authorities_that_cannot_be_read_are_a_doubt_and_no_reason_to_stand_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "ca-certificates.crt"
+    broken.write_text("this is no certificate\n")
+    monkeypatch.setenv("SSL_CERT_FILE", str(broken))
+    context, why = verifying()
+    assert context is None
+    assert str(broken) in why
+    assert "reinstall ca-certificates" in why
