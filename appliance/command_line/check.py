@@ -21,6 +21,7 @@ from appliance.model.account import Account, Role
 from appliance.privacy.declarations import Store, collections_of
 from appliance.privacy.secrets import SecretRefused
 from appliance.run import CannotStart
+from appliance.run.certificates import verifying
 from appliance.run.listeners import Where, close, open_listeners
 from appliance.run.own_certificate import describe
 from appliance.run.stores import ALL_KEYS, RECORDS_FILE, open_records, secrets
@@ -117,6 +118,16 @@ def check_certificate(config: Configuration) -> Finding:
     return Finding(Grade.OK, name, f"{config.tls.certificate} is for {hostname}, until {until}")
 
 
+def check_authorities(config: Configuration) -> Finding:
+    """Can a server prove its name to us? Only mail that requires TLS asks for it."""
+    name = "authorities"
+    context, why = verifying()
+    if context is None:
+        detail, _, advice = why.rpartition(": ")
+        return Finding(Grade.WARNING, name, f"{detail}; mail whose sender requires TLS comes back", advice)
+    return Finding(Grade.OK, name, "those whose word for a certificate this machine takes can be loaded")
+
+
 def check_records(config: Configuration) -> Finding:
     """Does the record store open, with all that is declared and nothing else?"""
     name, path = "record store", config.data_dir / RECORDS_FILE
@@ -199,6 +210,7 @@ CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
     check_data_directory,
     check_secrets,
     check_certificate,
+    check_authorities,
     check_records,
     check_smtp_ports,
     check_http_ports,

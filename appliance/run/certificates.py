@@ -30,7 +30,7 @@ _OTHERS = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
 
 
 class CertificateUnfit(CannotStart):
-    """The configured certificate can't be used: why, and what to do."""
+    """The configured certificate, or our own, can't be used: why, and what to do."""
 
 
 def server_tls(config: Configuration) -> ssl.SSLContext:
@@ -44,7 +44,13 @@ def server_tls(config: Configuration) -> ssl.SSLContext:
     from appliance.run import own_certificate
 
     path = own_certificate.present(config)
-    return server_context(path, path)
+    # Asked to open such a key, OpenSSL would wait for somebody at the terminal.
+    if b"ENCRYPTED" in path.read_bytes():
+        raise _own_unfit(path, "its key needs a passphrase")
+    try:
+        return server_context(path, path)
+    except ssl.SSLError as error:
+        raise _own_unfit(path, _reason(error)) from None
 
 
 def configured(config: Configuration) -> ssl.SSLContext:
@@ -69,9 +75,8 @@ def configured(config: Configuration) -> ssl.SSLContext:
                 f"tls.key: the key in {key} is not that of the certificate in {certificate}: "
                 "name two files that were made together, the server's own certificate first in its file"
             ) from None
-        reason = (error.reason or "no reason given").lower().replace("_", " ")
         raise CertificateUnfit(
-            f"tls.certificate: {certificate} with {key} can't be used ({reason}): have them made anew"
+            f"tls.certificate: {certificate} with {key} can't be used ({_reason(error)}): have them made anew"
         ) from None
 
 
@@ -104,6 +109,15 @@ def no_certificate(path: Path) -> CertificateUnfit:
     return CertificateUnfit(
         f"tls.certificate: there is no certificate in {path}: write the path of a PEM file that begins with one"
     )
+
+
+def _own_unfit(path: Path, reason: str) -> CertificateUnfit:
+    return CertificateUnfit(f"our own certificate in {path} can't be used ({reason}): remove that file for a new one")
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """Why, in the words of OpenSSL."""
+    return (error.reason or "no reason given").lower().replace("_", " ")
 
 
 def _octets_of(path: Path, key: str) -> bytes:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -68,11 +69,10 @@ def describe(config: Configuration) -> Certificate | None:
         except ValueError:
             raise no_certificate(path) from None
     else:
-        text = secrets(config).load(OWN_CERTIFICATE)
-        try:
-            certificate = x509.load_pem_x509_certificate((text or "").encode())
-        except ValueError:
+        kept = _usable((secrets(config).load(OWN_CERTIFICATE) or "").encode())
+        if kept is None:
             return None  # The next start makes another.
+        certificate = kept
     return Certificate(not config.tls.certificate, _names(certificate), certificate.not_valid_after_utc)
 
 
@@ -102,14 +102,22 @@ def self_signed(hostname: str, now: datetime) -> bytes:
 
 def _renewed(found: bytes | None, hostname: str, now: datetime) -> bytes | None:
     """What is to stand there in place of what was found; None to leave it."""
-    try:
-        certificate = x509.load_pem_x509_certificate(found or b"")
-        serialization.load_pem_private_key(found or b"", None)
-    except ValueError:
+    certificate = _usable(found or b"")
+    if certificate is None:
         return self_signed(hostname, now)
     if certificate.not_valid_after_utc - now < RENEWED_BEFORE or hostname not in _names(certificate):
         return self_signed(hostname, now)
     return None
+
+
+def _usable(pem: bytes) -> x509.Certificate | None:
+    """The certificate in this file; None without one, or without a key that belongs to it and needs no passphrase."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        key = serialization.load_pem_private_key(pem, None)
+        return certificate if key.public_key() == certificate.public_key() else None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None  # TypeError is for the passphrase.
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:

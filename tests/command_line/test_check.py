@@ -10,13 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from certificates import certificate_for
+from certificates import authority_file, certificate_for
 from command_line_desk import OWNER, Desk
 
 from appliance.configuration import CONTROL_SOCKET
 from appliance.run.own_certificate import self_signed
 
 check = importlib.import_module("appliance.command_line.check")
+
+
+@pytest.fixture(autouse=True)
+def authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the tests, whatever the machine has."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority_file()))
 
 
 @pytest.fixture
@@ -221,6 +227,19 @@ def test_a_certificate_that_is_not_there_is_a_fault(desk: Desk, tmp_path: Path) 
     configure_tls(desk, tmp_path / "nowhere.pem", key)
     found = findings(desk, status=1)["certificate"]
     assert "can't be read: No such file" in str(found["detail"])
+
+
+def test_authorities_that_can_not_be_loaded_are_a_warning(
+    ports: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mail flows: only what requires TLS needs them."""
+    assert findings(ports)["authorities"]["grade"] == "ok"
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(empty))
+    found = findings(ports)["authorities"]
+    assert (found["grade"], found["advice"]) == ("warning", "reinstall ca-certificates")
+    assert str(empty) in str(found["detail"])
 
 
 def test_a_certificate_that_lives_on_is_fine(desk: Desk, tmp_path: Path) -> None:

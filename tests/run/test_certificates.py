@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from appliance_process import Appliance
 from certificates import certificate_for
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from appliance.configuration import Configuration
 from appliance.configuration.settings import Tls
@@ -96,6 +99,78 @@ def test_one_that_can_not_be_used_is_made_again(config: Configuration, found: by
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.index(b"-----BEGIN PRIVATE")] if found == b"half" else found)
     assert shown(server_tls(config)).subject.rfc4514_string() == f"CN={HOSTNAME}"
+
+
+def parts(pem: bytes) -> tuple[bytes, bytes]:
+    """The certificate and the key of a file of ours."""
+    begin = pem.index(b"-----BEGIN PRIVATE")
+    return pem[:begin], pem[begin:]
+
+
+def under_a_passphrase(pem: bytes) -> bytes:
+    certificate, key = parts(pem)
+    return certificate + serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"open sesame"),
+    )
+
+
+@pytest.mark.parametrize("found", ["another's key", "passphrase"])
+def test_one_whose_key_is_of_no_use_is_made_again(config: Configuration, found: str) -> None:
+    path = present(config)
+    first = path.read_bytes()
+    if found == "another's key":
+        path.write_bytes(parts(first)[0] + parts(self_signed(HOSTNAME, datetime.now(UTC)))[1])
+    else:
+        path.write_bytes(under_a_passphrase(first))
+    assert describe(config) is None
+    certificate = shown(server_tls(config))
+    assert certificate.subject.rfc4514_string() == f"CN={HOSTNAME}"
+    assert certificate != x509.load_pem_x509_certificate(first)
+
+
+def too_weak() -> bytes:
+    """A certificate in our name with a key that OpenSSL takes from nobody."""
+    key = rsa.generate_private_key(65537, 1024)
+    name, now = x509.Name([]), datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + LIVES)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOSTNAME)]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def test_one_that_does_not_load_all_the_same_is_named_with_what_to_do(config: Configuration) -> None:
+    path = present(config)
+    path.write_bytes(too_weak())
+    with pytest.raises(CertificateUnfit, match=rf"{path} can't be used \(ee key too small\): remove that file"):
+        server_tls(config)
+    path.unlink()
+    server_tls(config)
+
+
+def test_one_under_a_passphrase_that_systemd_hands_over_is_named(
+    config: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is handed over is not made again; nobody is there to be asked for the passphrase."""
+    handed_over = tmp_path / "credentials"
+    handed_over.mkdir(mode=0o700)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(handed_over))
+    path = handed_over / "tls.pem"
+    path.write_bytes(under_a_passphrase(self_signed(HOSTNAME, datetime.now(UTC))))
+    path.chmod(0o400)
+    with pytest.raises(CertificateUnfit, match=rf"{path} can't be used \(its key needs a passphrase\): remove"):
+        server_tls(config)
 
 
 def test_one_that_is_nearly_over_is_made_again(config: Configuration) -> None:
@@ -257,3 +332,14 @@ def test_authorities_that_cannot_be_read_are_a_doubt_and_no_reason_to_stand_stil
     assert context is None
     assert str(broken) in why
     assert "reinstall ca-certificates" in why
+
+
+def test_an_appliance_starts_without_authorities_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only mail that requires TLS needs them."""
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(empty))
+    with Appliance(tmp_path, nameserver="127.0.0.1:9", delivery_port=9) as appliance:
+        assert appliance.http("/health/ready") == (200, {"ready": True, "engine": "ready"})
