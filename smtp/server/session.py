@@ -271,7 +271,9 @@ class ServerSession:
             # Escaped: it may be shown on a terminal.
             self._trace("<", line.decode("latin-1").encode("unicode_escape").decode("ascii"))
         verb, argument = split_command(line)
-        after = TRANSITIONS[self.state][self._as_offered(verb)]
+        if verb is Verb.STARTTLS and not self._settings.starttls:
+            verb = Verb.NOT_OFFERED
+        after = TRANSITIONS[self.state][verb]
         self._commands += 1
         if self._commands > self._settings.max_commands:
             self.hang_up(answers.TOO_MANY_COMMANDS)
@@ -281,7 +283,7 @@ class ServerSession:
             # With a tab behind it, say.
             self._refuse_chunk(answers.BDAT_SYNTAX)
         elif isinstance(after, Reply):
-            if verb is Verb.UNKNOWN or verb is Verb.NOT_OFFERED or after is answers.NOT_IMPLEMENTED:
+            if verb is Verb.UNKNOWN or verb is Verb.NOT_OFFERED:
                 self._refuse(after)
             else:
                 self._say(after)
@@ -302,9 +304,6 @@ class ServerSession:
             else:
                 self._after_yes = after
                 self._obey(command)
-
-    def _as_offered(self, verb: Verb) -> Verb:
-        return Verb.NOT_OFFERED if verb is Verb.STARTTLS and not self._settings.starttls else verb
 
     def _obey(self, command: Command) -> None:
         """One well-formed command at the right time."""
@@ -360,7 +359,7 @@ class ServerSession:
             self._events.append(Recipient(command.address, command.recipient))
 
     def _obey_starttls(self) -> None:
-        if self._position < len(self._incoming):
+        if self.has_input:
             self._say(answers.OCTETS_BEHIND_STARTTLS)
             self.hang_up(None)
             return
@@ -433,7 +432,7 @@ class ServerSession:
         """Act on what has come of the content; False where more is needed."""
         intake = self._intake
         if not intake.whole:
-            if self._position >= len(self._incoming):
+            if not self.has_input:
                 return False
             self._position = intake.take(self._incoming, self._position)
             if intake.thrown_away > self._settings.max_thrown_away:

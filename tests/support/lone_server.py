@@ -7,7 +7,6 @@ standard input is answered with its counters, and the end of its standard input 
 
 import argparse
 import cProfile
-import datetime
 import gc
 import json
 import os
@@ -15,7 +14,6 @@ import resource
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +25,6 @@ from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
 from smtp.server.serving import Peer, ServerSettings, Statistics
 from smtp.server.trio_server import serve
-from smtp.tls import server_context
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HOSTNAME = "mx.example.org"
@@ -113,33 +110,6 @@ class _Forgetful:
         self._content.clear()
 
 
-def _make_certificate(directory: Path) -> tuple[Path, Path]:
-    """A certificate for HOSTNAME that nobody has to trust, and its key."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOSTNAME)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    in_pem = serialization.Encoding.PEM
-    (directory / "certificate").write_bytes(certificate.public_bytes(in_pem))
-    (directory / "key").write_bytes(
-        key.private_bytes(in_pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return directory / "certificate", directory / "key"
-
-
 async def _answer_questions(statistics: Statistics, shutdown: trio.Event) -> None:
     """Until standard input ends."""
     requests = trio.lowlevel.FdStream(os.dup(0))
@@ -191,8 +161,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     context = None
     if arguments.tls:
-        with tempfile.TemporaryDirectory() as directory:
-            context = server_context(*_make_certificate(Path(directory)))
+        # Only here: what is measured in clear does not carry the weight of what makes certificates.
+        from certificates import server_tls
+
+        context = server_tls(HOSTNAME)
     settings = ServerSettings(HOSTNAME, **{"shutdown_grace_s": 0.5, **arguments.settings, "tls": context})
     if arguments.profile:
         profile = cProfile.Profile()
