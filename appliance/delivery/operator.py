@@ -13,7 +13,7 @@ import trio
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.scheduler import Scheduler
 from appliance.model.delivery import Delivery, DeliveryState
-from appliance.model.time import Clock
+from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
 from appliance.storage.spool import Complete, Keep, Operation, SpoolStore
 from smtp.address import ascii_domain
@@ -51,11 +51,11 @@ class QueueFilter:
 class QueueOperator:
     """Lists, retries and drops deliveries."""
 
-    def __init__(self, spool: Spool, scheduler: Scheduler, schedule: RetrySchedule, clock: Clock) -> None:
+    def __init__(self, spool: Spool, scheduler: Scheduler, schedule: RetrySchedule, clocks: Clocks) -> None:
         self._spool = spool
         self._scheduler = scheduler
         self._schedule = schedule
-        self._clock = clock
+        self._clocks = clocks
 
     async def page(self, wanted: QueueFilter, after: str | None) -> tuple[list[Mapping[str, Any]], str | None]:
         """Deliveries behind a delivery's id in the words of the API, and where the next page begins (None: no more).
@@ -68,7 +68,7 @@ class QueueOperator:
 
     async def retry(self, wanted: QueueFilter) -> int:
         """Make what waits due at once; returns how many deliveries that were. Raises StoreUnavailable."""
-        now = self._clock()
+        now = self._clocks.steady()
         affected = await self._change(wanted, lambda delivery: Keep(replace(delivery, next_attempt_at=now)))
         self._scheduler.wake()
         return affected
@@ -109,7 +109,7 @@ class QueueOperator:
             "priority": delivery.priority,
             "acceptedAt": delivery.accepted_at,
             "attempts": delivery.attempts,
-            "nextAttemptAt": delivery.next_attempt_at if waits else None,
+            "nextAttemptAt": self._clocks.on_the_wall(delivery.next_attempt_at) if waits else None,
             "expiresAt": delivery.accepted_at + self._schedule.give_up_after_ms,
             "lastResponse": delivery.last_response,
         }

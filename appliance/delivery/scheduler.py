@@ -45,7 +45,7 @@ IDLE_S = 3.0
 """How long a courier keeps its connection for the next message: shorter than any server's patience."""
 
 LONGEST_SLEEP_S = 30.0
-"""The clock is looked at at least this often: it may have been set."""
+"""The clock is looked at at least this often: the machine may have slept."""
 
 STORE_RETRY_S = 1.0
 """How long to wait where the store refuses."""
@@ -80,14 +80,14 @@ class Scheduler:
         settler: Settler,
         live: LiveStream,
         new_courier: Callable[[str], Courier],
-        clock: Clock,
+        steady: Clock,
         max_per_destination: int,
     ) -> None:
         self._spool = spool
         self._settler = settler
         self._live = live
         self._new_courier = new_courier
-        self._clock = clock
+        self._clock = steady
         self._max_per_destination = max_per_destination
         self._destinations: dict[str, _Destination] = {}
         self._claimed_for: Counter[str] = Counter()

@@ -13,12 +13,12 @@ from appliance.forwarding.trace import header_section
 from appliance.logbook.events import Logbook
 from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, DeliveryState, Failed, Outcome
 from appliance.model.event import DeliveryEvent, EventType
-from appliance.model.time import Clock
 from appliance.reports.bounce import HEADER_LIMIT, compose_bounce, may_bounce, may_go_back_whole
 from appliance.reports.own_mail import OwnMail, reported_to
 from appliance.reports.relayed import compose_relayed
 from appliance.routing.route import route
 from appliance.routing.snapshot import Snapshot
+from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.spool import Accept, Complete, Keep, Operation
@@ -49,14 +49,14 @@ class Settler:
         schedule: RetrySchedule,
         own_mail: OwnMail,
         snapshot: Callable[[], Snapshot],
-        clock: Clock,
+        clocks: Clocks,
     ) -> None:
         self._spool = spool
         self._logbook = logbook
         self._schedule = schedule
         self._own_mail = own_mail
         self._snapshot = snapshot
-        self._clock = clock
+        self._clocks = clocks
 
     async def settle(self, delivery: Delivery, outcome: Outcome) -> Settlement:
         """Decide what one outcome means. Raises StoreUnavailable where the store has to be asked and is away."""
@@ -68,7 +68,7 @@ class Settler:
             if not any(recipient.wants("SUCCESS") for recipient in delivery.recipients):
                 return Settlement((complete,), tuple(events))
             try:
-                reports = await self._success(delivery, self._clock())
+                reports = await self._success(delivery, self._clocks.wall())
             except StoreUnavailable:
                 raise
             except Exception:
@@ -76,9 +76,9 @@ class Settler:
                 _logger.exception("no report of a success delivery=%s", delivery.id)
                 reports = []
             return Settlement((*reports, complete), tuple(events), due_now=bool(reports))
-        now = self._clock()
-        if isinstance(outcome, Deferred) and not self._schedule.has_expired(delivery.accepted_at, now):
-            return self._keep(delivery, attempt, shown, now)
+        now = self._clocks.wall()
+        if isinstance(outcome, Deferred) and not self._has_expired(delivery, now):
+            return self._keep(delivery, attempt, shown)
         if isinstance(outcome, Deferred):
             # The codes of the last attempt stay: RFC 3464 §2.3.3 lets a failure have a 4.X.X status where a transient
             # one has lasted too long, and "mailbox full" says more than "expired".
@@ -96,7 +96,7 @@ class Settler:
 
     async def redirect(self, delivery: Delivery) -> Settlement:
         """Follow a target that is inside; what it leads to takes the delivery's place. Raises StoreUnavailable."""
-        now = self._clock()
+        now = self._clocks.wall()
         found = route(self._snapshot(), delivery.target, now)
         targets = [target for target in found.targets if target.domain]
         if targets or (found.accepted and not found.targets):
@@ -112,7 +112,7 @@ class Settler:
                     ),
                     utf8=delivery.utf8 or not target.local_part.isascii(),
                     state=DeliveryState.WAITING,
-                    next_attempt_at=now,
+                    next_attempt_at=self._clocks.steady(),
                 )
                 for target in targets
             ]
@@ -125,15 +125,19 @@ class Settler:
 
     def postpone(self, delivery: Delivery, answer: Answer) -> Settlement:
         """Leave a delivery in the queue, whatever its age. The answer's text is taken to be fit for the log."""
-        return self._keep(delivery, delivery.attempts + 1, answer, self._clock())
+        return self._keep(delivery, delivery.attempts + 1, answer)
 
-    def _keep(self, delivery: Delivery, attempt: int, shown: Answer, now: int) -> Settlement:
+    def _has_expired(self, delivery: Delivery, now: int) -> bool:
+        running_ms = self._clocks.running() - delivery.running_since
+        return self._schedule.has_expired(now - delivery.accepted_at, running_ms)
+
+    def _keep(self, delivery: Delivery, attempt: int, shown: Answer) -> Settlement:
         events = self._logbook.attempt(EventType.SOFT_BOUNCED, delivery, attempt, shown)
         kept = replace(
             delivery,
             state=DeliveryState.WAITING,
             attempts=attempt,
-            next_attempt_at=self._schedule.next_attempt(attempt, now),
+            next_attempt_at=self._schedule.next_attempt(attempt, self._clocks.steady()),
             last_response=f"{shown.code} {shown.enhanced_code} {shown.text}" if shown.code else shown.text,
         )
         return Settlement((Keep(kept, events),), tuple(events), next_attempt_at=kept.next_attempt_at)

@@ -93,6 +93,7 @@ class Logbook:
                 duration_ms=answer.duration_ms,
                 server_name=answer.server_name,
                 server_address=answer.server_address,
+                tls=answer.tls,
             )
             for recipient in delivery.recipients
             if self._allowed(type, recipient.domain_id) is not None

@@ -79,7 +79,16 @@ class Delivery:
     state: DeliveryState = DeliveryState.WAITING
     attempts: int = 0
     next_attempt_at: int = 0
+    """By the steady clock (`appliance.spool.clocks`)."""
     last_response: str | None = None
+    running_since: int = 0
+    """What the running clock said when it was accepted: its age for the schedule's end."""
+    authentication: str = ""
+    """What is known of whether the sender is who it claims to be: `pass`, `fail`, or nothing."""
+    delay_told: bool = False
+    """The sender has been told that it takes longer."""
+    held_for: str = ""
+    """Why it is HELD, in words for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,8 @@ class Answer:
     server_name: str | None = None
     server_address: str | None = None
     duration_ms: int = 0
+    tls: str | None = None
+    """How the connection was encrypted, such as `TLSv1.3 TLS_AES_256_GCM_SHA384 verified`; None where it was not."""
 
 
 @dataclass(frozen=True, slots=True)

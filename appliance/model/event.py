@@ -56,3 +56,5 @@ class DeliveryEvent:
     subject: str | None = None
     server_name: str | None = None
     server_address: str | None = None
+    tls: str | None = None
+    """How the connection of an attempt was encrypted; None where it was not, or where there was none."""

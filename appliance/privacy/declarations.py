@@ -206,6 +206,7 @@ _EVENT_FIELDS = (
     _sealed("subject", optional=True),
     _sealed("server_name", optional=True),
     _sealed("server_address", optional=True),
+    _sealed("tls", optional=True),
 )
 
 EVENTS = Collection(
@@ -252,6 +253,10 @@ DELIVERIES = Collection(
         _sealed("require_tls", kind=Kind.BOOLEAN, optional=True),
         _sealed("ret", optional=True),
         _sealed("envid", optional=True),
+        _sealed("running_since", kind=Kind.INTEGER, optional=True),
+        _sealed("authentication", optional=True),
+        _sealed("delay_told", kind=Kind.BOOLEAN, optional=True),
+        _sealed("held_for", optional=True),
     ),
     # With the destination in it, what a claim leaves out is passed over in the index alone.
     indexes=(("message_id",), ("state", "next_attempt_at", "destination_key")),
@@ -291,6 +296,27 @@ RETURN_PATHS = Collection(
     retention=(Retention("21d", since="created_at"),),
 )
 
+HOLDS = Collection(
+    name="holds",
+    store=Store.SPOOL,
+    purpose="Which mail an operator keeps back: by domain, destination or sender; erased when the hold is lifted.",
+    fields=(
+        Field("id"),
+        _number("created_at"),
+        _sealed("domain", optional=True),
+        _sealed("destination", optional=True),
+        _sealed("sender", optional=True),
+    ),
+    sealed_under="spool",
+)
+
+CLOCKS = Collection(
+    name="clocks",
+    store=Store.SPOOL,
+    purpose="For how long the appliance has run, so that a wall clock that jumps neither bounces nor delays mail.",
+    fields=(Field("id"), _number("value")),
+)
+
 COLLECTIONS: tuple[Collection, ...] = (
     ACCOUNTS,
     DOMAINS,
@@ -302,6 +328,8 @@ COLLECTIONS: tuple[Collection, ...] = (
     CONTENT,
     OUTBOX,
     RETURN_PATHS,
+    HOLDS,
+    CLOCKS,
 )
 
 

@@ -14,12 +14,12 @@ from appliance.logbook.events import Arrival, Logbook
 from appliance.logbook.live import LiveStream
 from appliance.model.delivery import Answer, Delivery, DeliveryState, Recipient
 from appliance.model.event import DeliveryEvent, EventType
-from appliance.model.time import Clock
 from appliance.reception.client_names import ClientNames
 from appliance.reception.decision import Decision, decide, is_return_path
 from appliance.reports.own_mail import OwnMail
 from appliance.reports.returned import READ_OCTETS
 from appliance.routing.snapshot import Snapshot
+from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Incoming, Spool
 from appliance.storage.records import StoreFull, StoreUnavailable
 from appliance.storage.spool import Operation, ReturnPath
@@ -79,7 +79,7 @@ class Reception:
     client_names: ClientNames
     own_mail: OwnMail
     next: Next
-    clock: Clock
+    clocks: Clocks
 
     def session(self, peer: Peer) -> "Session":
         """A receiver for one connection."""
@@ -192,7 +192,7 @@ class Session:
             reception.rewriter,
             transaction.sender,
             recipient,
-            reception.clock(),
+            reception.clocks.wall(),
             reception.spool.store.return_path,
         )
         if is_return_path(transaction.snapshot, recipient):
@@ -221,7 +221,7 @@ class Session:
         """See Receiver."""
         transaction = self._current()
         reception = self._reception
-        transaction.began_at = reception.clock()
+        transaction.began_at = reception.clocks.wall()
         if transaction.returns:
             transaction.head_limit = READ_OCTETS
         if transaction.forwards:
@@ -317,7 +317,7 @@ class Session:
         self, transaction: _Transaction, incoming: Incoming, copies: list[_Copy], state: DeliveryState
     ) -> tuple[list[Delivery], list[ReturnPath]]:
         reception = self._reception
-        now = reception.clock()
+        now = reception.clocks.wall()
         sender = str(transaction.sender) if transaction.sender else ""
         parameters = transaction.parameters
         # Octets beyond ASCII in a message that was sent with SMTPUTF8 may be in its header, or in that of a part.
@@ -345,7 +345,8 @@ class Session:
                     ret=parameters.ret or "",
                     envid=parameters.envid,
                     state=state,
-                    next_attempt_at=now,
+                    next_attempt_at=reception.clocks.steady(),
+                    running_since=reception.clocks.running(),
                 )
             )
         return deliveries, list(return_paths.values())
@@ -358,14 +359,14 @@ class Session:
             assert opened is not None
             returned = bytes(transaction.head)
             operations += reception.own_mail.answer_returned(
-                returned, opened, reception.clock(), require_tls=transaction.parameters.require_tls
+                returned, opened, reception.clocks.wall(), require_tls=transaction.parameters.require_tls
             )
         return operations
 
     def _events(
         self, transaction: _Transaction, message_id: str, head: bytes, type: EventType, reply: Reply, reason: str
     ) -> list[DeliveryEvent]:
-        now = self._reception.clock()
+        now = self._reception.clocks.wall()
         subject = decoded_text(header_field(head, "Subject") or b"", MAX_SUBJECT)
         arrival = self._arrival(transaction, message_id, transaction.size, subject or None)
         answer = _answer(reply, reason, max(0, now - transaction.began_at))

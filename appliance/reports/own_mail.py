@@ -14,6 +14,7 @@ from appliance.model.ids import IdSource
 from appliance.reports.returned import compose_returned
 from appliance.routing.route import route
 from appliance.routing.snapshot import Snapshot
+from appliance.spool.clocks import Clocks
 from appliance.storage.spool import Accept, AddPart, Operation, ReturnPath
 from smtp.address import Address
 
@@ -29,6 +30,7 @@ class OwnMail:
     rewriter: SenderRewriter
     look_up: Callable[[str], ReturnPath | None]
     new_id: IdSource
+    clocks: Clocks
 
     def post(
         self, message_id: str, recipient: Address, octets: bytes, now: int, *, require_tls: bool = False
@@ -61,7 +63,8 @@ class OwnMail:
                 utf8=not (str(recipient).isascii() and target.local_part.isascii()),
                 require_tls=require_tls,
                 state=DeliveryState.WAITING,
-                next_attempt_at=now,
+                next_attempt_at=self.clocks.steady(),
+                running_since=self.clocks.running(),
             )
             for target in _targets(snapshot, recipient, now)
         ]

@@ -5,52 +5,36 @@ events, the sweeper, the eye on the records). It stops in the order in which mai
 attempts, then what is left of the log is moved.
 """
 
+import contextlib
 import gc
 import logging
 import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import fields
-from ipaddress import ip_network
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import trio
 
 from appliance import wire
 from appliance.configuration import Configuration, retention_ms
-from appliance.delivery.connecting import ConnectionSettings
-from appliance.delivery.courier import Courier
-from appliance.delivery.operator import QueueFilter, QueueOperator
-from appliance.delivery.schedule import RetrySchedule
-from appliance.delivery.scheduler import Scheduler
-from appliance.delivery.settlement import Settler
-from appliance.forwarding.srs import SenderRewriter
-from appliance.logbook.events import Logbook
-from appliance.logbook.live import LiveStream, TooManyFollowers
+from appliance.delivery.operator import QueueOperator
+from appliance.logbook.live import LiveStream
 from appliance.logbook.mover import BATCH, keep_moving, move_events
-from appliance.model.domain import LogLevel
-from appliance.model.event import DeliveryEvent
 from appliance.model.ids import id_source
 from appliance.model.time import wall_clock
 from appliance.privacy.sweeper import Sweeper
-from appliance.reception.client_names import ClientNames
-from appliance.reception.session import MAX_HEADER_SECTION, Reception
-from appliance.reports.own_mail import OwnMail
-from appliance.resolver import DnsResolver
 from appliance.routing.snapshot import GENERATION, Settings, Snapshot, load
-from appliance.run.certificates import server_tls, verifying
-from appliance.run.hosts import host_settings
-from appliance.run.stores import RECORDS_FILE, SRS_KEY, open_records, open_spool, secrets
+from appliance.run.assembly import assemble, server_settings
+from appliance.run.certificates import server_tls
+from appliance.run.control_verbs import ControlVerbs
+from appliance.run.stores import RECORDS_FILE, open_records, open_spool
+from appliance.spool.clocks import Clocks
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
 from appliance.storage.records import RecordStore, StoreUnavailable
-from appliance.storage.spool import PART_OCTETS, SpoolStore
-from smtp.server.conduct import ConductLimits
-from smtp.server.trio_server import ServerSettings, Statistics, serve
-from smtp.tls import opportunistic_context
+from appliance.storage.spool import PART_OCTETS, MarkClocks, SpoolStore
+from smtp.server.trio_server import Statistics, serve
 
 WATCH_S = 0.3
 """How often the records are asked whether they have changed: a change acts within a second."""
@@ -58,8 +42,8 @@ WATCH_S = 0.3
 PROBE_S = 2.0
 """How often a spool that has refused something is tried, so that it is known to work again before mail comes."""
 
-HELD_OCTETS = PART_OCTETS + MAX_HEADER_SECTION
-"""How much of a message reception keeps in memory while it comes in; what is beyond goes to the disk at once."""
+MARK_S = 30.0
+"""How often the clocks are written down: as much as that a crash may take back."""
 
 GC_THRESHOLDS = (10_000, 20, 100)
 """New containers before a look at the youngest, and how many such looks before one at the older ones (`gc`)."""
@@ -111,6 +95,7 @@ class _Engine:
         self._live = LiveStream()
         self._statistics = Statistics()
         self._started_at = wall_clock()
+        self._clocks = Clocks(wall_clock, store.clock_marks())
         self._sweeper = Sweeper(records, store, lambda setting: retention_ms(config, setting))
         self._records_path = config.data_dir / RECORDS_FILE
         self._records_file = _identity(os.stat(self._records_path))
@@ -141,62 +126,21 @@ class _Engine:
         control_listener: socket.socket,
         ready: Callable[[], None],
     ) -> None:
-        config = self._config
-        resolver = DnsResolver(config.dns.nameservers, config.dns.timeout / 1000)
-        rewriter = SenderRewriter(config.forwarding.srs_domain, [secrets(config).key(SRS_KEY)])
-        logbook = Logbook(self._log_level, wall_clock, spool.new_id)
-        schedule = RetrySchedule(config.delivery.retry, config.delivery.give_up_after)
-        own_mail = OwnMail(
-            hostname=config.hostname,
-            reporter=config.mail.from_,
-            snapshot=self._present,
-            rewriter=rewriter,
-            look_up=self._store.return_path,
-            new_id=spool.new_id,
-        )
-        settler = Settler(spool, logbook, schedule, own_mail, self._present, wall_clock)
-        verifying_tls, _ = verifying()
-        connections = ConnectionSettings(
-            config.delivery.port,
-            host_settings(config),
-            opportunistic=opportunistic_context(),
-            # Where there is none, `doubts` has said so.
-            verifying=verifying_tls,
-        )
-        scheduler = Scheduler(
-            spool,
-            settler,
-            self._live,
-            lambda domain: Courier(domain, resolver, connections, wall_clock),
-            wall_clock,
-            config.delivery.max_per_destination,
-        )
-        reception = Reception(
-            hostname=config.hostname,
-            routing=self,
-            rewriter=rewriter,
-            spool=spool,
-            logbook=logbook,
-            live=self._live,
-            client_names=ClientNames(resolver, background),
-            own_mail=own_mail,
-            next=scheduler,
-            clock=wall_clock,
-        )
-        queue = QueueOperator(spool, scheduler, schedule, wall_clock)
+        rooms = assemble(self._config, spool, self, self._live, self._clocks, background)
         shutdown, stop_delivery = trio.Event(), trio.Event()
         background.start_soon(_wait_for, signals, shutdown)
         background.start_soon(self._watch_records, shutdown)
         background.start_soon(self._sweep)
         background.start_soon(self._keep_moving, spool)
-        background.start_soon(self._answer_control, control_listener, queue, spool)
+        background.start_soon(self._keep_time, spool)
+        background.start_soon(self._answer_control, control_listener, rooms.queue, spool)
         async with trio.open_nursery() as mail:
-            mail.start_soon(scheduler.run, stop_delivery)
+            mail.start_soon(rooms.scheduler.run, stop_delivery)
             ready()
             await serve(
                 smtp_listeners,
-                reception.session,
-                _server_settings(config, self._tls),
+                rooms.reception.session,
+                server_settings(self._config, self._tls),
                 shutdown=shutdown,
                 on_error=_logger.error,
                 statistics=self._statistics,
@@ -204,12 +148,6 @@ class _Engine:
             stop_delivery.set()
 
     # ------------------------------------------------------------------ the present state of the records
-
-    def _present(self) -> Snapshot:
-        return self.snapshot
-
-    def _log_level(self, domain_id: str) -> LogLevel:
-        return self.snapshot.log_level(domain_id)
 
     async def _watch_records(self, shutdown: trio.Event) -> None:
         """Load a new snapshot when the records have changed. A store that is away leaves the old one in place.
@@ -271,6 +209,13 @@ class _Engine:
         while not self._records_replaced and await move_events(spool, self._records) == BATCH:
             pass
 
+    async def _keep_time(self, spool: Spool) -> None:
+        """Write down now and then what the clocks have come to; a store that refuses hears it the next time."""
+        while True:
+            await trio.sleep(MARK_S)
+            with contextlib.suppress(StoreUnavailable):
+                await spool.committer.commit([MarkClocks(self._clocks.marks())])
+
     async def _sweep(self) -> None:
         while True:
             try:
@@ -287,6 +232,7 @@ class _Engine:
         async with GroupCommitter(self._store) as committer:
             spool = Spool(self._store, committer, id_source())
             try:
+                await committer.commit([MarkClocks(self._clocks.marks())])
                 while await move_events(spool, self._records):
                     pass
             except StoreUnavailable as error:
@@ -295,124 +241,25 @@ class _Engine:
     # ------------------------------------------------------------------ the control socket
 
     async def _answer_control(self, listener: socket.socket, queue: QueueOperator, spool: Spool) -> None:
-        async def status(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-            queued, oldest = await trio.to_thread.run_sync(self._store.depth)
-            yield {
-                "healthy": self._trouble is None,
-                "trouble": self._trouble,
-                "startedAt": self._started_at,
-                "queued": queued,
-                "oldestQueuedAt": oldest,
-                "openConnections": self._statistics.connections_open,
-            }
+        async def catch_up() -> None:
+            await self._catch_up(spool)
 
-        async def queue_list(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-            wanted = _filter(arguments, everything=True)
-            shown, after = await queue.page(wanted, None)
-            while True:
-                for delivery in shown:
-                    yield delivery
-                if after is None:
-                    return
-                shown, after = await queue.page(wanted, after)
-
-        async def queue_retry(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-            yield {"affected": await queue.retry(_filter(arguments))}
-
-        async def queue_drop(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-            yield {"affected": await queue.drop(_filter(arguments))}
-
-        async def events(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-            try:
-                follower = self._live.follow()
-            except TooManyFollowers as error:
-                raise wire.WireError(str(error)) from None
-            try:
-                if arguments.get("caughtUp") is True:
-                    # One result ahead of the events: from here on each is told, and what was before is in the log.
-                    await self._catch_up(spool)
-                    yield {"following": True}
-                async for event in follower:
-                    yield _plain(event)
-            finally:
-                follower.close()
-            raise wire.WireError("you have fallen too far behind: read on from the log")
-
-        verbs: dict[str, wire.Verb] = {
-            "status": status,
-            "queue.list": queue_list,
-            "queue.retry": queue_retry,
-            "queue.drop": queue_drop,
-            "events": events,
-        }
-        listener.setblocking(False)
-        await wire.serve(
-            trio.SocketListener(trio.socket.from_stdlib_socket(listener)),
-            {name: _patient(verb) for name, verb in verbs.items()},
-            _logger.error,
+        verbs = ControlVerbs(
+            queue=queue,
+            store=self._store,
+            live=self._live,
+            statistics=self._statistics,
+            started_at=self._started_at,
+            trouble=lambda: self._trouble,
+            catch_up=catch_up,
         )
-
-
-def _patient(verb: wire.Verb) -> wire.Verb:
-    """A store that is away is said in words, not with a closed connection."""
-
-    async def answered(arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-        try:
-            async with aclosing(verb(arguments)) as results:
-                async for result in results:
-                    yield result
-        except StoreUnavailable as error:
-            raise wire.WireError(f"the store does not answer: {error}") from None
-
-    return answered
-
-
-def _plain(event: DeliveryEvent) -> dict[str, Any]:
-    """An event as JSON has it: the field names of the model, the type by its word."""
-    return {field.name: getattr(event, field.name) for field in fields(event)} | {"type": event.type.value}
-
-
-_FILTERS = ("domain", "destination", "sender", "recipient", "id")
-
-
-def _filter(arguments: Mapping[str, Any], *, everything: bool = False) -> QueueFilter:
-    """What the caller means; with nothing set, everything only where that was said."""
-    given = {name: arguments[name] for name in _FILTERS if arguments.get(name) is not None}
-    unknown = sorted(set(arguments) - {*_FILTERS, "all"})
-    if unknown:
-        raise wire.WireError(f"there is no filter {unknown[0]!r}; there are {', '.join(_FILTERS)} and all")
-    if not all(isinstance(value, str) for value in given.values()):
-        raise wire.WireError("a filter is a text")
-    if not given and not everything and arguments.get("all") is not True:
-        raise wire.WireError("name which deliveries, or say all")
-    return QueueFilter(**given)
+        listener.setblocking(False)
+        await wire.serve(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), verbs.by_name(), _logger.error)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
     """Which file it is, whatever its name."""
     return found.st_dev, found.st_ino
-
-
-def _server_settings(config: Configuration, tls: ssl.SSLContext | None) -> ServerSettings:
-    return ServerSettings(
-        hostname=config.hostname,
-        max_message_octets=config.smtp.max_message_size,
-        max_recipients=config.smtp.max_recipients,
-        max_connections=config.smtp.max_connections,
-        max_connections_per_client=config.smtp.max_connections_per_client,
-        max_header_octets=config.smtp.max_header_size,
-        max_in_flight_octets=config.smtp.max_in_flight,
-        max_held_octets=HELD_OCTETS,
-        min_octets_per_s=config.smtp.minimum_rate,
-        conduct=ConductLimits(
-            tarpit_after=max(1, config.smtp.max_unknown_recipients // 5),
-            unknown_recipients_max=config.smtp.max_unknown_recipients,
-        ),
-        command_timeout_s=config.smtp.command_timeout / 1000,
-        transaction_timeout_s=config.smtp.transaction_timeout / 1000,
-        tls=tls,
-        trusted_proxies=tuple(ip_network(network) for network in config.smtp.trusted_proxies),
-    )
 
 
 async def _wait_for(signals: AsyncIterator[int], shutdown: trio.Event) -> None:

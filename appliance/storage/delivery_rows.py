@@ -1,4 +1,4 @@
-"""What the spool keeps, as rows, and back: deliveries and return paths.
+"""What the spool keeps, as rows, and back: deliveries, holds and return paths.
 
 A target is kept as its two parts with an @ between, unquoted, and parted at the last one: a domain never has an @.
 Unlike the form of RFC 5321 that can be read back whatever the parts are, by any later version: a delivery that could
@@ -8,6 +8,7 @@ not be read would be mail that is neither delivered nor bounced.
 from typing import cast
 
 from appliance.model.delivery import Delivery, DeliveryState, Recipient
+from appliance.model.hold import Hold
 from appliance.privacy.declarations import Row
 from appliance.storage.spool import ReturnPath
 from smtp.address import Address
@@ -35,6 +36,10 @@ def delivery_to_row(delivery: Delivery) -> Row:
         "require_tls": delivery.require_tls or None,
         "ret": delivery.ret or None,
         "envid": delivery.envid or None,
+        "running_since": delivery.running_since or None,
+        "authentication": delivery.authentication or None,
+        "delay_told": delivery.delay_told or None,
+        "held_for": delivery.held_for or None,
     }
 
 
@@ -65,6 +70,10 @@ def row_to_delivery(row: Row) -> Delivery:
         require_tls=row["require_tls"] is True,
         ret=cast("str | None", row["ret"]) or "",
         envid=cast("str | None", row["envid"]) or "",
+        running_since=cast("int | None", row["running_since"]) or 0,
+        authentication=cast("str | None", row["authentication"]) or "",
+        delay_told=row["delay_told"] is True,
+        held_for=cast("str | None", row["held_for"]) or "",
     )
 
 
@@ -75,6 +84,28 @@ def _recipient_to_mapping(recipient: Recipient) -> dict[str, str]:
     if recipient.orcpt:
         mapping["orcpt"] = recipient.orcpt
     return mapping
+
+
+def hold_to_row(hold: Hold) -> Row:
+    """The row of HOLDS that says what this hold says."""
+    return {
+        "id": hold.id,
+        "created_at": hold.created_at,
+        "domain": hold.domain or None,
+        "destination": hold.destination or None,
+        "sender": hold.sender,
+    }
+
+
+def row_to_hold(row: Row) -> Hold:
+    """The hold that a row says."""
+    return Hold(
+        id=cast(str, row["id"]),
+        created_at=cast(int, row["created_at"]),
+        domain=cast("str | None", row["domain"]) or "",
+        destination=cast("str | None", row["destination"]) or "",
+        sender=cast("str | None", row["sender"]),
+    )
 
 
 def return_path_to_row(return_path: ReturnPath) -> Row:

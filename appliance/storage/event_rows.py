@@ -28,6 +28,7 @@ def event_to_row(event: DeliveryEvent) -> Row:
         "subject": event.subject,
         "server_name": event.server_name,
         "server_address": event.server_address,
+        "tls": event.tls,
     }
 
 
@@ -53,4 +54,5 @@ def row_to_event(row: Row) -> DeliveryEvent:
         subject=cast("str | None", row["subject"]),
         server_name=cast("str | None", row["server_name"]),
         server_address=cast("str | None", row["server_address"]),
+        tls=cast("str | None", row["tls"]),
     )

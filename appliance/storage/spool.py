@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from appliance.model.delivery import Delivery
 from appliance.model.event import DeliveryEvent
+from appliance.model.hold import Hold
 from appliance.privacy.declarations import Retention
 from appliance.storage.records import StoredRow
 
@@ -85,7 +86,36 @@ class Forget:
     event_ids: Sequence[str] = field(default=())
 
 
-Operation = AddPart | Accept | Complete | Keep | Abandon | Record | Forget
+@dataclass(frozen=True, slots=True)
+class AddHold:
+    """From now on what this rule is about is to be held."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
+class LiftHold:
+    """A rule is gone. What it has held stays held until it is released."""
+
+    hold_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClockMarks:
+    """What the clocks that nobody can set have come to, in milliseconds (`appliance.spool.clocks`)."""
+
+    steady: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MarkClocks:
+    """Write down what the clocks have come to."""
+
+    marks: ClockMarks
+
+
+Operation = AddPart | Accept | Complete | Keep | Abandon | Record | Forget | AddHold | LiftHold | MarkClocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +184,12 @@ class SpoolStore(Protocol):
 
     def return_path(self, token: str) -> ReturnPath | None:
         """What a token stands for; None where it is unknown or has expired."""
+
+    def holds(self) -> list[Hold]:
+        """The rules by which mail is held, the oldest first."""
+
+    def clock_marks(self) -> ClockMarks:
+        """What the clocks had come to when that was last written down; zeros in a new store."""
 
     def sweep(self, retention: Retention, before: int) -> int:
         """Erase return paths older than this instant. Returns how many rows that were."""

@@ -22,9 +22,12 @@ from pathlib import Path
 import apsw
 
 from appliance.model.delivery import Delivery, DeliveryState
+from appliance.model.hold import Hold
 from appliance.privacy.declarations import (
+    CLOCKS,
     CONTENT,
     DELIVERIES,
+    HOLDS,
     OUTBOX,
     RETURN_PATHS,
     Retention,
@@ -35,7 +38,14 @@ from appliance.privacy.sealing import Keyring, Unsealable
 from appliance.storage import sqlite_spool_statements as texts
 from appliance.storage import sqlite_statements as sql
 from appliance.storage.codec import Codec, RowRefused, StoredValue
-from appliance.storage.delivery_rows import delivery_to_row, return_path_to_row, row_to_delivery, row_to_return_path
+from appliance.storage.delivery_rows import (
+    delivery_to_row,
+    hold_to_row,
+    return_path_to_row,
+    row_to_delivery,
+    row_to_hold,
+    row_to_return_path,
+)
 from appliance.storage.directory import make_private_directory
 from appliance.storage.event_rows import event_to_row
 from appliance.storage.records import Damaged, StoredRow, StoreFull, StoreUnavailable
@@ -44,10 +54,14 @@ from appliance.storage.spool import (
     PART_OCTETS,
     Abandon,
     Accept,
+    AddHold,
     AddPart,
+    ClockMarks,
     Complete,
     Forget,
     Keep,
+    LiftHold,
+    MarkClocks,
     Operation,
     Prepared,
     Record,
@@ -95,6 +109,8 @@ class SqliteSpool:
         self._content = Codec(CONTENT, keyring)
         self._outbox = Codec(OUTBOX, keyring)
         self._return_paths = Codec(RETURN_PATHS, keyring)
+        self._holds = Codec(HOLDS, keyring)
+        self._clocks = Codec(CLOCKS, keyring)
         try:
             make_private_directory(path.parent)
             self._room = Room(path.with_suffix(".reserve"))
@@ -250,6 +266,25 @@ class SqliteSpool:
         except Unsealable as error:
             raise Damaged(f"the return path {token} can't be opened: {error}") from error
 
+    def holds(self) -> list[Hold]:
+        """See `SpoolStore`. One that can't be opened holds nothing, and says so in the log of the process."""
+        found: list[Hold] = []
+        for stored in self._database.read(texts.SELECT_HOLDS):
+            try:
+                found.append(row_to_hold(self._holds.decode(stored)))
+            except (Unsealable, RowRefused) as error:
+                _log.error("hold %s can't be opened: %s", stored[0], error)
+        return found
+
+    def clock_marks(self) -> ClockMarks:
+        """See `SpoolStore`."""
+        rows = [self._clocks.decode(stored) for stored in self._database.read(texts.SELECT_CLOCKS)]
+        marks = {row["id"]: row["value"] for row in rows}
+        steady, running = marks.get("steady", 0), marks.get("running", 0)
+        assert isinstance(steady, int)
+        assert isinstance(running, int)
+        return ClockMarks(steady, running)
+
     def sweep(self, retention: Retention, before: int) -> int:
         """See `SpoolStore`."""
         if retention not in RETURN_PATHS.retention:
@@ -261,7 +296,8 @@ class SqliteSpool:
 
     def keys_in_use(self) -> dict[str, bool]:
         """The names of the keys that something is sealed under, and whether any of it opens. Needs no key."""
-        return keys_in_use(self._database, [self._deliveries, self._content, self._outbox, self._return_paths])
+        sealed = [self._deliveries, self._content, self._outbox, self._return_paths, self._holds]
+        return keys_in_use(self._database, sealed)
 
     def close(self) -> None:
         """See `SpoolStore`. What is not open keeps nothing back."""
@@ -357,6 +393,13 @@ class SqliteSpool:
                 add(texts.Kind.ERASE_CONTENT, (message_id,))
             case Forget(event_ids):
                 add(texts.Kind.ERASE_EVENT, *((event_id,) for event_id in event_ids))
+            case AddHold(hold):
+                add(texts.Kind.ADD_HOLD, self._holds.encode(hold_to_row(hold)))
+            case LiftHold(hold_id):
+                add(texts.Kind.ERASE_HOLD, (hold_id,))
+            case MarkClocks(marks):
+                for name, value in (("running", marks.running), ("steady", marks.steady)):
+                    add(texts.Kind.MARK_CLOCK, self._clocks.encode({"id": name, "value": value}))
         if isinstance(operation, Accept | Complete | Keep | Record):
             for event in operation.events:
                 add(texts.Kind.ADD_EVENT, self._outbox.encode(event_to_row(event)))

@@ -3,7 +3,7 @@
 from enum import IntEnum
 from functools import cache
 
-from appliance.privacy.declarations import CONTENT, DELIVERIES, OUTBOX, RETURN_PATHS
+from appliance.privacy.declarations import CLOCKS, CONTENT, DELIVERIES, HOLDS, OUTBOX, RETURN_PATHS
 from appliance.storage import sqlite_statements as sql
 from appliance.storage.codec import row_columns, stored_columns
 
@@ -21,6 +21,9 @@ class Kind(IntEnum):
     ERASE_CONTENT = 5
     ADD_EVENT = 6
     ERASE_EVENT = 7
+    ADD_HOLD = 8
+    ERASE_HOLD = 9
+    MARK_CLOCK = 10
 
 
 @cache
@@ -48,6 +51,12 @@ def write(kind: Kind, rows: int) -> str:
             return sql.insert(OUTBOX, rows=rows)
         case Kind.ERASE_EVENT:
             return sql.delete(OUTBOX, sql.one_of("id", rows))
+        case Kind.ADD_HOLD:
+            return sql.insert(HOLDS, rows=rows)
+        case Kind.ERASE_HOLD:
+            return sql.delete(HOLDS, sql.one_of("id", rows))
+        case Kind.MARK_CLOCK:
+            return sql.insert(CLOCKS, "ON CONFLICT (id) DO UPDATE SET value = excluded.value", rows)
 
 
 @cache
@@ -76,4 +85,6 @@ SELECT_DELIVERIES = sql.select(DELIVERIES, "WHERE id > ? ORDER BY id LIMIT ?")
 SELECT_DELIVERY = sql.select(DELIVERIES, "WHERE id = ?")
 SELECT_PART = sql.select(CONTENT, "WHERE message_id = ? AND part = ?")
 SELECT_RETURN_PATH = sql.select(RETURN_PATHS, "WHERE token = ?")
+SELECT_HOLDS = sql.select(HOLDS, "ORDER BY id")
+SELECT_CLOCKS = sql.select(CLOCKS, "ORDER BY id")
 SELECT_OUTBOX = sql.select(OUTBOX, "ORDER BY id LIMIT ?", OUTBOX_COLUMNS)

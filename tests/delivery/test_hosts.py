@@ -176,10 +176,24 @@ def test_addresses_that_a_server_out_in_the_world_can_have(address: str, public:
 
 
 def test_the_last_step_of_the_schedule_is_repeated() -> None:
-    schedule = RetrySchedule((60_000, 300_000), 432_000_000)
+    schedule = RetrySchedule((60_000, 300_000), 432_000_000, draw=lambda: 0.0)
     assert [schedule.next_attempt(attempts, 0) for attempts in (1, 2, 3, 99)] == [60_000, 300_000, 300_000, 300_000]
-    assert not schedule.has_expired(0, 431_999_999)
-    assert schedule.has_expired(0, 432_000_000)
+    assert not schedule.has_expired(431_999_999, 431_999_999)
+    assert schedule.has_expired(432_000_000, 432_000_000)
+
+
+def test_a_wait_is_a_little_longer_than_configured_by_chance() -> None:
+    schedule = RetrySchedule((60_000, 300_000), 432_000_000)
+    waits = {schedule.next_attempt(1, 0) for _ in range(200)}
+    assert len(waits) > 50
+    assert all(60_000 <= wait < 66_000 for wait in waits)
+
+
+def test_a_clock_that_jumps_makes_nothing_expire() -> None:
+    month = 30 * 86_400_000
+    schedule = RetrySchedule((60_000,), 432_000_000)
+    assert not schedule.has_expired(month, 60_000), "the wall clock was set forward, or we were away"
+    assert not schedule.has_expired(60_000 - month, 60_000), "the wall clock was set back"
 
 
 async def test_whose_host_it_is_is_known_by_dnssec_or_by_its_name() -> None:

@@ -21,6 +21,7 @@ from appliance.privacy.sealing import Sealer
 from appliance.reports import relayed
 from appliance.reports.own_mail import OwnMail
 from appliance.routing.snapshot import Settings, Snapshot
+from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
 from appliance.storage.spool import Accept, AddPart
 from appliance.storage.sqlite_spool import SqliteSpool
@@ -57,6 +58,7 @@ class Desk:
             rewriter=rewriter,
             look_up=store.return_path,
             new_id=new_id,
+            clocks=Clocks.all_from(lambda: self.now),
         )
         self.settler = Settler(
             self.spool,
@@ -64,7 +66,7 @@ class Desk:
             RetrySchedule((60_000,), 5 * 24 * 3_600_000),
             self.own_mail,
             lambda: SNAPSHOT,
-            lambda: self.now,
+            Clocks.all_from(lambda: self.now),
         )
 
     async def settle(self, accepted: Delivery, outcome: Outcome, content: bytes = CONTENT) -> Settlement:

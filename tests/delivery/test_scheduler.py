@@ -28,6 +28,7 @@ from appliance.model.ids import id_source
 from appliance.privacy.sealing import Sealer
 from appliance.reports.own_mail import OwnMail
 from appliance.routing.snapshot import Settings, Snapshot
+from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
 from appliance.storage.spool import Accept, AddPart
 from appliance.storage.sqlite_spool import SqliteSpool
@@ -39,6 +40,7 @@ DAY_MS = 24 * HOUR_MS
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"
 SCHEDULE = RetrySchedule(
     (MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS, 30 * MINUTE_MS, HOUR_MS, 2 * HOUR_MS, 4 * HOUR_MS), 5 * DAY_MS
+    draw=lambda: 0.0,
 )
 
 DOMAIN = Domain("domain1", "a1", "example.org", True, DeliveryMode.SPOOL, LogLevel.EVENTS, NOW)
@@ -147,6 +149,7 @@ async def running(
     def clock() -> int:
         return NOW + round((trio.current_time() - began) * 1000)
 
+    clocks = Clocks.all_from(clock)
     new_id = id_source(clock)
     spool = Spool(store, InlineCommitter(store), new_id)
     logbook = Logbook(SNAPSHOT.log_level, clock, new_id)
@@ -157,8 +160,9 @@ async def running(
         rewriter=REWRITER,
         look_up=store.return_path,
         new_id=new_id,
+        clocks=clocks,
     )
-    settler = Settler(spool, logbook, SCHEDULE, own_mail, lambda: snapshot, clock)
+    settler = Settler(spool, logbook, SCHEDULE, own_mail, lambda: snapshot, clocks)
     scheduler = Scheduler(
         spool,
         settler,
@@ -454,7 +458,7 @@ async def test_what_is_due_later_is_claimed_when_it_is_due(
 
 async def test_the_operator_retries_and_drops(store: SqliteSpool, autojump_clock: trio.testing.MockClock) -> None:
     async with running(store, max_per_destination=1) as world:
-        operator = QueueOperator(world.spool, world.scheduler, SCHEDULE, lambda: NOW)
+        operator = QueueOperator(world.spool, world.scheduler, SCHEDULE, Clocks.all_from(lambda: NOW))
         world.script = busy
         await world.accept(delivery("d1", "m1"), delivery("d2", "m2", sender="other@sender.test"))
         await trio.sleep(5)
@@ -472,7 +476,7 @@ async def test_the_operator_drops_what_no_courier_has_begun_with(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with running(store, max_per_destination=1) as world:
-        operator = QueueOperator(world.spool, world.scheduler, SCHEDULE, lambda: NOW)
+        operator = QueueOperator(world.spool, world.scheduler, SCHEDULE, Clocks.all_from(lambda: NOW))
         world.slowness_s["home.test"] = 10
         await world.accept(*(delivery(f"d{n}", f"m{n}") for n in range(5)))
         await trio.sleep(1)

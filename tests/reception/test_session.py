@@ -23,6 +23,7 @@ from appliance.reception.session import MAX_RECEIVED, Reception, Session
 from appliance.reports.own_mail import OwnMail
 from appliance.resolver import LookupFailed, MailHosts, NoSuchName
 from appliance.routing.snapshot import Settings, Snapshot
+from appliance.spool.clocks import Clocks
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
 from appliance.storage.records import StoreUnavailable
@@ -184,9 +185,10 @@ async def _world(tmp_path: Path) -> AsyncIterator[World]:
                 rewriter=rewriter,
                 look_up=store.return_path,
                 new_id=new_id,
+                clocks=Clocks.all_from(lambda: NOW),
             ),
             next=onward,
-            clock=lambda: NOW,
+            clocks=Clocks.all_from(lambda: NOW),
         )
         yield World(reception, store, records, onward)
     store.close()

@@ -9,6 +9,7 @@ from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
 
 from appliance.model.delivery import Delivery, DeliveryState, Recipient
 from appliance.model.event import EventType
+from appliance.model.hold import Hold
 from appliance.privacy.declarations import EVENTS, RETURN_PATHS, Retention
 from appliance.storage.codec import RowRefused
 from appliance.storage.event_rows import row_to_event
@@ -17,10 +18,14 @@ from appliance.storage.spool import (
     PART_OCTETS,
     Abandon,
     Accept,
+    AddHold,
     AddPart,
+    ClockMarks,
     Complete,
     Forget,
     Keep,
+    LiftHold,
+    MarkClocks,
     Record,
     ReturnPath,
     SpoolStore,
@@ -464,3 +469,22 @@ def test_a_closed_store_says_so(spool: SpoolStore) -> None:
     for use in (spool.next_due, spool.recover, lambda: spool.apply([Abandon(an_id(1))]), lambda: spool.claim(0, 1)):
         with pytest.raises(StoreUnavailable, match="closed"):
             use()
+
+
+# ------------------------------------------------------------------ holds and clocks
+
+
+def test_holds_stay_until_they_are_lifted(spool: SpoolStore) -> None:
+    first = Hold(an_id(1), NOON, domain="hosted.example")
+    second = Hold(an_id(2), NOON, destination="home.example", sender="")
+    spool.apply([AddHold(second), AddHold(first)])
+    assert spool.holds() == [first, second]
+    spool.apply([LiftHold(first.id)])
+    assert spool.holds() == [second]
+
+
+def test_what_the_clocks_have_come_to_is_kept(spool: SpoolStore) -> None:
+    assert spool.clock_marks() == ClockMarks()
+    spool.apply([MarkClocks(ClockMarks(NOON, 5))])
+    spool.apply([MarkClocks(ClockMarks(NOON + 1, 6))])
+    assert spool.clock_marks() == ClockMarks(NOON + 1, 6)

@@ -87,7 +87,7 @@ def test_rows_that_are_small_have_one_tree_and_those_that_are_not_have_two(sqlit
     tables = execute(sqlite.records_path, "PRAGMA table_list") + execute(sqlite.spool_path, "PRAGMA table_list")
     without_rowid = {row[1] for row in tables if row[4]}
     strict = {row[1] for row in tables if row[5]}
-    assert without_rowid == {"accounts", "domains", "aliases", "destinations", "generations"}
+    assert without_rowid == {"accounts", "domains", "aliases", "destinations", "generations", "clocks"}
     assert strict == {collection.name for collection in COLLECTIONS}
 
 
