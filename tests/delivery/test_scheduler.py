@@ -39,7 +39,8 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 CONTENT = b"Subject: x\r\n\r\nbody\r\n"
 SCHEDULE = RetrySchedule(
-    (MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS, 30 * MINUTE_MS, HOUR_MS, 2 * HOUR_MS, 4 * HOUR_MS), 5 * DAY_MS
+    (MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS, 30 * MINUTE_MS, HOUR_MS, 2 * HOUR_MS, 4 * HOUR_MS),
+    5 * DAY_MS,
     draw=lambda: 0.0,
 )
 
