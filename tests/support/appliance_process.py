@@ -74,8 +74,15 @@ class Appliance:
     """One appliance, over as many starts as a test wants; the data stay."""
 
     def __init__(
-        self, directory: Path, *, nameserver: str, delivery_port: int, settings: Settings | None = None
+        self,
+        directory: Path,
+        *,
+        nameserver: str,
+        delivery_port: int,
+        settings: Settings | None = None,
+        environment: Mapping[str, str] = {},
     ) -> None:
+        """`environment`: variables that the appliance itself runs with, beside the usual ones."""
         self.directory = directory
         self.data_dir = directory / "var"
         self.config = directory / "onward.toml"
@@ -83,6 +90,7 @@ class Appliance:
         """What it wrote to standard error, over all its starts."""
         self.smtp_port = 0
         self.http_port = 0
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._was_below: set[int] = set()
         directory.mkdir(parents=True, exist_ok=True)
@@ -139,7 +147,11 @@ class Appliance:
         """Start a command of `onward` with this configuration and wait for nothing. The caller ends it."""
         with self.errors.open("ab") as errors:
             return subprocess.Popen(
-                self._command(*arguments), stdin=subprocess.DEVNULL, stdout=stdout, stderr=errors, env=_environment()
+                self._command(*arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=errors,
+                env={**_environment(), **self._environment},
             )
 
     def stop(self) -> int:

@@ -45,7 +45,12 @@ class World:
     """Runs inside a `with`; every server and process is its own."""
 
     def __init__(
-        self, directory: Path, town: Town, settings: Settings | None = None, domains: Mapping[str, Sequence[str]] = {}
+        self,
+        directory: Path,
+        town: Town,
+        settings: Settings | None = None,
+        domains: Mapping[str, Sequence[str]] = {},
+        environment: Mapping[str, str] = {},
     ) -> None:
         """`domains`: hosted domains beside those that the aliases name, with options for `domain set`."""
         self.dns = DnsServer(RECORDS)
@@ -57,6 +62,7 @@ class World:
         self._directory = directory
         self._town = town
         self._settings = settings
+        self._environment = environment
         self._domains = {alias.rpartition("@")[2]: () for alias in town} | dict(domains)
         self.appliance: Appliance
 
@@ -64,7 +70,11 @@ class World:
         self.dns.start()
         port = on_one_port(self.main, self.second, self.senders)
         self.appliance = Appliance(
-            self._directory, nameserver=self.dns.nameserver, delivery_port=port, settings=self._settings
+            self._directory,
+            nameserver=self.dns.nameserver,
+            delivery_port=port,
+            settings=self._settings,
+            environment=self._environment,
         )
         try:
             self.appliance.settle("account", "add", "owner@people.test")

@@ -1,0 +1,72 @@
+"""P7: a wall clock that jumps 30 days neither bounces nor freezes mail."""
+
+import time
+from pathlib import Path
+
+import pytest
+from appliance_process import eventually
+from destination_scripts import Answer, Moment, Stage
+from false_clock import FalseClock
+from world import World
+
+from appliance.model.time import parse_instant
+
+MESSAGES = 30
+
+pytestmark = pytest.mark.skipif(not FalseClock.is_installed(), reason="libfaketime is missing: run tests/install-peers")
+
+
+class Mailbox:
+    """A mailbox that is full, until somebody has tidied it."""
+
+    def __init__(self) -> None:
+        self.full = True
+        self.asked = 0
+
+    def __call__(self, moment: Moment) -> Answer | None:
+        if moment.stage is not Stage.RCPT or not self.full:
+            return None
+        self.asked += 1
+        return Answer(452, "4.2.2 Mailbox full")
+
+
+def test_mail_outlives_a_clock_that_is_set_forward_and_back(tmp_path: Path) -> None:
+    clock, mailbox = FalseClock(tmp_path), Mailbox()
+    town = {"info@forward.test": ["owner@dest.test"]}
+    with World(tmp_path / "world", town, environment=clock.environment) as world:
+        world.mailbox_says(mailbox)
+
+        def send(count: int) -> None:
+            for _ in range(count):
+                assert world.send("info@forward.test").code == 250
+
+        def goes_on() -> None:
+            before = mailbox.asked
+            eventually(lambda: mailbox.asked >= before + MESSAGES, 30, "new attempts")
+
+        send(MESSAGES)
+        goes_on()
+        for days in (30, -30):
+            clock.set_days(days)
+            assert _shown_days(world) == days
+            send(MESSAGES)
+            goes_on()
+        # Also over a restart, at which steady time catches up with a wall clock that is ahead and not with one behind.
+        world.appliance.kill()
+        clock.set_days(30)
+        world.appliance.start()
+        goes_on()
+        assert not world.senders.messages, "something has bounced"
+        assert len(world.appliance.queue()) == 3 * MESSAGES
+        mailbox.full = False
+        assert len(world.arrived("owner@dest.test", 3 * MESSAGES, within=30)) == 3 * MESSAGES
+        world.queue_is_empty()
+        assert not world.senders.messages, "something has bounced"
+
+
+def _shown_days(world: World) -> int:
+    """How far off the clock is that people are shown the next attempts by."""
+    due = world.appliance.queue()[0]["nextAttemptAt"]
+    if due is None:
+        return 0
+    return round((parse_instant(due) / 1000 - time.time()) / 86_400)
