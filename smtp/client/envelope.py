@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from smtp.address import MAX_MAILBOX_OCTETS, ascii_domain
+from smtp.client.extensions import Limits
 from smtp.parameters import (
     MAX_ENVID_OCTETS,
     MAX_ORCPT_OCTETS,
@@ -63,8 +64,9 @@ def find_obstacle(
     return None
 
 
-def choose_recipients(recipients: Sequence[str], max_recipients: int | None, max_domains: int | None) -> Sequence[int]:
+def choose_recipients(recipients: Sequence[str], limits: Limits) -> Sequence[int]:
     """Which of the recipients go into one transaction, by index: as many as the server takes, the first ones."""
+    max_recipients, max_domains = limits.recipients, limits.recipient_domains
     if max_domains is None:
         return range(len(recipients) if max_recipients is None else min(max_recipients, len(recipients)))
     chosen: list[int] = []

@@ -16,12 +16,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Greeting and EHLO are through; after `secured`, EHLO is through once more."""
+    """Greeting and EHLO are through; after `secured`, EHLO is through once more; after `log_in`, the login is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The server does not want to talk: its greeting, the reply to EHLO or HELO, or a 421 to STARTTLS."""
+    """The server does not want to talk: its greeting, the reply to EHLO or HELO, to the login, or a 421 to STARTTLS."""
 
     reply: Reply
     stage: Stage
@@ -40,13 +40,22 @@ class TlsRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """Step by step: what was said to MAIL or RCPT, or would have been. The transaction goes on."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
 class GoAhead:
     """The content is awaited: 354, or recipients that may be sent chunks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The message is through; one result for each recipient, in order."""
+    """The message is through; one result for each recipient, in order. Step by step there is one for all who were
+    accepted, or for whom it could have been. After `reset` there is none.
+    """
 
     results: tuple[Result, ...]
 
@@ -66,4 +75,4 @@ class Parted:
     """QUIT is answered."""
 
 
-Event = Ready | Rejected | HandshakeDue | TlsRefused | GoAhead | Done | CommandRefused | Parted
+Event = Ready | Rejected | HandshakeDue | TlsRefused | Answered | GoAhead | Done | CommandRefused | Parted

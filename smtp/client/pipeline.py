@@ -57,7 +57,7 @@ class Pipeline:
             self._unsent += 1
             self._outgoing += line + b"\r\n"
             if self._trace is not None:
-                self._trace(">", line.decode("utf-8"))
+                self._trace(">", "(a line of the login)" if stage is Stage.AUTH else line.decode("utf-8"))
 
     def say(self, stage: Stage, octets: bytes) -> None:
         """Write these, to which a reply is due."""

@@ -8,12 +8,16 @@ prose:
 - STARTTLS is said where the caller wants it, by itself. Behind its 220 nothing more may come in clear: whatever did
   was put there by somebody who hopes to have it taken for the server's secured word (RFC 3207 §4.2 and §5). `secured`
   forgets what was said before, and EHLO is said anew. Where STARTTLS is refused, the caller decides.
+- AUTH is said where the caller wants it, once TLS is settled. A 334 asks for the next line of the login; one more than
+  there are lines is a breach. A server that refuses the login has nothing more for us: we leave.
 - RSET comes before a message where an earlier one has left its transaction open. A server that refuses it has said
   nothing about the message (RFC 5321 §4.3.2 wants any 4xx or 5xx understood all the same): we leave, and nothing is
   lost, because no content was sent.
 - MAIL, RCPT and DATA go out together where the server offers PIPELINING (RFC 2920), one by one where not. A refused
   MAIL or RCPT does not end an envelope whose other replies are still on their way. One without DATA ends with its last
   reply: then content comes in chunks, or nobody was accepted and all is over.
+- Step by step, a caller hears what was said to MAIL and to each RCPT before it says the next one. The way is the same:
+  a refused MAIL is an envelope that is over, and one without DATA waits for its caller where its last reply is in.
 - 354 lets the content come. Where no recipient was accepted it came only because DATA was under way already: a lone dot
   ends it, and the reply to that counts for nothing (RFC 2920 §3.1).
 - Where the server offers CHUNKING (RFC 3030), BDAT takes the place of DATA, unless that would cost a round trip: the
@@ -44,6 +48,7 @@ class Stage(Enum):
     STARTTLS = "starttls"
     TLS = "tls"
     """The handshake. No reply belongs to it."""
+    AUTH = "auth"
     RSET = "rset"
     MAIL = "mail"
     RCPT = "rcpt"
@@ -63,13 +68,15 @@ class ClientState(Enum):
     """What the session may be asked to do next."""
 
     OPENING = "opening"
-    """Greeting, EHLO and HELO, STARTTLS."""
+    """Greeting, EHLO and HELO, STARTTLS, AUTH."""
     HANDSHAKE = "handshake"
     """`secured` is due."""
+    AUTHENTICATING = "authenticating"
+    """The server has asked for the next line of the login."""
     READY = "ready"
-    """Between messages: `begin`, `start_tls` or `quit`."""
+    """Between messages: `begin`, `start_tls`, `log_in` or `quit`."""
     ENVELOPE = "envelope"
-    """MAIL, RCPT and DATA are under way."""
+    """MAIL, RCPT and DATA are under way; or, step by step, the next of them is due."""
     CONTENT = "content"
     """`content` and `end_content` are due."""
     REFUSED = "refused"
@@ -89,6 +96,12 @@ TRANSITIONS: dict[Stage, dict[int, ClientState]] = {
     Stage.EHLO: {2: ClientState.READY, 4: ClientState.CLOSED, 5: ClientState.OPENING},
     Stage.HELO: {2: ClientState.READY, 4: ClientState.CLOSED, 5: ClientState.CLOSED},
     Stage.STARTTLS: {2: ClientState.HANDSHAKE, 4: ClientState.READY, 5: ClientState.READY},
+    Stage.AUTH: {
+        2: ClientState.READY,
+        3: ClientState.AUTHENTICATING,
+        4: ClientState.CLOSED,
+        5: ClientState.CLOSED,
+    },
     Stage.RSET: {2: ClientState.ENVELOPE, 4: ClientState.CLOSED, 5: ClientState.CLOSED},
     Stage.MAIL: {2: ClientState.ENVELOPE, 4: ClientState.ENVELOPE, 5: ClientState.ENVELOPE},
     Stage.RCPT: {2: ClientState.ENVELOPE, 4: ClientState.ENVELOPE, 5: ClientState.ENVELOPE},

@@ -2,64 +2,36 @@
 
 A caller feeds what has come with `receive`, takes events with `next_event` until there are none, and sends what
 `octets_to_send` returns. `begin` starts a message; `GoAhead` asks for its `content` and `end_content`; `Done` tells
-what became of it, for each recipient by itself.
+what became of it, for each recipient by itself. Whoever has to hear what is said to one recipient before there is
+another goes step by step: `begin_by_steps`, `ask_recipient` and `ask_for_content` take the place of `begin`.
 
-What each reply leads to, and why, stands in `smtp.client.sequence`; which replies are due, in `smtp.client.pipeline`.
+What each reply leads to, and why, stands in `smtp.client.sequence`; which replies are due, in `smtp.client.pipeline`;
+what is known of the server, in `smtp.client.introduction`.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from smtp.client.chunks import CHUNK_OCTETS, ChunkWriter
-from smtp.client.envelope import (
-    TOO_MANY_RECIPIENTS,
-    choose_recipients,
-    envelope_commands,
-    find_obstacle,
-)
-from smtp.client.events import (
-    CommandRefused,
-    Done,
-    Event,
-    GoAhead,
-    HandshakeDue,
-    Parted,
-    Ready,
-    Rejected,
-    Result,
-    TlsRefused,
-)
-from smtp.client.extensions import NO_LIMITS, Limits, read_extensions, read_limits, read_max_octets, read_server_name
+from smtp.client.authentication import Login
+from smtp.client.content import OutgoingContent, chunks_pay
+from smtp.client.envelope import choose_recipients, envelope_commands, mail_command, recipient_command
+from smtp.client.events import Answered, CommandRefused, Done, Event, GoAhead, Parted, Ready, Rejected, Result
+from smtp.client.introduction import Command, Introduction
 from smtp.client.pipeline import Pipeline
-from smtp.client.sequence import NOT_KNOWN, TRANSITIONS, ClientState, Stage, next_state
-from smtp.data import ContentWriter
+from smtp.client.sequence import NOT_KNOWN, ClientState, Stage, next_state
+from smtp.client.transaction import Transaction
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply, ReplyReader
 from smtp.tls import TlsFacts
 from smtp.trace import Trace
 
-__all__ = [
-    "TRANSITIONS",
-    "ClientSession",
-    "ClientState",
-    "CommandRefused",
-    "Done",
-    "Event",
-    "GoAhead",
-    "HandshakeDue",
-    "Parted",
-    "Ready",
-    "Rejected",
-    "Result",
-    "Stage",
-    "TlsRefused",
-]
+__all__ = ["ClientSession", "ClientState", "Done", "GoAhead", "Parted", "Ready", "Stage"]
 
 # Commands whose replies are outstanding at once. Their replies fit into any receive window, so that neither side can
 # be stuck writing while the other is (RFC 2920 §3.1).
 MAX_PIPELINED = 100
-
 
 # For every reply: to look up a member of an Enum takes longer than the rest of a line.
 _CLOSED, _HANDSHAKE, _ENVELOPE = ClientState.CLOSED, ClientState.HANDSHAKE, ClientState.ENVELOPE
@@ -73,42 +45,25 @@ class ClientSession:
 
         Raises ValueError for a name that no command can hold.
         """
-        if not (helo.isascii() and helo.isprintable() and helo and " " not in helo):
-            raise ValueError("this is no name for EHLO")
+        self.server = Introduction(helo)
+        """What is known of the server."""
         self._state = ClientState.OPENING
         self.replies_read = 0
-        self.tls: TlsFacts | None = None
-        """What was negotiated, where the connection is encrypted."""
-        self._helo = helo
+        """How many replies have come."""
         self._may_chunk = chunking
         self._trace = trace
         self._reader = ReplyReader()
         self._pipeline = Pipeline(trace)
         self._events: deque[Event] = deque()
-        self._forget_server()
         self._messages_begun = 0
-        self._transaction_open = False
-        self._prepare([], [], chunks=False)
+        self.transaction_open = False
+        """Whether the server has a transaction under way, as far as is known."""
+        self._prepare(Transaction(0, ()), chunks=False)
 
-    def _forget_server(self) -> None:
-        self.extensions: dict[str, str] = {}
-        """What EHLO offered: keyword in upper case, and its parameters."""
-        self.limits: Limits = NO_LIMITS
-        """How much the server takes (RFC 9422)."""
-        self.max_octets: int | None = None
-        """The size of the largest message it takes (RFC 1870), where it has said so."""
-        self.server_name = ""
-        """What the server calls itself in its greeting; under TLS, in its reply to EHLO."""
-        self._pipeline.at_once = 1
-
-    def _prepare(self, results: list[Result | None], asked: Sequence[int], *, chunks: bool) -> None:
+    def _prepare(self, transaction: Transaction, *, chunks: bool) -> None:
         """Get ready for a message."""
-        self._results = results
-        self._asked = deque(asked)
-        self._accepted: list[int] = []
-        self._chunks = ChunkWriter() if chunks else None
-        self._writer = ContentWriter()
-        self._content_octets = 0
+        self._transaction = transaction
+        self._content = OutgoingContent(self._pipeline, self._trace, chunks=chunks)
         self._in_content = False
 
     @property
@@ -126,16 +81,12 @@ class ClientSession:
         pipeline = self._pipeline
         if pipeline.due and pipeline.due[-1] is Stage.END_OF_DATA:
             # Replies to chunks may be due before that one. What has not been sent cannot have been taken for the end.
-            return Stage.END_OF_DATA if pipeline.all_sent else self._content_stage
+            return Stage.END_OF_DATA if pipeline.all_sent else self._content.stage
         if pipeline.due:
             return pipeline.due[0]
         if self._state is ClientState.HANDSHAKE:
             return Stage.TLS
-        return self._content_stage if self._in_content else Stage.MAIL
-
-    @property
-    def _content_stage(self) -> Stage:
-        return Stage.DATA if self._chunks is None else Stage.BDAT
+        return self._content.stage if self._in_content else Stage.MAIL
 
     @property
     def unasked(self) -> bool:
@@ -145,12 +96,12 @@ class ClientSession:
     @property
     def exhausted(self) -> bool:
         """Whether this session has had as many messages as the server takes in one (RFC 9422 §4.1)."""
-        return self.limits.messages is not None and self._messages_begun >= self.limits.messages
+        return self.server.limits.messages is not None and self._messages_begun >= self.server.limits.messages
 
     @property
     def in_chunks(self) -> bool:
         """Whether the content goes out in chunks, whose replies are to be read while the next ones are sent."""
-        return self._chunks is not None and self._in_content
+        return self._in_content and self._content.in_chunks
 
     @property
     def must_wait(self) -> bool:
@@ -194,7 +145,8 @@ class ClientSession:
 
         Raises SessionMisuse where it is not offered, done already, or no time for it; ProtocolError as `secured` does.
         """
-        if self._state is not ClientState.READY or "STARTTLS" not in self.extensions or self.tls is not None:
+        offered = "STARTTLS" in self.server.extensions and self.server.tls is None
+        if self._state is not ClientState.READY or not offered:
             raise SessionMisuse(f"TLS cannot be asked for: {self._state.value}")
         self._need_silence()
         self._enter(ClientState.OPENING)
@@ -208,10 +160,19 @@ class ClientSession:
         if self._state is not ClientState.HANDSHAKE:
             raise SessionMisuse(f"no handshake was due: {self._state.value}")
         self._need_silence()
-        self.tls = facts
-        self._forget_server()
+        self._pipeline.at_once = 1
         self._enter(ClientState.OPENING)
-        self._ask(Stage.EHLO, f"EHLO {self._helo}".encode("ascii"))
+        self._ask(*self.server.secured(facts))
+
+    def log_in(self, login: Login) -> None:
+        """Say who we are: Ready or Rejected follows.
+
+        Raises SessionMisuse where it is no time for it, or where `obstacle_to_login` has a reason against it.
+        """
+        self._need_ready()
+        command = self.server.log_in(login)
+        self._enter(ClientState.OPENING)
+        self._ask(*command)
 
     def begin(
         self,
@@ -232,32 +193,75 @@ class ClientSession:
         Raises SessionMisuse where another message is under way or the session is exhausted, ValueError for text that no
         command can hold.
         """
-        if self._state is not ClientState.READY or self.exhausted:
-            raise SessionMisuse(f"no message can begin: {self._state.value}")
-        commands = envelope_commands(sender, recipients, parameters, for_recipients, self.extensions)
-        obstacle = find_obstacle((sender, *recipients), parameters, self.extensions, self.max_octets, self.tls)
+        self._need_place()
+        commands = envelope_commands(sender, recipients, parameters, for_recipients, self.server.extensions)
+        obstacle = self.server.find_obstacle((sender, *recipients), parameters)
         if obstacle is not None:
             self._events.append(Done((Result(obstacle, Stage.LOCAL),) * len(recipients)))
             return
-        results: list[Result | None] = [None] * len(recipients)
-        asked = choose_recipients(recipients, self.limits.recipients, self.limits.recipient_domains)
-        if len(asked) < len(recipients):
-            results = [Result(TOO_MANY_RECIPIENTS, Stage.LOCAL)] * len(recipients)
-            for index in asked:
-                results[index] = None
-        pipeline = self._pipeline
-        if self._transaction_open:
-            # Left over from a message that came to nothing after MAIL was accepted.
-            pipeline.waiting.append((Stage.RSET, b"RSET"))
-        pipeline.waiting.append((Stage.MAIL, commands[0]))
-        pipeline.waiting.extend((Stage.RCPT, commands[1 + index]) for index in asked)
-        chunks = self._chunks_pay(parameters.size)
-        if not chunks:
-            pipeline.waiting.append((Stage.DATA, b"DATA"))
-        self._prepare(results, asked, chunks=chunks)
-        self._messages_begun += 1
+        asked = choose_recipients(recipients, self.server.limits)
+        waiting = self._begin(Transaction(len(recipients), asked), commands[0], parameters)
+        waiting.extend((Stage.RCPT, commands[1 + index]) for index in asked)
+        if not self._content.in_chunks:
+            waiting.append((Stage.DATA, b"DATA"))
+        self._pipeline.write()
+
+    def begin_by_steps(self, sender: str, parameters: MailParameters) -> None:
+        """Start a message whose recipients come one by one. Answered follows, or Done where that is all.
+
+        The content may turn out to be 8-bit, so BODY=8BITMIME is said wherever it is known, whatever `parameters` say.
+        Otherwise as `begin`.
+        """
+        self._need_place()
+        obstacle = self.server.find_obstacle((sender,), parameters)
+        if obstacle is not None:
+            self._events.append(Done((Result(obstacle, Stage.LOCAL),)))
+            return
+        if "8BITMIME" in self.server.extensions:
+            parameters = replace(parameters, body="8BITMIME")
+        command = mail_command(sender, parameters, self.server.extensions)
+        self._begin(Transaction.step_by_step(utf8=parameters.smtputf8), command, parameters)
+        self._pipeline.write()
+
+    def ask_recipient(self, recipient: str, parameters: RecipientParameters | None = None) -> None:
+        """RCPT, step by step. Answered follows, or Done where the server hangs up.
+
+        An address that needs SMTPUTF8, where MAIL did not say it, and one beyond the server's `limits` are not asked
+        for: the answers are our own. Raises SessionMisuse outside a transaction by steps, ValueError for text that no
+        command can hold.
+        """
+        self._need_next_step()
+        transaction = self._transaction
+        refusal = transaction.ask(recipient, self.server.limits)
+        if refusal is not None:
+            self._events.append(Answered(refusal))
+            return
+        utf8 = transaction.utf8
+        self._ask(Stage.RCPT, recipient_command(recipient, parameters, self.server.extensions, utf8=utf8))
+
+    def ask_for_content(self) -> None:
+        """DATA, step by step, where content goes by it. GoAhead follows, or Done.
+
+        Raises SessionMisuse where no recipient was accepted, and otherwise as `ask_recipient`.
+        """
+        self._need_next_step()
+        if not self._transaction.accepted:
+            raise SessionMisuse("there is no recipient to send content for")
+        if self._content.in_chunks:
+            self._await_content()
+        else:
+            self._ask(Stage.DATA, b"DATA")
+
+    def reset(self) -> None:
+        """Give up a transaction that has no content yet. Done follows, with no result; or CommandRefused.
+
+        Raises SessionMisuse where replies are due, and in the middle of content.
+        """
+        if self._state is not ClientState.READY:
+            self._need_next_step()
+        self._prepare(Transaction(0, ()), chunks=False)
         self._enter(ClientState.ENVELOPE)
-        pipeline.write()
+        self._ask(Stage.RSET, b"RSET")
 
     def content(self, octets: bytes) -> None:
         """The next octets of the message, as they are: stuffing or counting is done here.
@@ -265,43 +269,49 @@ class ClientSession:
         Raises SessionMisuse before GoAhead, and where a chunk was refused (`state` says so).
         """
         self._need_content_state()
-        if self._chunks is None:
-            self._content_octets += len(octets)
-            self._pipeline.append(self._writer.write(octets))
-            return
-        chunk = self._chunks.write(octets)
-        if chunk:
-            self._write_chunk(chunk, Stage.BDAT)
+        self._content.write(octets)
 
     def end_content(self) -> None:
         """The message is whole: write the final dot, or the last chunk. Raises SessionMisuse as `content` does."""
         self._need_content_state()
         self._enter(ClientState.END_OF_DATA)
-        if self._chunks is not None:
-            self._write_chunk(self._chunks.end(), Stage.END_OF_DATA)
-            return
-        self._pipeline.say(Stage.END_OF_DATA, self._writer.end())
-        if self._trace is not None:
-            self._trace(">", f"({self._content_octets} octets of content)")
-            self._trace(">", ".")
+        self._content.end()
 
     def close(self) -> Done | None:
         """The conversation is over. Returns what is certain nevertheless: a message whose refusal was heard in time."""
         refused = self._state is ClientState.REFUSED
         self._enter(ClientState.CLOSED)
-        return self._done() if refused else None
+        return self._transaction.done() if refused else None
 
     def quit(self) -> None:
         """Take leave. Raises SessionMisuse while a message is under way."""
-        if self._state is not ClientState.READY:
-            raise SessionMisuse(f"this is no time to leave: {self._state.value}")
+        self._need_ready()
         self._ask(Stage.QUIT, b"QUIT")
 
-    def _chunks_pay(self, size: int | None) -> bool:
-        """Whether chunks take no more round trips than DATA. Without PIPELINING one takes fewer, several take more."""
-        if not self._may_chunk or "CHUNKING" not in self.extensions:
-            return False
-        return "PIPELINING" in self.extensions or (size is not None and size < CHUNK_OCTETS)
+    def _begin(self, transaction: Transaction, command: bytes, parameters: MailParameters) -> deque[Command]:
+        """RSET where it is due, and MAIL. Returns the commands that wait to be written, to be added to."""
+        waiting = self._pipeline.waiting
+        if self.transaction_open:
+            # Left over from a message that came to nothing after MAIL was accepted.
+            waiting.append((Stage.RSET, b"RSET"))
+        waiting.append((Stage.MAIL, command))
+        self._prepare(transaction, chunks=self._may_chunk and chunks_pay(self.server.extensions, parameters.size))
+        self._messages_begun += 1
+        self._enter(ClientState.ENVELOPE)
+        return waiting
+
+    def _need_ready(self) -> None:
+        if self._state is not ClientState.READY:
+            raise SessionMisuse(f"a message is under way, or all is over: {self._state.value}")
+
+    def _need_place(self) -> None:
+        self._need_ready()
+        if self.exhausted:
+            raise SessionMisuse("the server takes no more messages in this session")
+
+    def _need_next_step(self) -> None:
+        if self._state is not ClientState.ENVELOPE or not self._transaction.by_steps or self._pipeline.due:
+            raise SessionMisuse(f"no next step is due: {self._state.value}")
 
     def _need_content_state(self) -> None:
         if self._state is not ClientState.CONTENT:
@@ -317,25 +327,17 @@ class ClientSession:
         self._pipeline.waiting.append((stage, line))
         self._pipeline.write()
 
-    def _write_chunk(self, chunk: bytes, stage: Stage) -> None:
-        self._pipeline.say(stage, chunk)
-        if self._trace is not None:
-            command, _, content = chunk.partition(b"\r\n")
-            self._trace(">", command.decode("ascii"))
-            self._trace(">", f"({len(content)} octets of content)")
-
     def _take(self, reply: Reply) -> None:
         """One reply, for the stage that is first in line."""
         self.replies_read += 1
-        if self._trace is not None:
-            for line in reply.octets().decode("ascii").splitlines():
-                self._trace("<", line)
         stage = self._pipeline.awaited
+        if self._trace is not None:
+            self._show(reply, stage)
         if stage is None:
             self._take_unasked(reply)
             return
         before = self._state
-        after = next_state(before, stage, reply.code, in_chunks=self._chunks is not None)
+        after = next_state(before, stage, reply.code, in_chunks=self._content.in_chunks)
         if after is None:
             # Still due: who asks for the stage must learn where it broke.
             raise ProtocolError(f"{reply.code} is no reply to {stage.value}")
@@ -348,90 +350,83 @@ class ClientSession:
         elif act := _ACTS.get(stage):
             act(self, reply, stage, before)
 
-    def _open(self, reply: Reply, stage: Stage, _: ClientState) -> None:
-        """Greeting, EHLO, HELO, STARTTLS."""
-        match self._state:
-            case ClientState.OPENING if stage is Stage.GREETING:
-                self.server_name = read_server_name(reply)
-                self._ask(Stage.EHLO, f"EHLO {self._helo}".encode("ascii"))
-            case ClientState.OPENING:
-                # RFC 5321 §3.2: a server that refuses EHLO may still know HELO.
-                self._ask(Stage.HELO, f"HELO {self._helo}".encode("ascii"))
-            case ClientState.HANDSHAKE:
-                self._events.append(HandshakeDue())
-            case ClientState.READY if stage is Stage.STARTTLS:
-                self._events.append(TlsRefused(reply))
-            case ClientState.READY:
-                if self.tls is not None:
-                    self.server_name = read_server_name(reply)
-                if stage is Stage.EHLO:
-                    self.extensions = read_extensions(reply)
-                    self.limits = read_limits(self.extensions)
-                    self.max_octets = read_max_octets(self.extensions)
-                    self._pipeline.at_once = MAX_PIPELINED if "PIPELINING" in self.extensions else 1
-                self._events.append(Ready())
+    def _show(self, reply: Reply, stage: Stage | None) -> None:
+        assert self._trace is not None
+        if stage is Stage.AUTH:
+            # A challenge, or a refusal, may have in it what it was given.
+            self._trace("<", f"{reply.code} (about the login)")
+            return
+        for line in reply.octets().decode("ascii").splitlines():
+            self._trace("<", line)
 
-    def _take_reset(self, _reply: Reply, _stage: Stage, _: ClientState) -> None:
-        self._transaction_open = False
-        self._go_on()
+    def _introduce(self, reply: Reply, stage: Stage, _: ClientState) -> None:
+        """Greeting, EHLO, HELO, STARTTLS, AUTH."""
+        follows = self.server.take(reply, stage, self._state)
+        if isinstance(follows, tuple):
+            self._ask(*follows)
+            return
+        self._pipeline.at_once = MAX_PIPELINED if "PIPELINING" in self.server.extensions else 1
+        self._events.append(follows)
+
+    def _take_reset(self, reply: Reply, _stage: Stage, _: ClientState) -> None:
+        self.transaction_open = False
+        self._go_on(reply)
 
     def _take_mail(self, reply: Reply, stage: Stage, _: ClientState) -> None:
         if reply.positive:
-            self._transaction_open = True
+            self.transaction_open = True
         else:
-            self._results = [result or Result(reply, stage) for result in self._results]
+            self._transaction.end(reply, stage)
             # What has not been written need not be; what has been will be answered.
             self._pipeline.waiting.clear()
-        self._go_on()
+        self._go_on(reply)
 
-    def _take_recipient(self, reply: Reply, stage: Stage, _: ClientState) -> None:
-        index = self._asked.popleft()
-        # Where there is a result already, MAIL was refused, and that is the reason.
-        if self._results[index] is None:
-            if reply.positive:
-                self._accepted.append(index)
-            else:
-                self._results[index] = Result(reply, stage)
-        self._go_on()
+    def _take_recipient(self, reply: Reply, _stage: Stage, _: ClientState) -> None:
+        self._transaction.take_recipient(reply)
+        self._go_on(reply)
 
-    def _go_on(self) -> None:
+    def _go_on(self, reply: Reply) -> None:
         """More of the envelope, or its end where every command is answered and DATA is not under way."""
         if self._state is not _ENVELOPE:
             return
-        pipeline = self._pipeline
+        pipeline, transaction = self._pipeline, self._transaction
         if pipeline.waiting:
-            if not (pipeline.due or self._accepted) and pipeline.waiting[0][0] is Stage.DATA:
+            if not (pipeline.due or transaction.accepted) and pipeline.waiting[0][0] is Stage.DATA:
                 # Every reply is in and nobody was accepted: there is nothing to send content for.
                 pipeline.waiting.clear()
             pipeline.write()
         if pipeline.due:
             return
-        if self._accepted:
-            self._enter(ClientState.CONTENT)
-            self._in_content = True
-            self._events.append(GoAhead())
+        if transaction.by_steps and transaction.undecided:
+            self._events.append(Answered(reply))
+        elif transaction.accepted:
+            self._await_content()
         else:
             self._enter(ClientState.READY)
             self._finish()
 
+    def _await_content(self) -> None:
+        self._enter(ClientState.CONTENT)
+        self._in_content = True
+        self._events.append(GoAhead())
+
     def _take_data(self, reply: Reply, _stage: Stage, _: ClientState) -> None:
         match self._state:
             case ClientState.READY:
-                self._decide(reply, Stage.DATA)
+                self._transaction.decide(reply, Stage.DATA)
                 self._finish()
+            case ClientState.CONTENT if self._transaction.accepted:
+                self._await_content()
             case ClientState.CONTENT:
                 self._in_content = True
-                if self._accepted:
-                    self._events.append(GoAhead())
-                else:
-                    self.end_content()
+                self.end_content()
 
     def _take_chunk(self, reply: Reply, _stage: Stage, before: ClientState) -> None:
         """One that is refused decides; where one was before, this reply counts for nothing."""
         if self._state is not ClientState.REFUSED:
             return
         if before is not ClientState.REFUSED:
-            self._decide(reply, Stage.BDAT)
+            self._transaction.decide(reply, Stage.BDAT)
         if not self._pipeline.due:
             # Whether it has ended the transaction, too, is not for us to know.
             self._enter(ClientState.READY)
@@ -441,8 +436,8 @@ class ClientSession:
         if self._state is ClientState.REFUSED:
             self._take_chunk(reply, stage, before)
             return
-        self._decide(reply, stage)
-        self._transaction_open = False
+        self._transaction.decide(reply, stage)
+        self.transaction_open = False
         self._finish()
 
     def _take_unasked(self, reply: Reply) -> None:
@@ -460,37 +455,31 @@ class ClientSession:
         """The conversation is over, and this reply is for all that is undecided."""
         self._pipeline.forget()
         match stage:
-            case Stage.GREETING | Stage.EHLO | Stage.HELO | Stage.STARTTLS:
+            case Stage.GREETING | Stage.EHLO | Stage.HELO | Stage.STARTTLS | Stage.AUTH:
                 self._events.append(Rejected(reply, stage))
             case Stage.QUIT:
                 self._events.append(Parted())
             case Stage.RSET:
                 self._events.append(CommandRefused(reply, stage))
-            case Stage.BDAT | Stage.END_OF_DATA if self._chunks is not None and reply.code in NOT_KNOWN:
+            case Stage.BDAT | Stage.END_OF_DATA if self._content.in_chunks and reply.code in NOT_KNOWN:
                 self._events.append(CommandRefused(reply, Stage.BDAT))
             case _:
-                self._results = [result or Result(reply, stage) for result in self._results]
-                self._events.append(self._done())
-
-    def _decide(self, reply: Reply, stage: Stage) -> None:
-        for index in self._accepted:
-            self._results[index] = Result(reply, stage)
+                self._transaction.end(reply, stage)
+                self._events.append(self._transaction.done())
 
     def _finish(self) -> None:
         self._in_content = False
-        self._events.append(self._done())
-
-    def _done(self) -> Done:
-        return Done(tuple(result for result in self._results if result))
+        self._events.append(self._transaction.done())
 
 
 # What is done with a reply that is not the last one, once the state is what the table says; with the state before. To
 # QUIT there is no such reply.
 _ACTS: dict[Stage, Callable[[ClientSession, Reply, Stage, ClientState], None]] = {
-    Stage.GREETING: ClientSession._open,
-    Stage.EHLO: ClientSession._open,
-    Stage.HELO: ClientSession._open,
-    Stage.STARTTLS: ClientSession._open,
+    Stage.GREETING: ClientSession._introduce,
+    Stage.EHLO: ClientSession._introduce,
+    Stage.HELO: ClientSession._introduce,
+    Stage.STARTTLS: ClientSession._introduce,
+    Stage.AUTH: ClientSession._introduce,
     Stage.RSET: ClientSession._take_reset,
     Stage.MAIL: ClientSession._take_mail,
     Stage.RCPT: ClientSession._take_recipient,

@@ -1,44 +1,36 @@
 """The client's driver: one connection to a server, sockets and time round the pure session of `smtp.client.session`.
 
 Error handling. `Connection.open` raises ConnectError where no reply came and Refused where the server said no;
-TlsFailed is the ConnectError of a server that can still be spoken to in clear, if one wants that. `send` returns what
-the server said for each recipient; where it vanishes, Lost tells how far things had come, because only a connection
-lost after the final dot leaves a doubt; ChunkingRefused is the Lost of a server that had better get content by DATA.
-After any of them the connection is closed. Cancelling closes it too: half a message never gets a final dot.
+TlsFailed is the ConnectError of a server that can still be spoken to in clear, if one wants that, and LoginFailed that
+of one where nobody can log in. `send` returns what the server said for each recipient, and `begin`, `ask_recipient` and
+`send_content` what it said to each step; where it vanishes, Lost tells how far things had come, because only a
+connection lost after the final dot leaves a doubt; ChunkingRefused is the Lost of a server that had better get content
+by DATA. After any of them the connection is closed. Cancelling closes it too: half a message never gets a final dot.
 """
 
-import errno
-import math
-import os
-import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
 import trio
 
 from smtp.address import Address
+from smtp.client.authentication import Login, obstacle_to_login
+from smtp.client.conversation import Broken, Conversation, EightBit
+from smtp.client.dialing import dial
+from smtp.client.envelope import NO_EIGHT_BIT
+from smtp.client.errors import ChunkingRefused, ConnectError, LoginFailed, Lost, Refused, TlsFailed
+from smtp.client.events import Answered, CommandRefused, Done, Event, GoAhead, Rejected, Result, TlsRefused
 from smtp.client.extensions import Limits
-from smtp.client.session import (
-    ClientSession,
-    ClientState,
-    CommandRefused,
-    Done,
-    Event,
-    GoAhead,
-    Rejected,
-    Result,
-    Stage,
-    TlsRefused,
-)
+from smtp.client.sequence import ClientState, Stage
+from smtp.client.session import ClientSession
 from smtp.client.timeouts import Timeouts
 from smtp.errors import ProtocolError
 from smtp.parameters import MailParameters, RecipientParameters
 from smtp.reply import Reply
 from smtp.tls import TlsFacts
 from smtp.trace import Trace
-from smtp.trio_socket import Socket
 
 __all__ = [
     "ChunkingRefused",
@@ -46,6 +38,8 @@ __all__ = [
     "ConnectError",
     "Connection",
     "Limits",
+    "Login",
+    "LoginFailed",
     "Lost",
     "Refused",
     "Result",
@@ -55,69 +49,7 @@ __all__ = [
     "Trace",
 ]
 
-# Content is handed to the kernel in blocks of at least this size, the final dot together with the last of them: a small
-# message is one packet train and one call.
-BLOCK_OCTETS = 65536
-
 _STANDARD = Timeouts()
-
-# What is waited for behind the end of content. (Else it is the number of a reply.)
-_FINAL_REPLY = -1
-# What `ssl` says where the connection has ended, and not the agreement.
-_BROKEN_TLS = (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroReturnError)
-
-
-class ConnectError(Exception):
-    """No conversation came about, and no reply says why. Trying again later, or elsewhere, may help."""
-
-
-class TlsFailed(ConnectError):
-    """The server offered STARTTLS, and the handshake came to nothing; or TLS is required, and was not offered.
-
-    Where it is not required, the same server may be tried again without (RFC 7435 §3).
-    """
-
-    def __init__(self, text: str, *, final: bool) -> None:
-        super().__init__(text)
-        self.final = final
-        """Whether the server itself is the reason (no STARTTLS, a certificate that proves nothing, no common version)
-        and not a connection that broke: then trying again will not help."""
-
-
-class Refused(Exception):
-    """The server greeted us with 4xx or 5xx, or answered EHLO and HELO so, or a STARTTLS that is required."""
-
-    def __init__(self, reply: Reply, stage: Stage) -> None:
-        super().__init__(f"{stage.value}: {reply}")
-        self.reply = reply
-        self.stage = stage
-
-
-class Lost(Exception):
-    """The connection broke, or the server fell silent or said what is no SMTP, in the middle of a message.
-
-    Stage.END_OF_DATA means that the message may have been delivered. At every other stage it was not.
-    """
-
-    def __init__(self, stage: Stage, reason: str, reply: Reply | None = None) -> None:
-        super().__init__(f"{stage.value}: {reason}")
-        self.stage = stage
-        self.reason = reason
-        self.reply = reply
-
-
-class ChunkingRefused(Lost):
-    """The server offers CHUNKING and does not know BDAT, or something between us and it does not.
-
-    Nothing of the message was accepted, for anybody: it can be sent at once over a connection without `chunking`.
-    """
-
-
-class _Broken(Exception):
-    """What ends a conversation, from the server's side. The text says what, for people."""
-
-    def __init__(self, error: OSError | ProtocolError) -> None:
-        super().__init__(_reason(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +70,11 @@ class ClientTls:
 class Connection:
     """A conversation with one server, good for many messages one after the other."""
 
-    def __init__(self, connected: Socket, session: ClientSession, timeouts: Timeouts) -> None:
+    def __init__(self, conversation: Conversation, session: ClientSession, timeouts: Timeouts) -> None:
         """Use `open`."""
-        self._socket = connected
+        self._conversation = conversation
         self._session = session
         self._timeouts = timeouts
-        self._scope = trio.CancelScope()
-        # When this step has to be over, whatever comes.
-        self._latest = math.inf
-        self._half_sent = False
         self.server_name = ""
         """What the server calls itself in its greeting, or the name it was expected to have."""
 
@@ -161,42 +89,48 @@ class Connection:
         source_address: str | None = None,
         expected_name: str = "",
         tls: ClientTls | None = None,
+        implicit_tls: bool = False,
+        login: Login | None = None,
         chunking: bool = True,
         trace: Trace | None = None,
     ) -> Self:
-        """Connect to an IP address, wait for the greeting, say EHLO (or HELO), and STARTTLS where `tls` asks for it.
+        """Connect to an IP address, wait for the greeting, say EHLO (or HELO), STARTTLS where `tls` asks for it, and
+        who we are where there is a `login`.
 
-        `expected_name` is the host name that led to the address. Without `chunking` content always goes by DATA.
-        Raises ConnectError, TlsFailed and Refused.
+        `expected_name` is the host name that led to the address. With `implicit_tls` the handshake comes before the
+        greeting (RFC 8314 §3.3), and `tls` says how; nothing is ever said in clear then. Without `chunking` content
+        always goes by DATA. Raises ConnectError (TlsFailed and LoginFailed are two), and Refused.
         """
+        if implicit_tls and tls is None:
+            raise ValueError("implicit TLS needs a context")
         session = ClientSession(helo, chunking=chunking, trace=trace)
-        connection = cls(await _connect(address, port, source_address, timeouts.connect), session, timeouts)
-        try:
-            event = await connection._converse(connection._next_event)
-        except Lost as lost:
-            raise ConnectError(str(lost)) from None
-        if isinstance(event, Rejected):
-            connection.aclose()
-            raise Refused(event.reply, event.stage)
-        if tls is not None:
-            await connection._secure(tls)
-        connection.server_name = session.server_name or expected_name
+        conversation = Conversation(await dial(address, port, source_address, timeouts.connect), session, timeouts)
+        connection = cls(conversation, session, timeouts)
+        if tls is not None and implicit_tls:
+            await connection._greet_under_tls(tls)
+        else:
+            await connection._greet()
+            if tls is not None:
+                await connection._secure(tls)
+        if login is not None:
+            await connection._log_in(login)
+        connection.server_name = session.server.server_name or expected_name
         return connection
 
     @property
     def tls(self) -> TlsFacts | None:
         """What was negotiated; None where the connection is in clear."""
-        return self._session.tls
+        return self._session.server.tls
 
     @property
     def extensions(self) -> dict[str, str]:
         """What EHLO offered: keyword in upper case, and its parameters. Empty after HELO."""
-        return self._session.extensions
+        return self._session.server.extensions
 
     @property
     def limits(self) -> Limits:
         """How much the server takes (RFC 9422). Whoever has more recipients had better divide them before `send`."""
-        return self._session.limits
+        return self._session.server.limits
 
     @property
     def usable(self) -> bool:
@@ -228,32 +162,100 @@ class Connection:
 
         Content is read only once it is asked for. What it raises passes through, and the connection is closed.
         """
-        session = self._session
-        if not self.usable or not self._socket.quiet():
-            self.aclose()
-            raise Lost(Stage.MAIL, "the connection had ended before")
+        session, conversation = self._session, self._conversation
+        self._need_standing()
         parameters = MailParameters(size, "8BITMIME" if eight_bit else "7BIT", utf8, require_tls, ret, envid)
         session.begin(str(sender), recipients, parameters, for_recipients)
 
         async def run() -> Event:
-            event = await self._next_event()
+            event = await conversation.next_event()
             if not isinstance(event, GoAhead):
                 return event
-            await self._send_content(content)
+            await conversation.send_content(content)
             if session.state is ClientState.CONTENT:
                 session.end_content()
-            return await self._next_event()
+            return await conversation.next_event()
 
-        event = await self._converse(run, self._timeouts.message)
-        if isinstance(event, CommandRefused):
+        return list(self._done(await conversation.hold(run, self._timeouts.message)).results)
+
+    async def begin(
+        self,
+        sender: Address | str,
+        *,
+        size: int | None,
+        eight_bit: bool,
+        utf8: bool,
+        require_tls: bool,
+    ) -> Reply:
+        """Begin a message step by step: say MAIL, and wait for the reply. Raises Lost, and ValueError as `send` does.
+
+        For whoever must know what is said to one recipient before the next one is there. A positive reply is followed
+        by `ask_recipient`, and `send_content` or `reset`; behind any other one there is no transaction. What the
+        message needs and the server lacks gets the reply of our own that `send` has for it; the server is not asked.
+
+        Whether the content is 8-bit may not be known yet: the server is told that it may be, where it knows BODY, and
+        where it does not, `send_content` refuses what it can't have.
+        """
+        self._need_standing()
+        parameters = MailParameters(size, "8BITMIME" if eight_bit else "7BIT", utf8, require_tls)
+        self._session.begin_by_steps(str(sender), parameters)
+        return await self._step()
+
+    async def ask_recipient(self, recipient: str, parameters: RecipientParameters | None = None) -> Reply:
+        """Say RCPT, and wait for the reply. Raises Lost, and ValueError as `send` does.
+
+        The reply is our own, and transient, for more recipients than the server's `limits` have room for; and permanent
+        for an address that needs SMTPUTF8 where `begin` was not told so.
+        """
+        self._need_transaction(Stage.RCPT)
+        self._session.ask_recipient(recipient, parameters)
+        return await self._step()
+
+    async def send_content(self, content: AsyncIterable[bytes] | Iterable[bytes]) -> Reply:
+        """Send the content, by DATA or BDAT: one reply for all who were accepted. Raises Lost (ChunkingRefused is one).
+
+        Lost at Stage.END_OF_DATA leaves a doubt, as in `send`. What is 8-bit, for a server without 8BITMIME, has a
+        reply of our own: at once where `content` is a sequence that can be looked at before; else in the middle of it,
+        where there is no way out but to hang up.
+        """
+        self._need_transaction(Stage.DATA)
+        session, conversation = self._session, self._conversation
+        seven_bit = "8BITMIME" not in session.server.extensions
+        if seven_bit and isinstance(content, Sequence) and not all(octets.isascii() for octets in content):
+            return NO_EIGHT_BIT
+        session.ask_for_content()
+
+        async def run() -> Event:
+            event = await conversation.next_event_after_pause()
+            if not isinstance(event, GoAhead):
+                return event
+            await conversation.send_content(content, seven_bit=seven_bit)
+            if session.state is ClientState.CONTENT:
+                session.end_content()
+            return await conversation.next_event()
+
+        try:
+            done = self._done(await conversation.hold(run, self._timeouts.message))
+        except EightBit:
+            return NO_EIGHT_BIT
+        return done.results[0].reply
+
+    async def reset(self) -> None:
+        """Give up a transaction that has no content (RSET). Closes where that is refused, or breaks; never raises."""
+        session = self._session
+        if session.state not in (ClientState.READY, ClientState.ENVELOPE):
             self.aclose()
-            kind = ChunkingRefused if event.stage is Stage.BDAT else Lost
-            raise kind(event.stage, f"refused with {event.reply}", event.reply)
+            return
+        if not session.transaction_open:
+            return
+        session.reset()
+        try:
+            event = await self._conversation.hold(self._conversation.next_event_after_pause)
+        except Lost:
+            # It is closed already.
+            return
         if not isinstance(event, Done):
-            raise TypeError(f"a message cannot end with {event}")
-        if session.state is ClientState.CLOSED:
             self.aclose()
-        return list(event.results)
 
     async def quit(self) -> None:
         """Say QUIT, wait for the answer for a short time, and close. Never raises."""
@@ -261,7 +263,7 @@ class Connection:
             if self._session.state is ClientState.READY:
                 self._session.quit()
                 with trio.move_on_after(self._timeouts.quit):
-                    await self._converse(self._next_event)
+                    await self._conversation.hold(self._conversation.next_event)
         except Lost:
             # Nothing depends on the answer.
             pass
@@ -270,13 +272,78 @@ class Connection:
 
     def aclose(self) -> None:
         """Close without a word. May be called again."""
-        self._session.close()
-        self._socket.close()
+        self._conversation.close()
+
+    def _need_standing(self) -> None:
+        if not self.usable or not self._conversation.quiet:
+            self.aclose()
+            raise Lost(Stage.MAIL, "the connection had ended before")
+
+    def _need_transaction(self, stage: Stage) -> None:
+        if self._session.state is ClientState.CLOSED:
+            raise Lost(stage, "the connection had ended before")
+
+    async def _step(self) -> Reply:
+        event = await self._conversation.hold(self._conversation.next_event_after_pause)
+        return event.reply if isinstance(event, Answered) else self._done(event).results[0].reply
+
+    def _done(self, event: Event) -> Done:
+        """How a message ended. Raises Lost where it did because of a command."""
+        if isinstance(event, CommandRefused):
+            self.aclose()
+            kind = ChunkingRefused if event.stage is Stage.BDAT else Lost
+            raise kind(event.stage, f"refused with {event.reply}", event.reply)
+        if not isinstance(event, Done):
+            raise TypeError(f"a message cannot end with {event}")
+        if self._session.state is ClientState.CLOSED:
+            self.aclose()
+        return event
+
+    async def _greet(self) -> None:
+        try:
+            event = await self._conversation.hold(self._conversation.next_event)
+        except Lost as lost:
+            raise ConnectError(str(lost)) from None
+        self._need_welcome(event)
+
+    async def _greet_under_tls(self, tls: ClientTls) -> None:
+        final = False
+
+        async def run() -> Event:
+            nonlocal final
+            try:
+                facts = await self._conversation.shake_hands(tls.context, tls.server_name)
+            except Broken as broken:
+                final = broken.final
+                raise
+            self._session.server.tls = facts
+            return await self._conversation.next_event()
+
+        try:
+            event = await self._conversation.hold(run)
+        except Lost as lost:
+            if self._session.server.tls is None:
+                raise TlsFailed(f"{Stage.TLS.value}: {lost.reason}", final=final) from None
+            raise ConnectError(str(lost)) from None
+        self._need_welcome(event)
+
+    def _need_welcome(self, event: Event) -> None:
+        if isinstance(event, Rejected):
+            self.aclose()
+            raise Refused(event.reply, event.stage)
+
+    async def _log_in(self, login: Login) -> None:
+        session = self._session
+        if obstacle := obstacle_to_login(login, session.server.extensions, session.server.tls):
+            self.aclose()
+            raise LoginFailed(f"{Stage.AUTH.value}: {obstacle}")
+        session.log_in(login)
+        await self._greet()
 
     async def _secure(self, tls: ClientTls) -> None:
         """STARTTLS and EHLO once more, as far as that is wanted and can be had."""
-        session = self._session
-        if "STARTTLS" not in session.extensions:
+        session, conversation = self._session, self._conversation
+        if "STARTTLS" not in session.server.extensions:
             if tls.required:
                 self.aclose()
                 raise TlsFailed("starttls: not offered", final=True)
@@ -287,22 +354,22 @@ class Connection:
             try:
                 session.start_tls()
             except ProtocolError as error:
-                raise _Broken(error) from None
-            return await self._next_event()
+                raise Broken(error) from None
+            return await conversation.next_event()
 
         async def shake_hands() -> Event:
             nonlocal final
-            self._allow(self._timeouts.tls)
-            name = tls.server_name
             try:
-                session.secured(await self._socket.start_tls(tls.context, server_side=False, server_name=name))
-            except (OSError, ProtocolError) as error:
-                final = isinstance(error, ssl.SSLError) and not isinstance(error, _BROKEN_TLS)
-                raise _Broken(error) from None
-            return await self._next_event()
+                session.secured(await conversation.shake_hands(tls.context, tls.server_name))
+            except Broken as broken:
+                final = broken.final
+                raise
+            except ProtocolError as error:
+                raise Broken(error) from None
+            return await conversation.next_event()
 
         try:
-            event = await self._converse(ask)
+            event = await conversation.hold(ask)
             if isinstance(event, TlsRefused):
                 if not tls.required:
                     return
@@ -310,198 +377,12 @@ class Connection:
                 raise Refused(event.reply, Stage.STARTTLS)
             if not isinstance(event, Rejected):
                 # A server may also fail us after our half of the handshake: TLS 1.3 has the client finish first.
-                event = await self._converse(shake_hands)
+                event = await conversation.hold(shake_hands)
         except Lost as lost:
             raise TlsFailed(str(lost), final=final) from None
         if isinstance(event, Rejected):
             self.aclose()
-            if session.tls is not None and not tls.required:
+            if session.server.tls is not None and not tls.required:
                 # It speaks in clear, and has said no only since it is under TLS.
                 raise TlsFailed(f"{event.stage.value} under TLS: {event.reply}", final=False)
             raise Refused(event.reply, event.stage)
-
-    async def _converse(self, run: Callable[[], Awaitable[Event]], within_s: float = math.inf) -> Event:
-        """Do this under the clock. Raises Lost; the connection is closed then, as after any other exception."""
-        self._latest = trio.current_time() + within_s
-        try:
-            with trio.CancelScope() as self._scope:
-                try:
-                    return await run()
-                except _Broken as broken:
-                    reason = str(broken)
-            if self._scope.cancelled_caught:
-                late = trio.current_time() >= self._latest
-                reason = f"timed out: {within_s:g} s are the most for a message" if late else "timed out"
-            stage = self._stage()
-            event = self._last_words() or self._session.close()
-            if event is None:
-                raise Lost(stage, reason)
-        except BaseException:
-            self.aclose()
-            raise
-        self.aclose()
-        return event
-
-    def _stage(self) -> Stage:
-        """How far things have come. A final dot, or a last chunk, that is still with us has not been sent."""
-        stage = self._session.stage
-        if stage is Stage.END_OF_DATA and self._half_sent:
-            return Stage.BDAT if self._session.in_chunks else Stage.DATA
-        return stage
-
-    def _last_words(self) -> Event | None:
-        """What the server said before it turned away while we were still sending: it may well have said why."""
-        if not self._half_sent:
-            return None
-        try:
-            self._session.receive(self._socket.receive_now() or b"")
-            event = self._session.next_event()
-        except (OSError, ProtocolError):
-            return None
-        if isinstance(event, Done):
-            # Nobody can have accepted what was not sent whole.
-            return None if any(result.reply.positive for result in event.results) else event
-        # To go ahead, or to shake hands, is too late now.
-        return event if isinstance(event, Rejected | CommandRefused) else None
-
-    async def _next_event(self) -> Event:
-        """Send what there is to send, and read until the session has something to tell."""
-        session = self._session
-        waited_for: int | None = None
-        try:
-            while (event := session.next_event()) is None:
-                # Whoever has just been asked has not answered yet: to look at once would be in vain.
-                octets = None if await self._flush() else self._socket.receive_now()
-                while octets is None:
-                    waited_for = await self._readable(waited_for)
-                    octets = self._socket.receive_now()
-                self._receive(octets)
-        except (OSError, ProtocolError) as error:
-            raise _Broken(error) from None
-        return event
-
-    def _allow(self, seconds: float) -> None:
-        """So much time from now on."""
-        self._scope.deadline = min(trio.current_time() + seconds, self._latest)
-
-    async def _readable(self, waited_for: int | None) -> int:
-        """Wait until there is something to read.
-
-        The clock begins anew with each reply, not with each octet of one. Returns what was waited for, to be given back
-        with the next call.
-        """
-        session = self._session
-        stage = session.stage
-        waits_for = session.replies_read
-        if stage is Stage.END_OF_DATA:
-            # All is sent. Replies to earlier chunks may come before the final one, and make it no later.
-            waits_for = _FINAL_REPLY
-            self._latest = math.inf
-        if waits_for != waited_for:
-            self._allow(self._timeouts.of(stage))
-        await self._socket.readable()
-        return waits_for
-
-    def _receive(self, octets: bytes) -> None:
-        if not octets:
-            raise ConnectionResetError(errno.ECONNRESET, "closed by the server")
-        self._session.receive(octets)
-
-    async def _send_content(self, content: AsyncIterable[bytes] | Iterable[bytes]) -> None:
-        """As much of it as the server wants. What it raises is not the server's."""
-        if not isinstance(content, AsyncIterable):
-            for octets in content:
-                if not await self._send_piece(octets):
-                    return
-            return
-        # Nobody waits for the server while a piece is made.
-        self._scope.deadline = self._latest
-        try:
-            async for octets in content:
-                if not await self._send_piece(octets):
-                    return
-        finally:
-            if isinstance(content, AsyncGenerator):
-                # It may have been left in the middle.
-                await content.aclose()
-
-    async def _send_piece(self, octets: bytes) -> bool:
-        """Whether the server wants more."""
-        session = self._session
-        session.content(octets)
-        if session.unsent >= BLOCK_OCTETS:
-            try:
-                await self._flush()
-                if session.in_chunks:
-                    await self._read_chunk_replies()
-            except (OSError, ProtocolError) as error:
-                raise _Broken(error) from None
-            self._scope.deadline = self._latest
-        return session.state is ClientState.CONTENT
-
-    async def _read_chunk_replies(self) -> None:
-        """Take what has come; wait only where the next chunk has to."""
-        session = self._session
-        waited_for: int | None = None
-        while session.state is ClientState.CONTENT:
-            octets = self._socket.receive_now()
-            if octets is not None:
-                self._receive(octets)
-                session.take_replies()
-            elif session.must_wait:
-                waited_for = await self._readable(waited_for)
-            else:
-                return
-
-    async def _flush(self) -> bool:
-        """Send what there is to send; False where there was nothing."""
-        if not self._session.unsent:
-            return False
-        self._half_sent = True
-        rest = self._socket.send_now(self._session.octets_to_send())
-        while rest:
-            self._allow(self._timeouts.block)
-            await self._socket.writable()
-            rest = self._socket.send_now(rest)
-        self._half_sent = False
-        return True
-
-
-async def _connect(address: str, port: int, source_address: str | None, timeout_s: float) -> Socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        # EAFNOSUPPORT where the kernel has no IPv6, EMFILE where too many files are open.
-        connecting = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as refused:
-        raise ConnectError(f"connect: {_reason(refused)}") from None
-    try:
-        connecting.setblocking(False)
-        if source_address is not None:
-            connecting.bind((source_address, 0))
-        error = connecting.connect_ex((address, port))
-        if error == errno.EINPROGRESS:
-            with trio.fail_after(timeout_s):
-                await trio.lowlevel.wait_writable(connecting)
-            error = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            raise OSError(error, os.strerror(error))
-        return Socket(connecting)
-    except trio.TooSlowError:
-        connecting.close()
-        raise ConnectError("connect: timed out") from None
-    except OSError as error:
-        connecting.close()
-        raise ConnectError(f"connect: {_reason(error)}") from None
-    except BaseException:
-        connecting.close()
-        raise
-
-
-def _reason(error: OSError | ProtocolError) -> str:
-    if isinstance(error, ProtocolError):
-        return str(error)
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate: {error.verify_message.rstrip('.').lower()}"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return (error.strerror or type(error).__name__).lower()

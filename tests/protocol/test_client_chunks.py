@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp.client.chunks import CHUNK_OCTETS, ChunkWriter
-from smtp.client.session import ClientSession, ClientState, CommandRefused, Done, Event, GoAhead, Ready, Stage
+from smtp.client.events import CommandRefused, Done, Event, GoAhead, Ready
+from smtp.client.sequence import ClientState, Stage
+from smtp.client.session import ClientSession
 from smtp.data import ContentWriter
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters

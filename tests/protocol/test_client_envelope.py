@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smtp.client.events import Done, Event, GoAhead, HandshakeDue, Ready
 from smtp.client.extensions import Limits
-from smtp.client.session import ClientSession, Done, Event, GoAhead, HandshakeDue, Ready, Stage
+from smtp.client.sequence import Stage
+from smtp.client.session import ClientSession
 from smtp.errors import SessionMisuse
 from smtp.parameters import MailParameters, Notify, OriginalRecipient, RecipientParameters
 from smtp.tls import TlsFacts
@@ -165,7 +167,7 @@ def test_limits_are_read_and_what_is_malformed_is_ignored(said: str, limits: Lim
     session = ClientSession("client.example")
     assert hear(session, b"220 x\r\n") == []
     assert hear(session, b"250-x\r\n250 LIMITS " + said.encode("utf-8") + b"\r\n") == [Ready()]
-    assert session.limits == limits
+    assert session.server.limits == limits
 
 
 def test_recipients_beyond_the_limit_belong_into_another_transaction() -> None:

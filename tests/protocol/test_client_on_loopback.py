@@ -15,7 +15,6 @@ from smtp_scripted import as_far_as_content, as_far_as_final_dot, greet, scripte
 from smtp.address import Address
 from smtp.client.trio_client import ConnectError, Connection, Lost, Refused, Stage, Timeouts
 from smtp.errors import ProtocolError
-from smtp.reply import Reply
 
 SHORT_S = 0.2
 """A timeout that a test waits for to the end."""
@@ -293,21 +292,6 @@ async def test_a_server_that_stops_reading_content() -> None:
         over.set()
 
 
-async def test_a_refusal_before_the_end_of_content_is_the_result() -> None:
-    over = trio.Event()
-
-    async def refuse(client: Caller) -> None:
-        await as_far_as_content(client)
-        await client.say(b"552 5.3.4 that is enough\r\n")
-        await over.wait()
-
-    async with scripted(refuse) as port:
-        connection = await connect(port, Timeouts(block=SHORT_S))
-        assert (await send(connection, b"0123456789abcdef\r\n" * 1_000_000))[0][0] == 552
-        assert not connection.usable
-        over.set()
-
-
 async def test_a_session_that_is_exhausted_is_not_used_again() -> None:
     async def one_only(client: Caller) -> None:
         await greet(client, b"250-odd.example\r\n250-PIPELINING\r\n250 LIMITS MAILMAX=1 RCPTMAX=1\r\n")
@@ -332,56 +316,6 @@ async def test_a_session_that_is_exhausted_is_not_used_again() -> None:
         ]
         assert not connection.usable
         await connection.quit()
-
-
-async def test_421_is_the_result_and_the_connection_is_over() -> None:
-    async def part(client: Caller) -> None:
-        await greet(client)
-        while await client.line() != "DATA":
-            pass
-        await client.say(b"250 ok\r\n421 4.3.2 closing\r\n")
-
-    async with scripted(part) as port:
-        connection = await connect(port)
-        assert await send(connection) == [(421, Stage.RCPT)]
-        assert not connection.usable
-
-
-async def test_a_server_that_takes_leave_between_messages() -> None:
-    gone = trio.Event()
-
-    async def one_message(client: Caller) -> None:
-        await as_far_as_final_dot(client)
-        await client.say(b"250 taken\r\n")
-        await client.say(b"421 4.4.2 idle\r\n")
-        await client.stream.aclose()
-        gone.set()
-
-    async with scripted(one_message) as port:
-        connection = await connect(port)
-        assert await send(connection) == [(250, Stage.END_OF_DATA)]
-        await gone.wait()
-        with pytest.raises(Lost) as caught:
-            await send(connection)
-        assert caught.value.stage is Stage.MAIL
-        assert not connection.usable
-
-
-async def test_quit_never_raises() -> None:
-    async def silent(client: Caller) -> None:
-        await greet(client)
-        await client.line()
-        await client.line()
-
-    async def gone(client: Caller) -> None:
-        await greet(client)
-
-    for script in (silent, gone):
-        async with scripted(script) as port:
-            connection = await connect(port, Timeouts(quit=SHORT_S))
-            await connection.quit()
-            await connection.quit()
-            assert not connection.usable
 
 
 async def test_content_that_cannot_be_read_ends_without_a_dot() -> None:
@@ -502,24 +436,6 @@ async def test_the_wait_for_the_final_reply_does_not_count() -> None:
         connection = await connect(port, Timeouts(message=SHORT_S))
         assert await send(connection) == [(250, Stage.END_OF_DATA)]
         connection.aclose()
-
-
-@pytest.mark.parametrize("code", [b"421", b"450", b"502"])
-async def test_a_refused_reset_is_no_word_about_the_message(code: bytes) -> None:
-    async def no_reset(client: Caller) -> None:
-        await greet(client, b"250 odd.example\r\n")
-        for said in (b"250 ok", b"550 no", code + b" what?"):
-            await client.line()
-            await client.say(said + b"\r\n")
-        assert await client.line() is None
-
-    async with scripted(no_reset) as port:
-        connection = await connect(port)
-        assert await send(connection) == [(550, Stage.RCPT)]
-        with pytest.raises(Lost, match=f"rset: refused with {code.decode()} what") as caught:
-            await send(connection)
-        assert (caught.value.stage, caught.value.reply) == (Stage.RSET, Reply(int(code), "what?"))
-        assert not connection.usable
 
 
 async def test_cancelling_ends_without_a_dot() -> None:

@@ -7,20 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp.client.envelope import NO_EIGHT_BIT
-from smtp.client.session import (
-    TRANSITIONS,
-    ClientSession,
-    ClientState,
-    CommandRefused,
-    Done,
-    Event,
-    GoAhead,
-    Parted,
-    Ready,
-    Rejected,
-    Result,
-    Stage,
-)
+from smtp.client.events import CommandRefused, Done, Event, GoAhead, Parted, Ready, Rejected, Result
+from smtp.client.sequence import TRANSITIONS, ClientState, Stage
+from smtp.client.session import ClientSession
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters
 from smtp.reply import Reply
@@ -63,8 +52,8 @@ def test_greeting_and_ehlo() -> None:
     assert hear(session, b"220-mx.example.org here\r\n220 welcome\r\n") == []
     assert session.octets_to_send() == b"EHLO client.example\r\n"
     assert hear(session, EHLO) == [Ready()]
-    assert session.server_name == "mx.example.org"
-    assert session.extensions == {"PIPELINING": "", "SIZE": "5000", "8BITMIME": "", "ENHANCEDSTATUSCODES": ""}
+    assert session.server.server_name == "mx.example.org"
+    assert session.server.extensions == {"PIPELINING": "", "SIZE": "5000", "8BITMIME": "", "ENHANCEDSTATUSCODES": ""}
 
 
 @pytest.mark.parametrize("code", [500, 502, 504, 550, 554])
@@ -75,7 +64,7 @@ def test_helo_where_ehlo_is_not_known(code: int) -> None:
     assert hear(session, b"%d what?\r\n" % code) == []
     assert session.octets_to_send() == b"HELO client.example\r\n"
     assert hear(session, b"250-old.example\r\n250 PIPELINING\r\n") == [Ready()]
-    assert session.extensions == {}
+    assert session.server.extensions == {}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from smtp.client.session import ClientSession, ClientState, Event, HandshakeDue, Ready, Rejected, Stage, TlsRefused
+from smtp.client.events import Event, HandshakeDue, Ready, Rejected, TlsRefused
+from smtp.client.sequence import ClientState, Stage
+from smtp.client.session import ClientSession
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters
 from smtp.tls import TlsFacts
@@ -44,19 +46,24 @@ def test_all_that_was_said_in_clear_is_forgotten() -> None:
     assert hear(session, b"220 go ahead\r\n") == [HandshakeDue()]
     assert session.stage is Stage.TLS
     assert session.state is ClientState.HANDSHAKE
-    assert session.tls is None
+    assert session.server.tls is None
     session.secured(FACTS)
-    assert session.tls is FACTS
+    assert session.server.tls is FACTS
     assert session.octets_to_send() == b"EHLO client.example\r\n"
-    assert (session.extensions, session.max_octets, session.limits.recipients, session.server_name) == (
+    assert (
+        session.server.extensions,
+        session.server.max_octets,
+        session.server.limits.recipients,
+        session.server.server_name,
+    ) == (
         {},
         None,
         None,
         "",
     )
     assert hear(session, b"250-inner.example.org hello\r\n250 8BITMIME\r\n") == [Ready()]
-    assert session.extensions == {"8BITMIME": ""}
-    assert session.server_name == "inner.example.org"
+    assert session.server.extensions == {"8BITMIME": ""}
+    assert session.server.server_name == "inner.example.org"
     session.begin("", ["a@example.org"], MailParameters(1000))
     assert session.octets_to_send() == b"MAIL FROM:<>\r\n"
 

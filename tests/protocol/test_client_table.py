@@ -7,21 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from smtp.client.authentication import Login
 from smtp.client.chunks import CHUNK_OCTETS
-from smtp.client.session import (
-    TRANSITIONS,
-    ClientSession,
-    ClientState,
-    CommandRefused,
-    Done,
-    GoAhead,
-    HandshakeDue,
-    Parted,
-    Ready,
-    Rejected,
-    Stage,
-    TlsRefused,
-)
+from smtp.client.events import CommandRefused, Done, GoAhead, HandshakeDue, Parted, Ready, Rejected, TlsRefused
+from smtp.client.sequence import TRANSITIONS, ClientState, Stage
+from smtp.client.session import ClientSession
 from smtp.errors import ProtocolError, SessionMisuse
 from smtp.parameters import MailParameters
 from smtp.tls import TlsFacts
@@ -30,6 +20,9 @@ PLAIN = b"250 mx.example.org"
 PIPELINING = b"250-mx.example.org\r\n250 PIPELINING"
 CHUNKING = b"250-mx.example.org\r\n250-PIPELINING\r\n250 CHUNKING"
 STARTTLS = b"250-mx.example.org\r\n250 STARTTLS"
+AUTH = b"250-mx.example.org\r\n250 AUTH LOGIN"
+KNOWN = b"235 welcome"
+WHO = b"334 who?"
 OK = b"250 ok"
 LATER = b"450 later"
 NO = b"550 no"
@@ -51,6 +44,8 @@ CONVERSATIONS: list[tuple[bytes, ...]] = [
     *((HELLO, PIPELINING, OK, OK, GO, reply, OK, OK, GO, OK) for reply in (OK, LATER, NO)),
     *((HELLO, CHUNKING, OK, OK, reply, reply, reply, OK, OK, OK, OK) for reply in (OK, LATER, NO)),
     *((HELLO, STARTTLS, reply, PLAIN, OK, OK, GO, OK) for reply in (HELLO, LATER, NO)),
+    (HELLO, AUTH, WHO, WHO, WHO),
+    *((HELLO, AUTH, WHO, WHO, reply, OK, OK, GO, OK) for reply in (KNOWN, LATER, NO)),
 ]
 
 
@@ -62,6 +57,7 @@ def told(conversation: Sequence[bytes], farewell: bytes) -> list[str]:
     seen: list[str] = []
     replies = [*conversation, farewell]
     between_chunks = False
+    known = False
     try:
         for number, reply in enumerate(replies):
             seen.append(repr(session.octets_to_send()))
@@ -81,8 +77,11 @@ def told(conversation: Sequence[bytes], farewell: bytes) -> list[str]:
                         between_chunks = session.in_chunks
                         if not between_chunks:
                             session.end_content()
-                    case Ready() if "STARTTLS" in session.extensions:
+                    case Ready() if "STARTTLS" in session.server.extensions:
                         session.start_tls()
+                    case Ready() if "AUTH" in session.server.extensions and not known:
+                        known = True
+                        session.log_in(Login("user", "secret", allow_clear=True))
                     case HandshakeDue():
                         session.secured(TlsFacts("TLSv1.3", "x", verified=True))
                     case Ready() | Done() | TlsRefused() if last:
