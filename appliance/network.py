@@ -5,6 +5,7 @@ service of a cloud) must not be reached that way, in whatever form it is written
 """
 
 import ipaddress
+import socket
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """RFC 6052 §2.1: the last 32 bits are an IPv4 address. (`ipaddress` calls all of it global.)"""
@@ -39,3 +40,27 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return None
+
+
+def is_of_this_machine(address: str) -> bool:
+    """Whether an address is one of this machine's own. Nothing is sent; loopback addresses are not told apart."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
+            # The kernel speaks to an address of its own from that very address. (To bind it says less: there is a
+            # setting that lets one bind what others have.)
+            asking.connect((address, 9))
+            return str(asking.getsockname()[0]) == address
+    except OSError:
+        return False  # No route leads there, and so it is not here.
+
+
+def why_not_a_source(address: str) -> str:
+    """Why no connection can leave from an address, in the kernel's words; empty where one can."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as bound:
+            bound.bind((address, 0))
+    except OSError as error:
+        return (error.strerror or type(error).__name__).lower()
+    return ""

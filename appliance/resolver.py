@@ -16,8 +16,10 @@ import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
 import dns.flags
+import dns.message
 import dns.name
 import dns.nameserver
+import dns.rdatatype
 import dns.resolver
 import dns.reversename
 
@@ -160,6 +162,8 @@ class DnsResolver:
             raise LookupFailed(f"{record_type} of {name}: {_cause(error)}") from error
         authenticated = bool(reply.response.flags & dns.flags.AD) and is_loopback(reply.nameserver)
         if reply.rrset is None:
+            if _is_referral(reply.response):
+                raise LookupFailed(f"{record_type} of {name}: the server names others, and asks none of them")
             return _Records((), authenticated), NEGATIVE_CACHED_S
         records = list(reply.rrset)
         if record_type == "MX":
@@ -212,6 +216,15 @@ class _BoundedSocket:
     async def recvfrom(self, size: int, timeout: float | None) -> Any:
         """The next datagram, and where it came from. One that is cut off here is no answer, and is waited on."""
         return await self._plain.recvfrom(min(size, MAX_ANSWER_OCTETS), timeout)
+
+
+def _is_referral(response: dns.message.Message) -> bool:
+    """Whether an answer without records says only who may have some (RFC 2308 §2.2): nobody was asked then.
+
+    That there are none is said with an SOA record, or with nothing at all.
+    """
+    kinds = {rrset.rdtype for rrset in response.authority}
+    return dns.rdatatype.NS in kinds and dns.rdatatype.SOA not in kinds
 
 
 def is_loopback(nameserver: str | None) -> bool:

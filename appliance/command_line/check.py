@@ -12,16 +12,24 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 import click
+import trio
 
 from appliance.accounts.rows import get
 from appliance.command_line.invocation import Command, Invocation, json_option, pass_invocation
 from appliance.command_line.output import counted, plain, print_json, say
 from appliance.configuration import FROM_SYSTEMD, Configuration
+from appliance.delivery.attempt import Attempt
+from appliance.delivery.reaching import Unreachable, reach
+from appliance.delivery.smarthost import PASSWORD
 from appliance.model.account import Account, Role
+from appliance.model.time import wall_clock
+from appliance.network import why_not_a_source
 from appliance.privacy.declarations import Store, collections_of
 from appliance.privacy.secrets import SecretRefused
+from appliance.resolver import DnsResolver
 from appliance.run import CannotStart
 from appliance.run.certificates import verifying
+from appliance.run.hosts import connection_settings
 from appliance.run.listeners import Where, close, open_listeners
 from appliance.run.own_certificate import describe
 from appliance.run.stores import ALL_KEYS, RECORDS_FILE, open_records, secrets
@@ -31,6 +39,9 @@ from appliance.wire import NotRunning, WireError, call
 
 STATUS_S = 2.0
 """How long a running appliance may take to say how it is."""
+
+SMARTHOST_S = 20.0
+"""How long a smarthost may take for greeting, TLS and login."""
 
 EXPIRES_SOON = timedelta(days=14)
 """Who renews by themselves have done so by then: 30 days before is the custom."""
@@ -128,6 +139,46 @@ def check_authorities(config: Configuration) -> Finding:
     return Finding(Grade.OK, name, "those whose word for a certificate this machine takes can be loaded")
 
 
+def check_source_addresses(config: Configuration) -> Finding:
+    """Are the addresses ours that mail is to leave from?"""
+    name, wanted = "source addresses", config.delivery.source_addresses
+    for source in wanted:
+        if why := why_not_a_source(source):
+            advice = "give this machine the address, or take it out of delivery.source_addresses"
+            return Finding(Grade.FAULT, name, f"nothing can be sent from {source}: {why}", advice)
+    return Finding(Grade.OK, name, f"mail can leave from {', '.join(wanted)}" if wanted else "as the system chooses")
+
+
+def check_smarthost(config: Configuration) -> Finding:
+    """Does the relay talk to us, and believe us? No message is sent."""
+    name, relay = "smarthost", config.delivery.smarthost
+    if relay is None:
+        return Finding(Grade.OK, name, "none: mail goes to the hosts of each destination")
+    try:
+        encrypted = trio.run(_greet_smarthost, config)
+    except Unreachable as unreachable:
+        answer = unreachable.outcome.answer
+        about_login = answer.reason == "login-refused"
+        advice = f"look at delivery.smarthost{f' and the secret {PASSWORD}' if about_login else ''}: all mail waits"
+        return Finding(Grade.FAULT, name, answer.text, advice)
+    except trio.TooSlowError:
+        return Finding(Grade.FAULT, name, f"{relay.host} did not answer within {SMARTHOST_S:g} s", "try again later")
+    except (CannotStart, SecretRefused, OSError) as error:
+        return Finding(Grade.FAULT, name, str(error), "the appliance does not start before that")
+    known_as = f", which knows us as {relay.user}" if relay.user else ""
+    return Finding(Grade.OK, name, f"all mail goes to {relay.host}, port {relay.port}{known_as}; TLS: {encrypted}")
+
+
+async def _greet_smarthost(config: Configuration) -> str:
+    """Say hello, log in, and leave. Returns how that was encrypted."""
+    resolver = DnsResolver(config.dns.nameservers, config.dns.timeout / 1000)
+    settings = connection_settings(config)
+    with trio.fail_after(SMARTHOST_S):
+        reached = await reach("", resolver, settings, Attempt(wall_clock), required=False, chunking=False)
+        await reached.connection.quit()
+    return reached.tls or "none"
+
+
 def check_records(config: Configuration) -> Finding:
     """Does the record store open, with all that is declared and nothing else?"""
     name, path = "record store", config.data_dir / RECORDS_FILE
@@ -211,6 +262,8 @@ CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
     check_secrets,
     check_certificate,
     check_authorities,
+    check_source_addresses,
+    check_smarthost,
     check_records,
     check_smtp_ports,
     check_http_ports,

@@ -6,6 +6,7 @@ escaped, so that no message can write to the operator's terminal.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import TypeVar
 
 import click
@@ -49,12 +50,14 @@ def print_list(
         say(empty)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns aligned to the left, two spaces apart."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[str] = ()) -> None:
+    """Columns aligned to the left, two spaces apart. `below`: for each row, a line of its own below it."""
     lines = [columns, *([plain(cell) or NOTHING for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
-    for line in lines:
+    for line, note in zip_longest(lines, ("", *below), fillvalue=""):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        if note:
+            click.echo(plain(note))
 
 
 def plain(text: str) -> str:

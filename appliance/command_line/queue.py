@@ -1,14 +1,14 @@
 """`onward queue`: mail under way, by way of the running appliance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
 
 from appliance.accounts.refused import Refused
 from appliance.command_line.invocation import Group, Invocation, json_option, pass_invocation
-from appliance.command_line.output import counted, print_json, print_list, readable, say
-from appliance.command_line.views import delivery_view
+from appliance.command_line.output import counted, print_json, print_list, print_table, readable, say
+from appliance.command_line.views import delivery_view, hold_view
 
 _FILTERS = (
     click.option("--domain", metavar="D", help="Only mail that was written to this hosted domain."),
@@ -18,7 +18,15 @@ _FILTERS = (
     click.option("--id", metavar="ID", help="Only this delivery, or all of the message with this id."),
 )
 
-_NOTHING_DONE = "No waiting delivery matches; one that is under way cannot be called back."
+PATIENCE_S = 3600.0
+"""How long the appliance may take for an answer: it looks at every delivery, and a million of them take minutes."""
+
+_NOT_WAITING = "No delivery with the id {} waits in the queue: it is done, under way, or held."
+_NOT_THERE = "No delivery with the id {} waits in the queue: it is done, or under way."
+_NOTHING_WAITS = "No waiting delivery matches."
+_NOTHING_THERE = "No waiting or held delivery matches; one that is under way cannot be called back."
+
+_COLUMNS = ("ID", "STATE", "ATTEMPTS", "NEXT ATTEMPT", "SENDER", "RECIPIENT")
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,90 +35,198 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-_all_option = click.option("--all", "everything", is_flag=True, help="The whole queue, in place of a filter.")
+def _all_option(words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option("--all", "everything", is_flag=True, help=words)
 
 
 @click.group(cls=Group)
 def queue() -> None:
-    """Look at the mail under way, try it again now, or drop it. Needs a running appliance."""
+    """Look at the mail under way and steer it. Needs a running appliance.
+
+    What a courier is sending at this moment can't be called back.
+    """
 
 
 @queue.command("list")
 @_filters
+@click.option(
+    "--state",
+    type=click.Choice(["waiting", "held", "under_way"], case_sensitive=False),
+    help="Only what waits for its next attempt, is held by an operator, or is being sent.",
+)
 @json_option
 @pass_invocation
-def list_deliveries(invocation: Invocation, /, as_json: bool, **filters: str | None) -> None:
-    """List the deliveries that wait or are under way."""
+def list_deliveries(invocation: Invocation, /, as_json: bool, state: str | None, **filters: str | None) -> None:
+    """List the deliveries that wait, are held or are under way, each with the reason why.
+
+    The second line of each says where it goes, and why it is not there yet.
+    """
+    wanted = {**filters, "state": None if state is None else state.upper()}
+    answers = _answers(invocation, "queue.list", wanted)
+    if as_json:
+        for delivery in answers:
+            print_json(delivery_view(delivery))
+        return
+    if listed := list(answers):
+        print_table(_COLUMNS, [_row(delivery) for delivery in listed], [_reason(delivery) for delivery in listed])
+    else:
+        say("Nothing in the queue matches." if any(wanted.values()) else "The queue is empty.")
+    _tell_of_holds(invocation)
+
+
+@queue.command()
+@json_option
+@pass_invocation
+def holds(invocation: Invocation, /, as_json: bool) -> None:
+    """List the holds in force: the rules by which mail to come is held, too."""
     print_list(
-        _ask(invocation, "queue.list", filters),
+        _ask(invocation, "queue.holds"),
         as_json,
-        view=delivery_view,
-        columns=("ID", "STATE", "SENDER", "RECIPIENT", "TO", "ATTEMPTS", "NEXT ATTEMPT", "LAST RESPONSE"),
-        row=_row,
-        empty="Nothing in the queue matches." if any(filters.values()) else "The queue is empty.",
+        view=hold_view,
+        columns=("ID", "DOMAIN", "DESTINATION", "SENDER", "SINCE"),
+        row=_hold_row,
+        empty="No hold is in force.",
     )
 
 
 @queue.command()
 @_filters
-@_all_option
+@_all_option("The whole queue, in place of a filter.")
 @json_option
 @pass_invocation
 def retry(invocation: Invocation, /, everything: bool, as_json: bool, **filters: str | None) -> None:
-    """Try deliveries again now, whatever the schedule says."""
-    _change(invocation, "queue.retry", filters, everything, as_json, "Trying {} again now.")
+    """Try deliveries again now, whatever the schedule says. What is held stays held."""
+    answer = _change(invocation, "queue.retry", filters, everything, _NOT_WAITING)
+    _tell(answer, as_json, "Trying {} again now.", f"{_NOTHING_WAITS} What is held has to be released.")
 
 
 @queue.command()
 @_filters
-@_all_option
+@_all_option("Everything that waits now, in place of a filter. What arrives later is not held.")
+@json_option
+@pass_invocation
+def hold(invocation: Invocation, /, everything: bool, as_json: bool, **filters: str | None) -> None:
+    """Keep deliveries back until they are released.
+
+    With --domain, --destination and --sender alone, mail that arrives later is held as well. With --recipient or --id,
+    only what is there now.
+    """
+    answer = _change(invocation, "queue.hold", filters, everything, _NOT_WAITING)
+    rule = answer["hold"]
+    shown = {**answer, "hold": None if rule is None else hold_view(rule)}
+    _tell(shown, as_json, "Holding {}.", _NOTHING_WAITS)
+    if rule is not None and not as_json:
+        say("What arrives later is held, too, until it is released.")
+
+
+@queue.command()
+@_filters
+@_all_option("All that is held, and every hold.")
+@json_option
+@pass_invocation
+def release(invocation: Invocation, /, everything: bool, as_json: bool, **filters: str | None) -> None:
+    """Try held deliveries now, and lift the holds that are about nothing else."""
+    answer = _change(invocation, "queue.release", filters, everything, "No delivery with the id {} is held.")
+    if as_json:
+        print_json(answer)
+        return
+    if answer["affected"] or answer["lifted"]:
+        say(f"Released {_deliveries(answer['affected'])} and lifted {counted(answer['lifted'], 'hold')}.")
+    else:
+        say("No held delivery and no hold matches.")
+    _tell_of_holds(invocation)
+
+
+@queue.command()
+@_filters
+@_all_option("The whole queue, in place of a filter.")
+@json_option
+@pass_invocation
+def fail(invocation: Invocation, /, everything: bool, as_json: bool, **filters: str | None) -> None:
+    """Give deliveries up now. The senders get a bounce."""
+    answer = _change(invocation, "queue.fail", filters, everything, _NOT_THERE)
+    _tell(answer, as_json, "Gave up {}; the senders are told.", _NOTHING_THERE)
+
+
+@queue.command()
+@_filters
+@_all_option("The whole queue, in place of a filter.")
 @json_option
 @pass_invocation
 def drop(invocation: Invocation, /, everything: bool, as_json: bool, **filters: str | None) -> None:
-    """Erase deliveries. The sender is not told."""
-    _change(invocation, "queue.drop", filters, everything, as_json, "Dropped {}; the senders are not told.")
+    """Erase deliveries. The senders are not told."""
+    answer = _change(invocation, "queue.drop", filters, everything, _NOT_THERE)
+    _tell(answer, as_json, "Dropped {}; the senders are not told.", _NOTHING_THERE)
 
 
 def _change(
-    invocation: Invocation,
-    verb: str,
-    filters: dict[str, str | None],
-    everything: bool,
-    as_json: bool,
-    done: str,
-) -> None:
+    invocation: Invocation, verb: str, filters: Mapping[str, str | None], everything: bool, id_not_found: str
+) -> dict[str, Any]:
+    """What the appliance has answered. Raises Refused where an id was given, and nothing could be done with it."""
     given = any(value is not None for value in filters.values())
     if everything and given:
         raise click.UsageError("--all and a filter contradict each other: give one of them.")
     if not everything and not given:
         raise click.UsageError("Which deliveries? Give at least one filter, or --all.")
-    affected = sum(answer["affected"] for answer in _ask(invocation, verb, {**filters, "all": everything or None}))
-    if affected == 0 and filters["id"] is not None:
-        raise Refused(f"No delivery with the id {filters['id']} waits in the queue: it is done, or under way.", "id")
+    (answer,) = _ask(invocation, verb, {**filters, "all": everything or None})
+    if answer["affected"] == 0 and filters["id"] is not None:
+        raise Refused(id_not_found.format(filters["id"]), "id")
+    return dict(answer)
+
+
+def _tell(answer: Mapping[str, Any], as_json: bool, done: str, nothing_done: str) -> None:
+    affected = answer["affected"]
     if as_json:
-        print_json({"affected": affected})
+        print_json(answer)
     else:
-        say(done.format(counted(affected, "delivery", "deliveries")) if affected else _NOTHING_DONE)
+        say(done.format(_deliveries(affected)) if affected else nothing_done)
 
 
-def _ask(invocation: Invocation, verb: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+def _tell_of_holds(invocation: Invocation) -> None:
+    if standing := _ask(invocation, "queue.holds"):
+        say(f"{counted(len(standing), 'hold')} in force: 'onward queue holds' shows what for.")
+
+
+def _ask(invocation: Invocation, verb: str, arguments: Mapping[str, Any] = {}) -> list[dict[str, Any]]:
+    return list(_answers(invocation, verb, arguments))
+
+
+def _answers(invocation: Invocation, verb: str, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     from appliance.wire import call
 
-    if arguments["sender"] == "<>":
-        # RFC 5321 §4.5.5: the null reverse-path, which is empty where it is kept.
-        arguments = {**arguments, "sender": ""}
     given = {name: value for name, value in arguments.items() if value is not None}
-    return list(call(invocation.socket, verb, **given))
+    if given.get("sender") == "<>":
+        # RFC 5321 §4.5.5: the null reverse-path, which is empty where it is kept.
+        given["sender"] = ""
+    return call(invocation.socket, verb, limit_s=PATIENCE_S, **given)
 
 
-def _row(delivery: dict[str, Any]) -> tuple[str, ...]:
+def _deliveries(count: int) -> str:
+    return counted(count, "delivery", "deliveries")
+
+
+def _row(delivery: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         delivery["id"],
         delivery["state"].lower().replace("_", " "),
-        delivery["sender"] or "<>",
-        delivery["recipient"],
-        delivery.get("target") or delivery["destinationDomain"],
         str(delivery["attempts"]),
         readable(delivery.get("nextAttemptAt")),
-        delivery.get("lastResponse") or "",
+        delivery["sender"] or "<>",
+        delivery["recipient"],
+    )
+
+
+def _reason(delivery: Mapping[str, Any]) -> str:
+    why = delivery.get("why")
+    return f"    to {delivery.get('target') or delivery['destinationDomain']}" + (f": {why}" if why else "")
+
+
+def _hold_row(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    sender = rule["sender"]
+    return (
+        rule["id"],
+        rule["domain"] or "",
+        rule["destinationDomain"] or "",
+        "<>" if sender == "" else sender or "",
+        readable(rule["createdAt"]),
     )

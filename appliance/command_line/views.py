@@ -94,6 +94,7 @@ def event_view(event: DeliveryEvent) -> Json:
         "reason": event.reason,
         "serverName": event.server_name,
         "serverAddress": event.server_address,
+        "tls": event.tls,
         "durationMs": event.duration_ms,
         "attempt": event.attempt,
     }
@@ -125,3 +126,8 @@ def delivery_view(delivery: Mapping[str, Any]) -> Json:
     times = ("acceptedAt", "nextAttemptAt", "expiresAt")
     shown = {name: format_instant(delivery[name]) for name in times if isinstance(delivery.get(name), int)}
     return {**delivery, **shown}
+
+
+def hold_view(rule: Mapping[str, Any]) -> Json:
+    """`Hold`, from what the running appliance tells of it."""
+    return {**rule, "createdAt": format_instant(rule["createdAt"])}

@@ -16,6 +16,7 @@ from appliance.configuration.settings import (
     IpVersion,
     ListenAddress,
     MailProvider,
+    SmarthostAddress,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "IpVersion",
     "ListenAddress",
     "MailProvider",
+    "SmarthostAddress",
     "find",
     "load",
     "retention_ms",

@@ -16,6 +16,7 @@ from appliance.configuration.settings import (
     READ,
     SECTIONS,
     Configuration,
+    IpVersion,
     read_plan,
 )
 from appliance.configuration.unbuilt import refused
@@ -198,6 +199,13 @@ class _Reading:
                 ("delivery", "give_up_after"),
                 f'"{format_duration(delivery.give_up_after)}" is shorter than the first wait in delivery.retry, '
                 f'"{format_duration(delivery.retry[0])}", so that nothing would be tried again; make it longer',
+            )
+        sources = {IpVersion.SIX if ":" in source else IpVersion.FOUR for source in delivery.source_addresses}
+        if sources and delivery.ip not in (IpVersion.BOTH, *sources):
+            self._fault(
+                ("delivery", "source_addresses"),
+                f'has no IPv{delivery.ip.value} address, and delivery.ip = "{delivery.ip.value}" sends over no '
+                "other; add one, or change delivery.ip",
             )
         for address in config.smtp.listen:
             if address != FROM_SYSTEMD and address.port and address in config.http.listen:

@@ -15,19 +15,21 @@ from appliance.configuration.values import (
     PORT,
     ListenAddress,
     Read,
+    SmarthostAddress,
     Value,
     choice,
     count,
     distinct,
     domain_or_empty,
     file_or_empty,
-    ip_address,
     listen_address,
     mailbox_or_empty,
     many,
     name_server,
     network,
     size,
+    smarthost_or_none,
+    source_address,
     span,
     span_or_none,
     switch,
@@ -47,6 +49,7 @@ __all__ = [
     "IpVersion",
     "ListenAddress",
     "MailProvider",
+    "SmarthostAddress",
     "plan_default",
     "read_plan",
 ]
@@ -139,12 +142,14 @@ class Delivery:
 
     mode: DeliveryMode = setting("spool", choice(DeliveryMode))  # noqa: RUF009 (it is a field)
     port: int = setting(25, PORT)
-    smarthost: str = setting("", text)
+    smarthost: SmarthostAddress | None = setting("", smarthost_or_none)  # noqa: RUF009 (it is a field)
+    """Where there is one, all mail that leaves goes to it."""
     retry: tuple[int, ...] = setting(["1m", "5m", "15m", "30m", "1h", "2h", "4h"], many(span, least=1))
     give_up_after: int = setting("5d", span)
     delay_notice_after: int | None = setting("4h", span_or_none)
     max_per_destination: int = setting(20, count())
-    source_addresses: tuple[str, ...] = setting([], many(ip_address))
+    source_addresses: tuple[str, ...] = setting([], distinct(many(source_address)))
+    """Empty: the kernel chooses. A version of IP that has none here is not used."""
     ip: IpVersion = setting("both", choice(IpVersion))  # noqa: RUF009 (it is a field)
     loopback_destinations: bool = setting(False, switch)
 

@@ -1,8 +1,9 @@
 """What the configuration can already say and this version cannot do yet.
 
-Where it would matter, such a key is refused, never ignored: who writes `mode = "transit"` must not find the mail on a
-disk. Where nothing is worse without it (a notice that is not sent, a limit that is not enforced), it is taken, and a
-line at the start says that it has no effect yet. Building a feature ends with taking its line out of these lists.
+Where it would matter, such a key is refused, never ignored: who writes `ephemeral = "redis://..."` must not find two
+nodes that know nothing of each other. Where nothing is worse without it (a notice that is not sent, a limit that is not
+enforced), it is taken, and a line at the start says that it has no effect yet. Building a feature ends with taking its
+line out of these lists.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,6 @@ from appliance.configuration.settings import (
     read_plan,
 )
 from appliance.model.account import Plan
-from appliance.model.domain import DeliveryMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,6 @@ UNBUILT: Final = (
     # The URLs are not repeated in the error: somebody may have written a password into one.
     Unbuilt(("store", "url"), lambda c: c.store.url != "sqlite:", "any store but SQLite in data_dir", '"sqlite:"'),
     Unbuilt(("store", "ephemeral"), lambda c: c.store.ephemeral != "memory:", "any store but memory", '"memory:"'),
-    Unbuilt(("delivery", "mode"), lambda c: c.delivery.mode is DeliveryMode.TRANSIT, "transit mode", '"spool"'),
-    Unbuilt(("delivery", "smarthost"), lambda c: c.delivery.smarthost != "", "delivery through a smarthost", '""'),
-    Unbuilt(
-        ("delivery", "source_addresses"), lambda c: bool(c.delivery.source_addresses), "choosing source addresses", "[]"
-    ),
     Unbuilt(("forwarding", "arc"), lambda c: c.forwarding.arc, "ARC", "false"),
     Unbuilt(("mail", "provider"), lambda c: c.mail.provider is not MailProvider.SELF, "Postmark", '"self"'),
     Unbuilt(("tls", "acme_directory"), lambda c: c.tls.acme_directory != "", "ACME", '""'),
@@ -60,7 +55,8 @@ WITHOUT_EFFECT: Final = (
         ("delivery", "delay_notice_after"),
         # "" asks for no notices, and gets none.
         lambda c: c.delivery.delay_notice_after not in (None, Delivery().delay_notice_after),
-        "notices of delay",
+        # They are there. Whether a sender is who it claims to be, nobody can say yet.
+        "the authentication of senders, without which nobody gets a notice of delay,",
         '"4h" or ""',
     ),
     Unbuilt(
@@ -71,7 +67,6 @@ WITHOUT_EFFECT: Final = (
 WITHOUT_EFFECT_IN_PLANS: Final[Mapping[str, tuple[Callable[[Plan], int], str]]] = {
     "max_message_size": (lambda plan: plan.max_message_octets, "a size of message by plan"),
     "max_messages_per_day": (lambda plan: plan.max_messages_per_day, "a number of messages by plan"),
-    "priority": (lambda plan: plan.priority, "priorities"),
 }
 """By key of `[plans.NAME]`: its value in a plan, and what it asks for where it is not the default."""
 

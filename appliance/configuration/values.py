@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from appliance.model.time import DAY_MS, parse_duration
 
@@ -60,6 +60,19 @@ class ListenAddress:
     def __str__(self) -> str:
         """As it is written in the configuration: `127.0.0.1:25`, `[::1]:25`."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class SmarthostAddress:
+    """A relay that takes all mail that leaves, and whom it knows us as."""
+
+    host: str
+    """A domain name, or an IP address without brackets."""
+    port: int
+    user: str = ""
+    """Empty: there is no login."""
+    implicit_tls: bool = False
+    """`smtps://`: TLS begins with the connection, and not with STARTTLS."""
 
 
 def shown(value: object) -> str:
@@ -219,6 +232,75 @@ def name_server(value: object) -> tuple[str, int]:
         return str(ipaddress.ip_address(text(value))), 53
     except ValueError:
         return _address_and_port(value, "127.0.0.1:5353", 1)
+
+
+def source_address(value: object) -> str:
+    """An IP address that a machine can send from."""
+    address = ipaddress.ip_address(ip_address(value))
+    if address.is_unspecified or address.is_multicast:
+        raise Impossible(f"{shown(value)} is nobody's address; write those of this machine that mail is to leave from")
+    return str(address)
+
+
+SUBMISSION_PORT = 587
+"""RFC 6409 §3.1: where a user's mail is handed over."""
+SUBMISSIONS_PORT = 465
+"""RFC 8314 §7.3: the same, with TLS from the first octet on."""
+RELAY_PORT = 25
+"""RFC 5321 §4.5.4.2: where servers meet."""
+
+_SMARTHOST_ADVICE = 'write it like "smtp://user@relay.example:587"'
+
+
+def smarthost_or_none(value: object) -> SmarthostAddress | None:
+    """A relay as a URL, `smtp://user@relay.example:587`, or None for an empty text.
+
+    Without a port it is 587 where there is a user, 25 where there is none, and 465 for `smtps://`. A user's name may
+    itself have an @, or be written in percent-encoding (RFC 3986 §3.2.1).
+    """
+    url = text(value)
+    if not url:
+        return None
+    scheme, rest = url.split("://", 1) if "://" in url else ("", url)
+    user, _, host = rest.rpartition("@")
+    if ":" in user:
+        # Nothing of it is repeated.
+        raise Impossible(
+            "has a password in it; take it out, and write it into the file smarthost-password of the secrets"
+        )
+    implicit_tls = scheme.lower() == "smtps"
+    if not implicit_tls and scheme.lower() != "smtp":
+        raise Impossible(f"{shown(value)} is not the URL of a relay; {_SMARTHOST_ADVICE}")
+    user = unquote(user)
+    if ("@" in rest and not user) or not user.isprintable():
+        raise Impossible(f"{shown(value)} has no user before the @; {_SMARTHOST_ADVICE}")
+    usual = SUBMISSIONS_PORT if implicit_tls else SUBMISSION_PORT if user else RELAY_PORT
+    host, port = _host_and_port(value, host, usual)
+    return SmarthostAddress(host, port, user, implicit_tls)
+
+
+def _host_and_port(value: object, written: str, default: int) -> tuple[str, int]:
+    """The host and port of a URL's authority: a name, an IPv4 address, or an IPv6 address in brackets."""
+    found = re.fullmatch(r"(\[[^\[\]]*\]|[^:/?#\[\]]*)(?::([0-9]*))?/?", written, re.ASCII)
+    if found is None:
+        raise Impossible(f"{shown(value)} is more, or less, than a host and a port; {_SMARTHOST_ADVICE}")
+    if found[2] is not None and not 1 <= int(found[2][:6] or 0) <= 65535:
+        raise Impossible(f"{shown(value)} has no possible port; write one from 1 to 65535 behind the last colon")
+    port = default if found[2] is None else int(found[2])
+    bracketed = found[1].startswith("[")
+    try:
+        address = ipaddress.ip_address(found[1].strip("[]"))
+    except ValueError:
+        if bracketed:
+            raise Impossible(f"{shown(value)} has no IPv6 address in its brackets") from None
+    else:
+        if bracketed != (address.version == 6):
+            raise Impossible(f"{shown(value)}: an IPv6 address stands in brackets, an IPv4 address does not")
+        return str(address), port
+    try:
+        return domain(found[1].removesuffix(".")), port
+    except Impossible:
+        raise Impossible(f"{shown(value)} has no host that is one; {_SMARTHOST_ADVICE}") from None
 
 
 def ip_address(value: object) -> str:

@@ -5,59 +5,55 @@ Messages of one destination, one after the other, and an outcome for each delive
 
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 
-from appliance.delivery.connecting import (
-    ConnectionSettings,
-    Unfit,
-    connect,
-    connect_as_required,
-    keeps_the_promise,
-)
-from appliance.delivery.hosts import HostAddress, NoHosts, find_hosts
-from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, Failed, Outcome
+from appliance.delivery.attempt import Attempt
+from appliance.delivery.connecting import ConnectionSettings, keeps_the_promise
+from appliance.delivery.reaching import Unreachable, Unsuitable, reach
+from appliance.delivery.relay_connections import Kept, RelayConnections
+from appliance.delivery.replies import outcome_of, wishes
+from appliance.model.delivery import Deferred, Delivery, Failed, Outcome
 from appliance.model.time import Clock
 from appliance.resolver import Resolver
 from appliance.storage.records import StoreUnavailable
-from smtp.client.trio_client import ChunkingRefused, ConnectError, Connection, Lost, Refused, Result, Stage, TlsFailed
-from smtp.parameters import Notify, RecipientParameters
-from smtp.reply import Reply
+from smtp.client.trio_client import ChunkingRefused, Lost, Result, Stage
+
+__all__ = ["MAX_MESSAGES_PER_CONNECTION", "Content", "Courier", "Unreachable"]
 
 MAX_MESSAGES_PER_CONNECTION = 1000
 """After as many messages a fresh connection is made: servers that count have had enough by then."""
+
+MAX_OTHER_OPINIONS = 2
+"""Further hosts that are asked where one refuses a message as a whole. Two are enough to find one that has another
+mind; more would let a domain with many hosts take much of our time for each message that it refuses."""
 
 Content = Callable[[], AsyncIterable[bytes] | Iterable[bytes]]
 """Begins to read a message's content, anew at each call."""
 
 
-class Unreachable(Exception):
-    """No host of the destination could be spoken to: what is meant for it shares this outcome."""
-
-    def __init__(self, outcome: Deferred | Failed) -> None:
-        super().__init__(outcome.answer.text)
-        self.outcome = outcome
-
-
-class _Unfit(Exception):
-    """No host could be given what requires TLS. That says nothing about other mail."""
-
-    def __init__(self, outcome: Deferred | Failed) -> None:
-        super().__init__(outcome.answer.text)
-        self.outcome = outcome
-
-
 class Courier:
-    """Carries mail to one destination over one connection, made when it is first needed and kept until `close`."""
+    """Carries mail to one destination over one connection, made when it is first needed and kept until `close`.
 
-    def __init__(self, domain: str, resolver: Resolver, settings: ConnectionSettings, clock: Clock) -> None:
+    With a smarthost the connection is lent to it (`shared`) for each batch, and kept for whoever comes next.
+    """
+
+    def __init__(
+        self,
+        domain: str,
+        resolver: Resolver,
+        settings: ConnectionSettings,
+        clock: Clock,
+        shared: RelayConnections | None = None,
+    ) -> None:
         self._domain = domain
         self._resolver = resolver
         self._settings = settings
         self._clock = clock
-        self._connection: Connection | None = None
-        self._at: HostAddress | None = None
+        self._shared = shared
+        self._kept: Kept | None = None
         # Whether content may go by BDAT. One host that offers it and does not know it is enough: DATA goes everywhere.
         self._chunking = True
-        self._carried = 0
-        self._began = 0
+        self._now = Attempt(clock)
+        if shared is not None:
+            shared.join(self.is_speaking)
 
     async def carry(self, batch: Sequence[Delivery], content: Content) -> list[Outcome]:
         """Deliver one message to recipients at this destination, in one transaction, or in more where the server takes
@@ -66,7 +62,32 @@ class Courier:
         The deliveries share message and return path, and what they need. Raises Unreachable where no host could be
         spoken to.
         """
-        self._began = self._clock()
+        if self._shared is None:
+            return await self._carry(batch, content)
+        self._kept = await self._shared.borrow()
+        try:
+            return await self._carry(batch, content)
+        finally:
+            kept, self._kept = self._kept, None
+            self._shared.give_back(kept)
+
+    def is_speaking(self) -> bool:
+        """Whether it has a connection at this moment."""
+        return self._kept is not None
+
+    async def close(self) -> None:
+        """Say goodbye. Never raises, and never waits for long: what was sent is safe already."""
+        await self._quit()
+        if self._shared is not None:
+            await self._shared.leave(self.is_speaking)
+
+    async def _quit(self) -> None:
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            await kept.reached.connection.quit()
+
+    async def _carry(self, batch: Sequence[Delivery], content: Content) -> list[Outcome]:
+        self._now = Attempt(self._clock)
         outcomes = await self._attempt(batch, content)
         left = _left(outcomes)
         while left:
@@ -79,24 +100,50 @@ class Courier:
             left = _left(outcomes)
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def close(self) -> None:
-        """Say goodbye. Never raises, and never waits for long: what was sent is safe already."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            await connection.quit()
-
     async def _attempt(self, batch: Sequence[Delivery], content: Content) -> list[Outcome | None]:
         """An outcome for each; None for those that the server takes in a transaction of their own, at least one less
         than there were."""
-        first = batch[0]
-        reused = self._connection is not None and self._connection.usable
-        while True:
-            before = self._connection
+        try:
+            outcomes, refused_by = await self._transact(batch, content)
+        except Unsuitable as unsuitable:
+            return [unsuitable.outcome] * len(batch)
+        asked: list[str] = []
+        # RFC 5321 §5.1: where one host does not take a message, the next is tried. What is said to MAIL is the word of
+        # one host about the transaction: its list of unwanted clients may be its own, and one that breaks off says
+        # nothing at all. To RCPT, it speaks for the domain.
+        # A smarthost is all that there is.
+        most = MAX_OTHER_OPINIONS if self._settings.smarthost is None else 0
+        while refused_by is not None and len(asked) < most:
+            asked.append(refused_by)
             try:
-                connection = await self._connected(first.require_tls)
-            except _Unfit as unfit:
-                return [unfit.outcome] * len(batch)
-            reused = reused and connection is before
+                other, refused_by = await self._transact(batch, content, asked)
+            except (Unreachable, Unsuitable):
+                # Nobody else is there to ask: what was said stands.
+                break
+            if refused_by is None:
+                return other
+            if any(isinstance(outcome, Failed) for outcome in outcomes) and not any(
+                isinstance(outcome, Failed) for outcome in other
+            ):
+                # Who may take it later is waited for.
+                outcomes = other
+        return outcomes
+
+    async def _transact(
+        self, batch: Sequence[Delivery], content: Content, without: Sequence[str] = ()
+    ) -> tuple[list[Outcome | None], str | None]:
+        """The outcomes, and the host that has refused all of it before it heard of any recipient, or has broken off
+        before the message was whole, if it has.
+
+        `without`: the hosts that are not to be asked. Raises Unreachable and Unsuitable.
+        """
+        first = batch[0]
+        reused = self._kept is not None and self._kept.reached.connection.usable
+        while True:
+            before = self._kept
+            kept = await self._connected(first.require_tls, without)
+            reached, connection = kept.reached, kept.reached.connection
+            reused = reused and kept is before
             asks = "DSN" in connection.extensions
             try:
                 results = await connection.send(
@@ -109,7 +156,7 @@ class Courier:
                     require_tls=first.require_tls,
                     # What comes back is read for its codes, and for whom it is about: nobody needs the message.
                     ret="HDRS" if asks and first.return_path else None,
-                    for_recipients=[_wishes(delivery) for delivery in batch] if asks else (),
+                    for_recipients=[wishes(delivery) for delivery in batch] if asks else (),
                 )
             except ChunkingRefused:
                 # A word about BDAT, and not about the message, of which nothing was accepted. There is no second time.
@@ -124,98 +171,67 @@ class Courier:
                     reused = False
                     continue
                 text = f"the connection was lost at {lost.stage.value}: {lost.reason}"
-                return [Deferred(self._told(0, "4.4.2", "connection-lost", text, self._at))] * len(batch)
+                outcome = Deferred(self._now.told(0, "4.4.2", "connection-lost", text, reached))
+                # Up to the final dot nobody can have taken it, and another host may be of better health.
+                host = None if lost.stage is Stage.END_OF_DATA else reached.at.host
+                return [outcome] * len(batch), host
             except (StoreUnavailable, KeyError) as error:
                 # In the middle of the content there is no way back but to hang up (RFC 5321 §4.1.1.10).
                 self._drop()
                 text = f"our own spool failed: {error}"
-                return [Deferred(self._told(0, "4.3.0", "spool-failed", text, None))] * len(batch)
+                return [Deferred(self._now.told(0, "4.3.0", "spool-failed", text, None))] * len(batch), None
             if reused and all(result.reply.code == 421 and result.stage is Stage.MAIL for result in results):
                 # The same, said politely: it has had enough of this connection, not of this message.
                 self._drop()
                 reused = False
                 continue
-            self._carried += 1
+            kept.carried += 1
             some_asked = any(result.stage is not Stage.LOCAL for result in results)
-            return [None if some_asked and _is_surplus(result) else self._outcome(result) for result in results]
+            outcomes = [
+                None
+                if some_asked and _is_surplus(result)
+                else outcome_of(result.reply, self._now, reached, self._settings)
+                for result in results
+            ]
+            return outcomes, reached.at.host if all(map(_is_of_the_host, results)) else None
 
-    async def _connected(self, required: bool) -> Connection:
-        """A connection, such as REQUIRETLS wants it where that is `required`. Raises Unreachable and _Unfit."""
-        kept = self._connection
+    async def _connected(self, required: bool, without: Sequence[str]) -> Kept:
+        """A connection, such as REQUIRETLS wants it where that is `required`. Raises Unreachable and Unsuitable."""
+        kept = self._kept
         if (
             kept is not None
-            and kept.usable
-            and self._carried < MAX_MESSAGES_PER_CONNECTION
+            and kept.reached.connection.usable
+            and kept.carried < MAX_MESSAGES_PER_CONNECTION
+            and kept.reached.at.host not in without
             # One that was made for what requires TLS will do for all other mail, too.
-            and (not required or keeps_the_promise(kept))
+            and (not required or keeps_the_promise(kept.reached.connection))
         ):
             return kept
-        await self.close()
+        if not without:
+            await self._quit()
         try:
-            found = await find_hosts(self._resolver, self._domain, self._settings.hosts)
-        except NoHosts as none:
-            raise Unreachable(none.outcome) from none
-        last: Answer | None = None
-        unfit: Answer | None = None
-        reached = False
-        for candidate in found.addresses:
-            try:
-                how = connect_as_required if required else connect
-                self._connection = await how(self._settings, candidate, chunking=self._chunking)
-            except Unfit as error:
-                unfit = self._told(0, error.enhanced_code, "tls-required", str(error), candidate)
-            except ConnectError as error:
-                reached = reached or isinstance(error, TlsFailed)
-                text = f"no connection to {candidate.host} [{candidate.address}]: {error}"
-                last = self._told(0, "4.4.1", "connection-failed", text, candidate)
-            except Refused as refused:
-                reached = True
-                # Whatever the code: another host may take it, and a greeting is no word about the recipient.
-                last = self._answer(refused.reply, "host-refused", candidate)
-            else:
-                self._at = candidate
-                self._carried = 0
-                return self._connection
-        if unfit is not None:
-            # RFC 8689 §4.2.1: where no host is left, the message is not sent, and its sender hears of that. One that
-            # could not be asked may be fit.
-            if last is None and found.passed_over:
-                last = self._told(0, "4.4.3", "dns-failed", f"DNS: {found.passed_over}", None)
-            raise _Unfit(Failed(unfit) if last is None else Deferred(last))
-        assert last is not None  # there is always an address
-        if required and reached:
-            # They may well take other mail.
-            raise _Unfit(Deferred(last))
-        raise Unreachable(Deferred(last))
+            reached = await reach(
+                self._domain,
+                self._resolver,
+                self._settings,
+                self._now,
+                required=required,
+                chunking=self._chunking,
+                without=without,
+            )
+        except Unreachable as unreachable:
+            if self._shared is not None and not without:
+                self._shared.failed(unreachable.outcome)
+            raise
+        # Where another host was looked for, and found, the first one has been kept up to now.
+        await self._quit()
+        self._kept = Kept(reached)
+        return self._kept
 
     def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.aclose()
-            self._connection = None
-
-    def _outcome(self, result: Result) -> Outcome:
-        reply = result.reply
-        if reply.transient:
-            return Deferred(self._answer(reply, _word(reply, "deferred"), self._at))
-        if reply.permanent:
-            return Failed(self._answer(reply, _word(reply, "refused"), self._at))
-        return Delivered(self._answer(reply, "delivered", self._at))
-
-    def _answer(self, reply: Reply, reason: str, at: HostAddress | None) -> Answer:
-        # RFC 3463 §2: where the server gives no enhanced code, the class is all that is known.
-        enhanced_code = reply.enhanced or f"{reply.code // 100}.0.0"
-        return self._told(reply.code, enhanced_code, reason, reply.text.replace("\n", " "), at)
-
-    def _told(self, code: int, enhanced_code: str, reason: str, text: str, at: HostAddress | None) -> Answer:
-        return Answer(
-            code=code,
-            enhanced_code=enhanced_code,
-            reason=reason,
-            text=text,
-            server_name=at.host if at else None,
-            server_address=at.address if at else None,
-            duration_ms=max(0, self._clock() - self._began),
-        )
+        if self._kept is not None:
+            self._kept.reached.connection.aclose()
+            self._kept = None
 
 
 def _left(outcomes: Sequence[Outcome | None]) -> list[int]:
@@ -227,37 +243,6 @@ def _is_surplus(result: Result) -> bool:
     return result.stage is Stage.LOCAL and result.reply.transient
 
 
-def _wishes(delivery: Delivery) -> RecipientParameters:
-    """What the next hop is asked to report (RFC 3461 §4.1): of what the sender wishes, the failures and delays.
-
-    Its reports come back to us, and we write our own (§5.2.7.3). Successes we tell by ourselves; ORCPT stays here.
-    """
-    if not delivery.return_path:
-        # There is nobody to tell: reports about reports, above all.
-        return RecipientParameters(_NEVER)
-    said = [recipient.notify for recipient in delivery.recipients]
-    if not all(said):
-        return RecipientParameters()
-    words = {word for notify in said for word in notify.split(",")} & {"FAILURE", "DELAY"}
-    return RecipientParameters(frozenset(Notify(word) for word in words) or _NEVER)
-
-
-_NEVER = frozenset({Notify.NEVER})
-
-_WORDS = {
-    "1.1": "mailbox-unknown",
-    "1.10": "null-mx",
-    "2.1": "mailbox-disabled",
-    "2.2": "mailbox-full",
-    "2.3": "message-too-large",
-    "3.4": "message-too-large",
-    "6.3": "conversion-needed",
-}
-"""Words for the details of RFC 3463 that tell a person something; the class of the code is not part of them."""
-
-
-def _word(reply: Reply, otherwise: str) -> str:
-    _, _, detail = (reply.enhanced or "").partition(".")
-    if detail.startswith("7."):
-        return f"policy-{otherwise}"
-    return _WORDS.get(detail, f"destination-{otherwise}")
+def _is_of_the_host(result: Result) -> bool:
+    """Whether this host won't have the message, or can't, now or ever, and has said nothing about the recipient."""
+    return not result.reply.positive and result.stage in (Stage.MAIL, Stage.LOCAL)

@@ -38,6 +38,8 @@ class HostSettings:
     ipv4: bool = True
     ipv6: bool = True
     loopback_destinations: bool = False
+    is_ours: Callable[[str], bool] = lambda _: False
+    """Whether it is this appliance that listens at an address, where destinations listen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +80,38 @@ async def find_hosts(
         literal = [HostAddress(domain, re.sub(r"(?i)\AIPv6:", "", domain[1:-1]), known=True)]
         if not _allowed(literal, settings):
             raise NoHosts(_failed(550, "private-address", f"{domain} is no public address", "5.4.4"))
+        if settings.is_ours(literal[0].address):
+            raise _loop(domain)
         return Found(literal)
-    hosts, authenticated = await _hosts(resolver, domain, settings, shuffle)
+    ranks, authenticated = await _hosts(resolver, domain, settings, shuffle)
+    hosts = [(rank, host) for rank, same in enumerate(ranks) for host in same]
     found: list[HostAddress] = []
     failed = ""
-    for host in hosts[:MAX_HOSTS]:
+    ours: int | None = None
+    for rank, host in hosts[:MAX_HOSTS]:
+        if len(found) >= MAX_ADDRESSES or (ours is not None and rank >= ours):
+            break
         try:
-            # RFC 8689 §4.2.1 wants proof where the name comes from an MX record. Where the certificate has to be in the
-            # name of the recipient's own domain, a forged answer leads nowhere.
-            known = authenticated or host == domain
-            found += [HostAddress(host, address, known) for address in await _addresses(resolver, host, settings)]
+            addresses = await addresses_of(resolver, host, settings)
         except LookupFailed as error:
             failed = str(error)
-        if len(found) >= MAX_ADDRESSES:
-            break
+            continue
+        if any(map(settings.is_ours, addresses)):
+            ours = rank
+        # RFC 8689 §4.2.1 wants proof where the name comes from an MX record. Where the certificate has to be in the
+        # name of the recipient's own domain, a forged answer leads nowhere.
+        known = authenticated or host == domain
+        found += [HostAddress(host, address, known) for address in addresses]
+    if ours is not None:
+        # RFC 5321 §5.1 again: here it is by its address that we know ourselves, under another name.
+        before = [host for rank, host in hosts if rank < ours]
+        found = [each for each in found if each.host in before]
+        hosts = [(rank, host) for rank, host in hosts if rank < ours]
     if not found and failed:
         raise NoHosts(_deferred("dns-failed", f"DNS: {failed}", "4.4.3"))
-    if not found and hosts == [domain]:
+    if not hosts:
+        raise _loop(domain)
+    if not found and ranks == [[domain]]:
         raise NoHosts(_failed(550, "no-mail-host", f"{domain} has no mail server and no address", "5.1.2"))
     if not found:
         # The owner has named hosts that do not exist: a mistake that gets mended, not a wish to have no mail.
@@ -110,8 +127,10 @@ async def find_hosts(
     return Found(allowed, failed)
 
 
-async def _hosts(resolver: Resolver, domain: str, settings: HostSettings, shuffle: Shuffle) -> tuple[list[str], bool]:
-    """The hosts, best first, and whether it is proven that they are the destination's."""
+async def _hosts(
+    resolver: Resolver, domain: str, settings: HostSettings, shuffle: Shuffle
+) -> tuple[list[list[str]], bool]:
+    """The hosts by preference, best first, and whether it is proven that they are the destination's."""
     try:
         answer = await resolver.mx(domain)
     except NoSuchName:
@@ -121,11 +140,11 @@ async def _hosts(resolver: Resolver, domain: str, settings: HostSettings, shuffl
         raise NoHosts(_deferred("dns-failed", f"DNS: {error}", "4.4.3")) from None
     records = answer.records
     if not records:
-        return [domain], False  # RFC 5321 §5.1: the implicit MX
+        return [[domain]], False  # RFC 5321 §5.1: the implicit MX
     if all(not host for _, host in records):
         # RFC 7505 §3: a null MX; 556 and 5.1.10 are what a sender would have been told at RCPT (§4.1).
         raise NoHosts(_failed(556, "null-mx", f"{domain} takes no mail", "5.1.10"))
-    ordered: list[str] = []
+    ordered: list[list[str]] = []
     # RFC 5321 §5.1: by preference; hosts of the same preference in random order, to spread the load.
     for _, group in itertools.groupby(sorted(records), key=lambda record: record[0]):
         hosts = [host for _, host in group if host]
@@ -133,14 +152,18 @@ async def _hosts(resolver: Resolver, domain: str, settings: HostSettings, shuffl
             # RFC 5321 §5.1: we are one of them; from our own preference on the mail would come back to us.
             break
         shuffle(hosts)
-        ordered += hosts
+        if hosts:
+            ordered.append(hosts)
     if not ordered:
-        raise NoHosts(_failed(550, "mx-loop", f"the mail server of {domain} is this one", "5.4.6"))
+        raise _loop(domain)
     return ordered, answer.authenticated
 
 
-async def _addresses(resolver: Resolver, host: str, settings: HostSettings) -> list[str]:
-    """AAAA before A. Raises LookupFailed only where nothing was found and something may be there."""
+async def addresses_of(resolver: Resolver, host: str, settings: HostSettings) -> list[str]:
+    """The addresses of one host, IPv6 before IPv4, as far as we use these; [] for none.
+
+    Raises LookupFailed only where nothing was found and something may be there.
+    """
     found: list[str] = []
     failure: LookupFailed | None = None
     for wanted, ipv6 in ((settings.ipv6, True), (settings.ipv4, False)):
@@ -155,6 +178,10 @@ async def _addresses(resolver: Resolver, host: str, settings: HostSettings) -> l
     if not found and failure is not None:
         raise failure
     return found
+
+
+def _loop(domain: str) -> NoHosts:
+    return NoHosts(_failed(550, "mx-loop", f"the mail server of {domain} is this one", "5.4.6"))
 
 
 def _allowed(candidates: Sequence[HostAddress], settings: HostSettings) -> list[HostAddress]:

@@ -1,24 +1,49 @@
 """The queue as an operator sees and steers it.
 
 Changes run in the spool's writing thread, where nobody else can claim or settle in between: what they find WAITING is
-still waiting when they change it. A delivery that a courier has begun with can't be called back.
+still waiting when they change it. They go page by page, so that mail flows on in between, whatever the length of the
+queue. What the scheduler has in memory is called back; a delivery that a courier has begun with can't be.
+
+A change that the store interrupts leaves done what was done by then; the same change again goes on from there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import trio
 
+from appliance.delivery.holds import HELD_BY_OPERATOR, RELEASED, Holds, held_for, normalised
+from appliance.delivery.relay_connections import RelayConnections
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.scheduler import Scheduler
-from appliance.model.delivery import Delivery, DeliveryState
+from appliance.delivery.settlement import Settler
+from appliance.logbook.live import LiveStream
+from appliance.model.delivery import Answer, Delivery, DeliveryState, Failed
+from appliance.model.hold import Hold, folded
+from appliance.reports.explanations import FAILED_BY_OPERATOR
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
-from appliance.storage.spool import Complete, Keep, Operation, SpoolStore
+from appliance.storage.records import StoreUnavailable
+from appliance.storage.spool import AddHold, Complete, Keep, LiftHold, Operation, SpoolStore
 from smtp.address import ascii_domain
 
-_PAGE = 1000
+PAGE = 250
+"""Deliveries that are looked at in one go: some tens of milliseconds in the writing thread, for which mail waits."""
+
+REPORTED_AT_ONCE = 25
+"""Deliveries whose end is written down in one go: each report may have a whole message of 64 KiB in it."""
+
+GIVING_UP = "the operator has given it up, and the report is not written yet"
+"""`Delivery.held_for` between the two steps of `QueueOperator.fail`."""
+
+# RFC 3463 §3.4, X.3.0: "something about the system has caused the generation of this DSN", which to the sender is the
+# system that has taken the mail, and its administrator's affair. Not X.7.1: nobody lacks a permission. Not X.0.0: that
+# is for who does not know what happened.
+_GIVEN_UP = Failed(Answer(0, "5.3.0", FAILED_BY_OPERATOR, "the operator has given it up"))
+
+_Change = Callable[[Delivery], Operation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,70 +55,228 @@ class QueueFilter:
     destination: str | None = None
     """The domain of the mailbox."""
     sender: str | None = None
+    """Empty for the null reverse-path."""
     recipient: str | None = None
     id: str | None = None
     """Of the delivery, or of the message."""
+    state: DeliveryState | None = None
 
     def matches(self, delivery: Delivery) -> bool:
         """Whether this delivery is meant."""
-        recipients = [recipient.address.lower() for recipient in delivery.recipients]
+        recipients = [folded(recipient.address) for recipient in delivery.recipients]
         return (
             (self.id is None or self.id in (delivery.id, delivery.message_id))
-            and (self.sender is None or self.sender.lower() == delivery.sender.lower())
-            and (self.destination is None or ascii_domain(self.destination.lower()) == delivery.target.key[1])
-            and (self.recipient is None or self.recipient.lower() in recipients)
+            and (self.state is None or self.state is delivery.state)
+            and (self.sender is None or folded(self.sender) == folded(delivery.sender))
+            and (self.destination is None or ascii_domain(self.destination) == delivery.target.key[1])
+            and (self.recipient is None or folded(self.recipient) in recipients)
             and (
-                self.domain is None or any(address.rpartition("@")[2] == self.domain.lower() for address in recipients)
+                self.domain is None
+                or any(address.rpartition("@")[2] == ascii_domain(self.domain) for address in recipients)
             )
         )
 
+    def as_rule(self, id: str, created_at: int) -> Hold | None:
+        """The hold that says the same of mail to come; None where a hold can't say it, or nothing is set."""
+        if not (self.domain or self.destination or self.sender is not None) or self._is_narrower_than_rules:
+            return None
+        return normalised(Hold(id, created_at, self.domain or "", self.destination or "", self.sender))
+
+    def covers(self, rule: Hold) -> bool:
+        """Whether all that the rule holds is meant."""
+        return (
+            not self._is_narrower_than_rules
+            and (self.domain is None or ascii_domain(self.domain) == rule.domain)
+            and (self.destination is None or ascii_domain(self.destination) == rule.destination)
+            and (self.sender is None or folded(self.sender) == rule.sender)
+        )
+
+    @property
+    def _is_narrower_than_rules(self) -> bool:
+        return not (self.recipient is None and self.id is None and self.state is None)
+
 
 class QueueOperator:
-    """Lists, retries and drops deliveries."""
+    """Lists, retries, holds, releases, fails and drops deliveries. Changes go one after the other."""
 
-    def __init__(self, spool: Spool, scheduler: Scheduler, schedule: RetrySchedule, clocks: Clocks) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        scheduler: Scheduler,
+        settler: Settler,
+        holds: Holds,
+        live: LiveStream,
+        schedule: RetrySchedule,
+        clocks: Clocks,
+        relay: RelayConnections | None = None,
+    ) -> None:
+        """`relay`: the connections to the smarthost, where there is one."""
         self._spool = spool
         self._scheduler = scheduler
+        self._settler = settler
+        self._holds = holds
+        self._live = live
         self._schedule = schedule
         self._clocks = clocks
+        self._relay = relay
+        self._changing = trio.Lock()
+
+    # ------------------------------------------------------------------ looking
 
     async def page(self, wanted: QueueFilter, after: str | None) -> tuple[list[Mapping[str, Any]], str | None]:
         """Deliveries behind a delivery's id in the words of the API, and where the next page begins (None: no more).
 
         Raises StoreUnavailable.
         """
-        found = await trio.to_thread.run_sync(self._spool.store.deliveries, after, _PAGE)
-        shown = [self._shown(delivery) for delivery in found if wanted.matches(delivery)]
-        return shown, found[-1].id if len(found) == _PAGE else None
+        found, following = await trio.to_thread.run_sync(_page, self._spool.store, wanted, after)
+        return [self._shown(delivery) for delivery in found if wanted.matches(delivery)], following
+
+    def holds(self) -> Sequence[Hold]:
+        """The rules in force, the oldest first."""
+        return self._holds.rules
+
+    # ------------------------------------------------------------------ changing
 
     async def retry(self, wanted: QueueFilter) -> int:
-        """Make what waits due at once; returns how many deliveries that were. Raises StoreUnavailable."""
+        """Make what waits due at once, and end the pauses of its destinations; returns how many deliveries that were.
+
+        Raises StoreUnavailable.
+        """
         now = self._clocks.steady()
-        affected = await self._change(wanted, lambda delivery: Keep(replace(delivery, next_attempt_at=now)))
-        self._scheduler.wake()
+        destinations: set[str] = set()
+
+        def due_now(delivery: Delivery) -> Operation:
+            destinations.add(delivery.target.key[1])
+            return Keep(replace(delivery, next_attempt_at=now))
+
+        async with self._changing:
+            affected = await self._change(wanted, {DeliveryState.WAITING}, due_now)
+        if self._relay is not None:
+            self._relay.try_again()
+        self._scheduler.resume(destinations)
         return affected
 
+    async def hold(self, wanted: QueueFilter) -> tuple[int, Hold | None]:
+        """Keep back what waits; returns how many deliveries that were, and the rule for those to come.
+
+        There is a rule where the filter is by domain, destination and sender alone. Raises StoreUnavailable.
+        """
+        async with self._changing:
+            rule = await self._standing(wanted)
+            words = HELD_BY_OPERATOR if rule is None else held_for(rule)
+            return await self._change_all(wanted, {DeliveryState.WAITING}, _held(words)), rule
+
+    async def release(self, wanted: QueueFilter) -> tuple[int, int]:
+        """Let go what is held, and lift the rules that are about nothing else.
+
+        Returns how many deliveries and how many rules that were. What another rule is about goes too, but what arrives
+        after it does not. Raises StoreUnavailable.
+        """
+        now = self._clocks.steady()
+
+        def released(delivery: Delivery) -> Operation:
+            words = RELEASED if self._holds.rule_for(delivery) else ""
+            return Keep(replace(delivery, state=DeliveryState.WAITING, next_attempt_at=now, held_for=words))
+
+        async with self._changing:
+            # The rules first: the scheduler would hold again what was let go before.
+            lifted = [rule for rule in self._holds.rules if wanted.covers(rule)]
+            if lifted:
+                await self._spool.committer.commit([LiftHold(rule.id) for rule in lifted])
+            for rule in lifted:
+                self._holds.remove(rule.id)
+            affected = await self._change(wanted, {DeliveryState.HELD}, released)
+        self._scheduler.wake()
+        return affected, len(lifted)
+
+    async def fail(self, wanted: QueueFilter) -> int:
+        """Give up what waits or is held, and tell the senders; returns how many deliveries. Raises StoreUnavailable.
+
+        In two steps, because a report takes reading: what is held can't be claimed while its report is written. Where
+        this is interrupted, it stays held.
+        """
+        affected = 0
+        after: str | None = None
+        async with self._changing:
+            await self._change_all(wanted, {DeliveryState.WAITING, DeliveryState.HELD}, _held(GIVING_UP))
+            # Whatever they were, they are held now.
+            wanted = replace(wanted, state=None)
+            while True:
+                found, after = await self._spool.committer.call(partial(_page, self._spool.store, wanted, after))
+                given_up = [each for each in found if each.held_for == GIVING_UP and wanted.matches(each)]
+                for start in range(0, len(given_up), REPORTED_AT_ONCE):
+                    await self._fail(given_up[start : start + REPORTED_AT_ONCE])
+                affected += len(given_up)
+                if after is None:
+                    return affected
+
     async def drop(self, wanted: QueueFilter) -> int:
-        """Erase without a bounce what no courier has begun with; returns how many. Raises StoreUnavailable."""
+        """Erase what waits or is held, without a bounce; returns how many deliveries. Raises StoreUnavailable."""
+        async with self._changing:
+            return await self._change_all(
+                wanted,
+                {DeliveryState.WAITING, DeliveryState.HELD},
+                lambda delivery: Complete(delivery.id, delivery.message_id),
+            )
+
+    async def _standing(self, wanted: QueueFilter) -> Hold | None:
+        """The rule in force that says this filter, new or not; None where none can."""
+        rule = wanted.as_rule(self._spool.new_id(), self._clocks.wall())
+        if rule is None:
+            return None
+        if (known := self._holds.same_as(rule)) is not None:
+            return known
+        await self._spool.committer.commit([AddHold(rule)])
+        self._holds.add(rule)
+        return rule
+
+    async def _fail(self, deliveries: Sequence[Delivery]) -> None:
+        settlements = [await self._settler.settle(delivery, _GIVEN_UP) for delivery in deliveries]
+        await self._spool.committer.commit([each for settlement in settlements for each in settlement.operations])
+        self._live.publish([event for settlement in settlements for event in settlement.events])
+        self._scheduler.wake()
+
+    async def _change_all(self, wanted: QueueFilter, states: set[DeliveryState], change: _Change) -> int:
+        """Change what is on the disk and what the scheduler has in memory."""
+        # First, because couriers go on while we look through the disk; and again for what was claimed meanwhile.
+        affected = await self._call_back(wanted, change)
+        affected += await self._change(wanted, states, change)
+        # The scheduler's task may have been woken together with us, with what it has claimed not yet in its hands.
+        await trio.lowlevel.checkpoint()
+        return affected + await self._call_back(wanted, change)
+
+    async def _call_back(self, wanted: QueueFilter, change: _Change) -> int:
         withdrawn = self._scheduler.withdraw(wanted.matches)
-        if withdrawn:
-            await self._spool.settle([Complete(delivery.id, delivery.message_id) for delivery in withdrawn])
-        return len(withdrawn) + await self._change(wanted, lambda delivery: Complete(delivery.id, delivery.message_id))
+        for start in range(0, len(withdrawn), PAGE):
+            try:
+                await self._spool.committer.commit([change(delivery) for delivery in withdrawn[start : start + PAGE]])
+            except StoreUnavailable:
+                self._scheduler.give_back(withdrawn[start:])
+                raise
+        return len(withdrawn)
 
-    async def _change(self, wanted: QueueFilter, change: Any) -> int:
+    async def _change(self, wanted: QueueFilter, states: set[DeliveryState], change: _Change) -> int:
+        """Change what is on the disk in one of these states."""
         store = self._spool.store
+        after: str | None = None
 
-        def in_the_writing_thread() -> int:
-            operations: list[Operation] = [
-                change(delivery)
-                for delivery in _all(store)
-                if delivery.state is DeliveryState.WAITING and wanted.matches(delivery)
+        def in_the_writing_thread() -> tuple[int, str | None]:
+            found, following = _page(store, wanted, after)
+            operations = [
+                change(delivery) for delivery in found if delivery.state in states and wanted.matches(delivery)
             ]
             if operations:
                 store.apply(operations)
-            return len(operations)
+            return len(operations), following
 
-        return await self._spool.committer.call(in_the_writing_thread)
+        affected = 0
+        while True:
+            changed, after = await self._spool.committer.call(in_the_writing_thread)
+            affected += changed
+            if after is None:
+                return affected
+
+    # ------------------------------------------------------------------ showing
 
     def _shown(self, delivery: Delivery) -> Mapping[str, Any]:
         waits = delivery.state is DeliveryState.WAITING
@@ -112,11 +295,20 @@ class QueueOperator:
             "nextAttemptAt": self._clocks.on_the_wall(delivery.next_attempt_at) if waits else None,
             "expiresAt": delivery.accepted_at + self._schedule.give_up_after_ms,
             "lastResponse": delivery.last_response,
+            "why": self._why(delivery),
         }
 
+    def _why(self, delivery: Delivery) -> str:
+        return delivery.held_for if delivery.state is DeliveryState.HELD else self._scheduler.why(delivery)
 
-def _all(store: SpoolStore) -> Iterator[Delivery]:
-    after = None
-    while page := store.deliveries(after, _PAGE):
-        yield from page
-        after = page[-1].id
+
+def _page(store: SpoolStore, wanted: QueueFilter, after: str | None) -> tuple[list[Delivery], str | None]:
+    """Deliveries behind an id among which are those that are meant, and behind which to go on (None: no more)."""
+    if wanted.id is not None and (delivery := store.delivery(wanted.id)) is not None:
+        return [delivery], None
+    found = store.deliveries(after, PAGE)
+    return found, found[-1].id if len(found) == PAGE else None
+
+
+def _held(words: str) -> _Change:
+    return lambda delivery: Keep(replace(delivery, state=DeliveryState.HELD, held_for=words))

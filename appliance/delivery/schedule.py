@@ -17,9 +17,13 @@ class RetrySchedule:
     draw: Callable[[], float] = random.random
     """A number from 0 up to 1, for the jitter."""
 
+    def step(self, attempts: int) -> int:
+        """How long to wait after that many attempts, at least one, as it is configured."""
+        return self.steps_ms[min(attempts, len(self.steps_ms)) - 1]
+
     def next_attempt(self, attempts: int, now: int) -> int:
         """When to try again after that many attempts, the last of which ended now."""
-        step = self.steps_ms[min(attempts, len(self.steps_ms)) - 1]
+        step = self.step(attempts)
         return now + step + int(step * JITTER * self.draw())
 
     def has_expired(self, age_ms: int, running_ms: int) -> bool:

@@ -1,28 +1,26 @@
 """What follows from the outcome of an attempt.
 
-What to write down, what to tell the log, and whom to tell of a failure.
+What to write down, what to tell the log, and when the sender is to hear of it (`sender_reports.py` says how).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from appliance.delivery.schedule import RetrySchedule
+from appliance.delivery.sender_reports import SenderReports
 from appliance.forwarding.masking import mask
-from appliance.forwarding.trace import header_section
 from appliance.logbook.events import Logbook
 from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, DeliveryState, Failed, Outcome
 from appliance.model.event import DeliveryEvent, EventType
-from appliance.reports.bounce import HEADER_LIMIT, compose_bounce, may_bounce, may_go_back_whole
-from appliance.reports.own_mail import OwnMail, reported_to
-from appliance.reports.relayed import compose_relayed
+from appliance.reports.bounce import EXPIRED
+from appliance.reports.own_mail import OwnMail
 from appliance.routing.route import route
 from appliance.routing.snapshot import Snapshot
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.spool import Accept, Complete, Keep, Operation
-from smtp.address import Address, AddressError
 
 _logger = logging.getLogger(__name__)
 
@@ -50,13 +48,16 @@ class Settler:
         own_mail: OwnMail,
         snapshot: Callable[[], Snapshot],
         clocks: Clocks,
+        delay_notice_after_ms: int | None = None,
     ) -> None:
+        """`delay_notice_after_ms` is the age at which a sender is told that it takes longer; None for never."""
         self._spool = spool
         self._logbook = logbook
         self._schedule = schedule
-        self._own_mail = own_mail
+        self._reports = SenderReports(spool, own_mail)
         self._snapshot = snapshot
         self._clocks = clocks
+        self._delay_notice_after_ms = delay_notice_after_ms
 
     async def settle(self, delivery: Delivery, outcome: Outcome) -> Settlement:
         """Decide what one outcome means. Raises StoreUnavailable where the store has to be asked and is away."""
@@ -64,26 +65,24 @@ class Settler:
         shown = _masked(delivery, outcome.answer)
         if isinstance(outcome, Delivered):
             events = self._logbook.attempt(EventType.DELIVERED, delivery, attempt, shown)
+            reports: Sequence[Operation] = ()
+            if any(recipient.wants("SUCCESS") for recipient in delivery.recipients):
+                reports = await _unless_defective(self._reports.of_success(delivery, self._clocks.wall()), delivery)
             complete = Complete(delivery.id, delivery.message_id, events)
-            if not any(recipient.wants("SUCCESS") for recipient in delivery.recipients):
-                return Settlement((complete,), tuple(events))
-            try:
-                reports = await self._success(delivery, self._clocks.wall())
-            except StoreUnavailable:
-                raise
-            except Exception:
-                # A defect of ours. Better no report than a message that counts as not delivered, and goes out again.
-                _logger.exception("no report of a success delivery=%s", delivery.id)
-                reports = []
             return Settlement((*reports, complete), tuple(events), due_now=bool(reports))
         now = self._clocks.wall()
         if isinstance(outcome, Deferred) and not self._has_expired(delivery, now):
-            return self._keep(delivery, attempt, shown)
+            notices: Sequence[Operation] = ()
+            if self._is_to_hear_of_delay(delivery, now):
+                tried = replace(delivery, attempts=attempt)
+                until = now + self._schedule.give_up_after_ms - min(self._ages(delivery, now))
+                notices = await _unless_defective(self._reports.of_delay(tried, outcome.answer, now, until), delivery)
+            return self._keep(delivery, attempt, shown, notices)
         if isinstance(outcome, Deferred):
             # The codes of the last attempt stay: RFC 3464 §2.3.3 lets a failure have a 4.X.X status where a transient
             # one has lasted too long, and "mailbox full" says more than "expired".
-            outcome = Failed(replace(outcome.answer, reason="expired"))
-            shown = replace(shown, reason="expired")
+            outcome = Failed(replace(outcome.answer, reason=EXPIRED))
+            shown = replace(shown, reason=EXPIRED)
         return await self._fail(delivery, attempt, outcome.answer, shown, now)
 
     def is_inside(self, domain: str) -> bool:
@@ -128,10 +127,18 @@ class Settler:
         return self._keep(delivery, delivery.attempts + 1, answer)
 
     def _has_expired(self, delivery: Delivery, now: int) -> bool:
-        running_ms = self._clocks.running() - delivery.running_since
-        return self._schedule.has_expired(now - delivery.accepted_at, running_ms)
+        return self._schedule.has_expired(*self._ages(delivery, now))
 
-    def _keep(self, delivery: Delivery, attempt: int, shown: Answer) -> Settlement:
+    def _ages(self, delivery: Delivery, now: int) -> tuple[int, int]:
+        """How old it is by the wall clock, which may have been set, and by what we were running since."""
+        return now - delivery.accepted_at, self._clocks.running() - delivery.running_since
+
+    def _is_to_hear_of_delay(self, delivery: Delivery, now: int) -> bool:
+        after_ms = self._delay_notice_after_ms
+        # By both clocks, as with giving up: neither a jump nor a long stop is the other server's delay.
+        return after_ms is not None and not delivery.delay_told and min(self._ages(delivery, now)) >= after_ms
+
+    def _keep(self, delivery: Delivery, attempt: int, shown: Answer, notices: Sequence[Operation] = ()) -> Settlement:
         events = self._logbook.attempt(EventType.SOFT_BOUNCED, delivery, attempt, shown)
         kept = replace(
             delivery,
@@ -139,84 +146,37 @@ class Settler:
             attempts=attempt,
             next_attempt_at=self._schedule.next_attempt(attempt, self._clocks.steady()),
             last_response=f"{shown.code} {shown.enhanced_code} {shown.text}" if shown.code else shown.text,
+            # In one unit with the notices: each is sent once, whatever dies in between.
+            delay_told=delivery.delay_told or bool(notices),
         )
-        return Settlement((Keep(kept, events),), tuple(events), next_attempt_at=kept.next_attempt_at)
+        return Settlement(
+            (*notices, Keep(kept, events)),
+            tuple(events),
+            next_attempt_at=kept.next_attempt_at,
+            due_now=bool(notices),
+        )
 
     async def _fail(self, delivery: Delivery, attempt: int, answer: Answer, shown: Answer, now: int) -> Settlement:
         events = self._logbook.attempt(EventType.HARD_BOUNCED, delivery, attempt, shown)
         complete = Complete(delivery.id, delivery.message_id, events)
-        bounce = await self._bounce(replace(delivery, attempts=attempt), answer, now)
+        bounce = await self._reports.of_failure(replace(delivery, attempts=attempt), answer, now)
         # The report first: with the delivery goes the last trace of who has to be told.
         return Settlement((*bounce, complete), tuple(events), due_now=bool(bounce))
 
-    async def _success(self, delivery: Delivery, now: int) -> list[Operation]:
-        """Reports for a sender who wanted to hear of the success, too (RFC 3461 §4.1)."""
-        sender = _sender(delivery)
-        if sender is None:
-            return []
-        delivery = replace(delivery, sender=str(sender))
-        head = header_section(await self._front(delivery), HEADER_LIMIT)
-        operations: list[Operation] = []
-        for recipient in delivery.recipients:
-            if not recipient.wants("SUCCESS"):
-                continue
-            message_id = self._spool.new_id()
-            octets = compose_relayed(
-                message_id=message_id,
-                now=now,
-                hostname=self._own_mail.hostname,
-                postmaster=self._own_mail.reporter,
-                delivery=replace(delivery, recipients=(recipient,)),
-                header_section=head,
-            )
-            operations += self._own_mail.post(message_id, sender, octets, now, require_tls=delivery.require_tls)
-        return operations
 
-    async def _bounce(self, delivery: Delivery, answer: Answer, now: int) -> list[Operation]:
-        # RFC 3461 §4.1: who wants to hear of nothing, or of other things only, does not hear of a failure.
-        concerned = [recipient for recipient in delivery.recipients if recipient.wants("FAILURE")]
-        sender = _sender(delivery)
-        if sender is None or not concerned:
-            return []
-        delivery = replace(delivery, sender=str(sender))
-        front = await self._front(delivery)
-        head = header_section(front, HEADER_LIMIT)
-        if not may_bounce(delivery, head):
-            return []
-        whole = front if front and may_go_back_whole(delivery, front) else None
-        operations: list[Operation] = []
-        # One for each recipient: a report that names two would tell that one mailbox is behind both.
-        for recipient in concerned:
-            message_id = self._spool.new_id()
-            octets = compose_bounce(
-                message_id=message_id,
-                now=now,
-                hostname=self._own_mail.hostname,
-                postmaster=self._own_mail.reporter,
-                delivery=replace(delivery, recipients=(recipient,)),
-                answer=answer,
-                header_section=head,
-                whole=whole,
-            )
-            # RFC 8689 §5: a report tells as much as the message itself, and goes over the same kind of connection.
-            operations += self._own_mail.post(message_id, sender, octets, now, require_tls=delivery.require_tls)
-        return operations
+async def _unless_defective(reports: Awaitable[list[Operation]], delivery: Delivery) -> list[Operation]:
+    """Reports that may be missing: StoreUnavailable alone goes on to the caller, who asks again.
 
-    async def _front(self, delivery: Delivery) -> bytes:
-        """The beginning of the content; nothing where it can't be read."""
-        try:
-            return await self._spool.head(delivery.message_id)
-        except StoreUnavailable:
-            # Damaged, perhaps for good: better a report without the message's header than none.
-            return b""
-
-
-def _sender(delivery: Delivery) -> Address | None:
-    """To whom reports go, as they write it; None for nobody."""
+    Any other error is a defect of ours. Better no report than a message that counts as not delivered and goes out
+    again, or an attempt that is not written down.
+    """
     try:
-        return reported_to(Address.parse(delivery.sender)) if delivery.sender else None
-    except AddressError:
-        return None
+        return await reports
+    except StoreUnavailable:
+        raise
+    except Exception:
+        _logger.exception("a report could not be made delivery=%s", delivery.id)
+        return []
 
 
 def _masked(delivery: Delivery, answer: Answer) -> Answer:

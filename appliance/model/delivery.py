@@ -7,6 +7,11 @@ from typing import Self
 from smtp.address import Address
 
 
+OLDEST_EVERY = 5
+"""Of what is taken out of the queue, one in so many is what has been due the longest, whatever its priority: mail of a
+low one is slower beside a flood of a high one, and never stands still."""
+
+
 class DeliveryState(Enum):
     """The states of a queued delivery. There is no fourth: one that is done is erased, not marked."""
 
@@ -88,7 +93,7 @@ class Delivery:
     delay_told: bool = False
     """The sender has been told that it takes longer."""
     held_for: str = ""
-    """Why it is HELD, in words for the operator."""
+    """Why it is HELD, in words for the operator; or that it was let go although a rule is about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,8 @@ class Answer:
     server_address: str | None = None
     duration_ms: int = 0
     tls: str | None = None
-    """How the connection was encrypted, such as `TLSv1.3 TLS_AES_256_GCM_SHA384 verified`; None where it was not."""
+    """How the connection was encrypted, such as `TLSv1.3 TLS_AES_256_GCM_SHA384 verified`; `none: ` and why, where the
+    server offered TLS and it came to nothing; None where there was none to be had."""
 
 
 @dataclass(frozen=True, slots=True)

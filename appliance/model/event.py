@@ -57,4 +57,5 @@ class DeliveryEvent:
     server_name: str | None = None
     server_address: str | None = None
     tls: str | None = None
-    """How the connection of an attempt was encrypted; None where it was not, or where there was none."""
+    """How the connection of an attempt was encrypted, in the words of `Answer.tls`; None where no TLS was to be had, or
+    where there was no connection."""

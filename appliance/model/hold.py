@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 from appliance.model.delivery import Delivery
+from smtp.address import ascii_domain
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
     """A rule: what waits and what will arrive is held, until the rule is lifted.
 
-    A delivery is meant for which everything that is set is true. At least one is set; all are in lower case.
+    A delivery is meant for which everything that is set is true. At least one is set; all are in lower case, and
+    domains are A-labels.
     """
 
     id: str
@@ -24,10 +26,19 @@ class Hold:
     def matches(self, delivery: Delivery) -> bool:
         """Whether this delivery is to be held."""
         return (
-            (self.sender is None or self.sender == delivery.sender.lower())
+            (self.sender is None or self.sender == folded(delivery.sender))
             and (not self.destination or self.destination == delivery.target.key[1])
             and (
                 not self.domain
-                or any(recipient.address.rpartition("@")[2].lower() == self.domain for recipient in delivery.recipients)
+                or any(
+                    ascii_domain(recipient.address.rpartition("@")[2]) == self.domain
+                    for recipient in delivery.recipients
+                )
             )
         )
+
+
+def folded(address: str) -> str:
+    """An address as rules and filters compare it: in lower case, the domain as A-labels."""
+    local_part, at, domain = address.rpartition("@")
+    return f"{local_part.lower()}{at}{ascii_domain(domain)}"

@@ -24,8 +24,11 @@ def id_source(clock: Clock = wall_clock, randbits: Callable[[int], int] | None =
 
     def next_id() -> str:
         nonlocal last
-        candidate = clock() << _SERIAL_BITS | generator.getrandbits(_SERIAL_BITS - 1)
-        last = candidate if candidate >> _SERIAL_BITS > last >> _SERIAL_BITS else last + 1
+        now = clock()
+        if now > last >> _SERIAL_BITS:
+            last = now << _SERIAL_BITS | generator.getrandbits(_SERIAL_BITS - 1)
+        else:
+            last += 1
         return f"{last:020x}"
 
     return next_id

@@ -259,7 +259,7 @@ DELIVERIES = Collection(
         _sealed("held_for", optional=True),
     ),
     # With the destination in it, what a claim leaves out is passed over in the index alone.
-    indexes=(("message_id",), ("state", "next_attempt_at", "destination_key")),
+    indexes=(("message_id",), ("state", "priority", "next_attempt_at", "destination_key")),
     sealed_under="spool",
 )
 

@@ -1,7 +1,7 @@
 """The routing table at one generation of the records: what is hosted, and which alias takes an address."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from appliance.model.account import Account, Role
 from appliance.model.domain import Alias, AliasKind, Destination, Domain, LogLevel
@@ -24,6 +24,8 @@ class Settings:
     srs_domain: str
     postmaster: str = ""
     """Where mail for postmaster goes; empty: to the first operator."""
+    priorities: Mapping[str, int] = field(default_factory=dict)
+    """How urgent the mail of an account is, by the name of its plan; 0 for a plan that is not there."""
 
 
 def one_spelling(target: str) -> str:
@@ -101,6 +103,9 @@ class Snapshot:
             for domain in domains
         }
         self._domains = {hosted.domain.id: hosted.domain for hosted in self._hosted.values()}
+        accounts = list(accounts)
+        by_account = {account.id: settings.priorities.get(account.plan, 0) for account in accounts}
+        self._priorities = {domain.id: by_account.get(domain.account_id, 0) for domain in self._domains.values()}
         operators = sorted((account.id, account.email) for account in accounts if account.role is Role.OPERATOR)
         self.postmaster = settings.postmaster or (operators[0][1] if operators else "")
         """The operator's mailbox; empty where nobody is the operator yet."""
@@ -113,6 +118,11 @@ class Snapshot:
         """How much of this domain's mail the log may remember; NONE for one that is gone."""
         domain = self._domains.get(domain_id)
         return LogLevel.NONE if domain is None else domain.log_level
+
+    def priority(self, domain_ids: Iterable[str]) -> int:
+        """How urgent mail for these domains is: as the most urgent of them. 0 for the appliance's own addresses, and
+        for a domain that is gone."""
+        return max((self._priorities.get(domain_id, 0) for domain_id in domain_ids), default=0)
 
     def alias_address(self, reference: str) -> str | None:
         """The alias behind the reference in a rewritten sender, as pattern@domain; None where it is gone."""

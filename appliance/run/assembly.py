@@ -1,5 +1,6 @@
 """How the rooms of mail are put together for one run: what the configuration says, as each of them wants to hear it."""
 
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,29 +9,34 @@ from ipaddress import ip_network
 import trio
 
 from appliance.configuration import Configuration
-from appliance.delivery.connecting import ConnectionSettings
 from appliance.delivery.courier import Courier
+from appliance.delivery.holds import Holds
+from appliance.delivery.next_hop import NextHops
 from appliance.delivery.operator import QueueOperator
+from appliance.delivery.relay_connections import RelayConnections
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.scheduler import Scheduler
 from appliance.delivery.settlement import Settler
+from appliance.forwarding.own_lines import OwnLines
 from appliance.forwarding.srs import SenderRewriter
 from appliance.logbook.events import Logbook
 from appliance.logbook.live import LiveStream
+from appliance.privacy.sealing import KEY_OCTETS, Sealer
 from appliance.reception.client_names import ClientNames
 from appliance.reception.session import MAX_HEADER_SECTION, Reception, Routing
+from appliance.reception.transit import Transit
+from appliance.reception.transit_memory import TransitMemory
 from appliance.reports.own_mail import OwnMail
 from appliance.resolver import DnsResolver
 from appliance.routing.snapshot import Snapshot
-from appliance.run.certificates import verifying
-from appliance.run.hosts import host_settings
+from appliance.run.hosts import connection_settings
 from appliance.run.stores import SRS_KEY, secrets
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
-from appliance.storage.spool import PART_OCTETS
+from appliance.storage.memory_ephemeral import MemoryEphemeral
+from appliance.storage.spool import PART_OCTETS, ReturnPath
 from smtp.server.conduct import ConductLimits
 from smtp.server.trio_server import ServerSettings
-from smtp.tls import opportunistic_context
 
 HELD_OCTETS = PART_OCTETS + MAX_HEADER_SECTION
 """How much of a message reception keeps in memory while it comes in; what is beyond goes to the disk at once."""
@@ -48,13 +54,20 @@ class MailRooms:
 def assemble(
     config: Configuration, spool: Spool, routing: Routing, live: LiveStream, clocks: Clocks, background: trio.Nursery
 ) -> MailRooms:
-    """Put the rooms together. `background` outlives them and is for look-ups that nobody waits for."""
+    """Put the rooms together. `background` outlives them and is for what nobody waits for: look-ups, and farewells."""
 
     def snapshot() -> Snapshot:
         return routing.snapshot
 
+    # What is in memory needs no key that outlives it.
+    memory = TransitMemory(MemoryEphemeral(), Sealer(os.urandom(KEY_OCTETS)))
+
+    def look_up(token: str) -> ReturnPath | None:
+        return memory.return_path(token) or spool.store.return_path(token)
+
     resolver = DnsResolver(config.dns.nameservers, config.dns.timeout / 1000)
-    rewriter = SenderRewriter(config.forwarding.srs_domain, [secrets(config).key(SRS_KEY)])
+    srs_key = secrets(config).key(SRS_KEY)
+    rewriter = SenderRewriter(config.forwarding.srs_domain, [srs_key])
     logbook = Logbook(lambda domain_id: routing.snapshot.log_level(domain_id), clocks.wall, spool.new_id)
     schedule = RetrySchedule(config.delivery.retry, config.delivery.give_up_after)
     own_mail = OwnMail(
@@ -62,44 +75,53 @@ def assemble(
         reporter=config.mail.from_,
         snapshot=snapshot,
         rewriter=rewriter,
-        look_up=spool.store.return_path,
+        look_up=look_up,
         new_id=spool.new_id,
         clocks=clocks,
     )
-    settler = Settler(spool, logbook, schedule, own_mail, snapshot, clocks)
+    holds = Holds(spool.store.holds())
+    # With a smarthost all destinations have the same way, and the limit for one of them is the limit for all.
+    relay = RelayConnections(config.delivery.max_per_destination) if config.delivery.smarthost else None
+    settler = Settler(
+        spool, logbook, schedule, own_mail, snapshot, clocks, delay_notice_after_ms=config.delivery.delay_notice_after
+    )
     scheduler = Scheduler(
         spool,
         settler,
         live,
-        _couriers(config, resolver, clocks),
-        clocks.steady,
+        _couriers(config, resolver, clocks, relay),
+        holds,
+        schedule,
+        clocks,
         config.delivery.max_per_destination,
+    )
+    next_hops = NextHops(
+        resolver, connection_settings(config), clocks.wall, background, holds, config.delivery.max_per_destination
     )
     reception = Reception(
         hostname=config.hostname,
         routing=routing,
         rewriter=rewriter,
+        own_lines=OwnLines(config.hostname, srs_key),
         spool=spool,
         logbook=logbook,
         live=live,
         client_names=ClientNames(resolver, background),
         own_mail=own_mail,
         next=scheduler,
+        transit=Transit(next_hops, memory, rewriter, snapshot, spool.new_id, clocks),
+        look_up=look_up,
         clocks=clocks,
     )
-    return MailRooms(reception, scheduler, QueueOperator(spool, scheduler, schedule, clocks))
+    queue = QueueOperator(spool, scheduler, settler, holds, live, schedule, clocks, relay)
+    return MailRooms(reception, scheduler, queue)
 
 
-def _couriers(config: Configuration, resolver: DnsResolver, clocks: Clocks) -> Callable[[str], Courier]:
-    verifying_tls, _ = verifying()
-    connections = ConnectionSettings(
-        config.delivery.port,
-        host_settings(config),
-        opportunistic=opportunistic_context(),
-        # Where there is none, `doubts` has said so.
-        verifying=verifying_tls,
-    )
-    return lambda domain: Courier(domain, resolver, connections, clocks.wall)
+def _couriers(
+    config: Configuration, resolver: DnsResolver, clocks: Clocks, relay: RelayConnections | None
+) -> Callable[[str], Courier]:
+    settings = connection_settings(config)
+    return lambda domain: Courier(domain, resolver, settings, clocks.wall, relay)
 
 
 def server_settings(config: Configuration, tls: ssl.SSLContext | None) -> ServerSettings:

@@ -10,12 +10,15 @@ import trio
 from appliance import wire
 from appliance.delivery.operator import QueueFilter, QueueOperator
 from appliance.logbook.live import LiveStream, TooManyFollowers
+from appliance.model.delivery import DeliveryState
 from appliance.model.event import DeliveryEvent
+from appliance.model.hold import Hold
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.spool import SpoolStore
+from smtp.address import AddressError, parse_domain
 from smtp.server.trio_server import Statistics
 
-_FILTERS = ("domain", "destination", "sender", "recipient", "id")
+_FILTERS = ("domain", "destination", "sender", "recipient", "id", "state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,11 @@ class ControlVerbs:
         verbs: dict[str, wire.Verb] = {
             "status": self._status,
             "queue.list": self._queue_list,
+            "queue.holds": self._queue_holds,
             "queue.retry": self._queue_retry,
+            "queue.hold": self._queue_hold,
+            "queue.release": self._queue_release,
+            "queue.fail": self._queue_fail,
             "queue.drop": self._queue_drop,
             "events": self._events,
         }
@@ -45,15 +52,20 @@ class ControlVerbs:
 
     async def _status(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
         queued, oldest = await trio.to_thread.run_sync(self.store.depth)
+        states = await trio.to_thread.run_sync(self.store.states)
         trouble = self.trouble()
         yield {
             "healthy": trouble is None,
             "trouble": trouble,
             "startedAt": self.started_at,
             "queued": queued,
+            "waiting": states.get(DeliveryState.WAITING, 0),
+            "held": states.get(DeliveryState.HELD, 0),
             "oldestQueuedAt": oldest,
             "openConnections": self.statistics.connections_open,
         }
+
+    # ------------------------------------------------------------------ the queue
 
     async def _queue_list(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
         wanted = _filter(arguments, everything=True)
@@ -65,11 +77,28 @@ class ControlVerbs:
                 return
             shown, after = await self.queue.page(wanted, after)
 
+    async def _queue_holds(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        for rule in self.queue.holds():
+            yield _shown_hold(rule)
+
     async def _queue_retry(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
         yield {"affected": await self.queue.retry(_filter(arguments))}
 
+    async def _queue_hold(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        affected, rule = await self.queue.hold(_filter(arguments))
+        yield {"affected": affected, "hold": None if rule is None else _shown_hold(rule)}
+
+    async def _queue_release(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        affected, lifted = await self.queue.release(_filter(arguments))
+        yield {"affected": affected, "lifted": lifted}
+
+    async def _queue_fail(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        yield {"affected": await self.queue.fail(_filter(arguments))}
+
     async def _queue_drop(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
         yield {"affected": await self.queue.drop(_filter(arguments))}
+
+    # ------------------------------------------------------------------ events
 
     async def _events(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
         try:
@@ -107,6 +136,17 @@ def _plain(event: DeliveryEvent) -> dict[str, Any]:
     return {field.name: getattr(event, field.name) for field in fields(event)} | {"type": event.type.value}
 
 
+def _shown_hold(rule: Hold) -> dict[str, Any]:
+    """A rule in the words of the API; what it does not ask for is null."""
+    return {
+        "id": rule.id,
+        "domain": rule.domain or None,
+        "destinationDomain": rule.destination or None,
+        "sender": rule.sender,
+        "createdAt": rule.created_at,
+    }
+
+
 def _filter(arguments: Mapping[str, Any], *, everything: bool = False) -> QueueFilter:
     """What the caller means; with nothing set, everything only where that was said."""
     given = {name: arguments[name] for name in _FILTERS if arguments.get(name) is not None}
@@ -117,4 +157,26 @@ def _filter(arguments: Mapping[str, Any], *, everything: bool = False) -> QueueF
         raise wire.WireError("a filter is a text")
     if not given and not everything and arguments.get("all") is not True:
         raise wire.WireError("name which deliveries, or say all")
-    return QueueFilter(**given)
+    for name in ("domain", "destination"):
+        _check_domain(given.get(name))
+    return QueueFilter(**{**given, "state": _state(given.get("state"))})
+
+
+def _check_domain(name: str | None) -> None:
+    """A filter for what is no domain would change nothing, and a hold of it would keep nothing back."""
+    if name is None or (name[:1] == "[" and name[-1:] == "]"):
+        return
+    try:
+        parse_domain(name)
+    except AddressError as error:
+        raise wire.WireError(f"{name!r} is not a domain: {error}") from None
+
+
+def _state(name: str | None) -> DeliveryState | None:
+    if name is None:
+        return None
+    try:
+        return DeliveryState[name]
+    except KeyError:
+        words = ", ".join(state.name for state in DeliveryState)
+        raise wire.WireError(f"there is no state {name!r}; there are {words}") from None

@@ -14,7 +14,7 @@ from appliance.delivery.hosts import HostSettings, NoHosts, find_addresses
 from appliance.forwarding.srs import SenderRewriter
 from appliance.model.domain import DeliveryMode
 from appliance.model.time import Clock, wall_clock
-from appliance.reception.decision import Decision, decide
+from appliance.reception.decision import decide
 from appliance.resolver import DnsResolver, Resolver
 from appliance.routing.route import Step
 from appliance.routing.snapshot import Settings, load
@@ -74,7 +74,7 @@ def explain(
             target=str(target),
             envelope_sender=rewriter.rewrite(written, decision.reference, now).return_path,
             hosts=found.get(target.key[1], _NOWHERE).hosts,
-            mode=_mode(decision),
+            mode=decision.mode,
         )
         for target in decision.targets
     )
@@ -91,19 +91,18 @@ class _Found:
 _NOWHERE = _Found((), Step("hosts", "none", ""))
 
 
-def _mode(decision: Decision) -> DeliveryMode:
-    # What is not a domain's is the appliance's own, such as mail for its postmaster, and always goes by the spool.
-    return decision.domain.delivery_mode if decision.domain else DeliveryMode.SPOOL
-
-
 def _look_up(token: str) -> ReturnPath | None:
     raise StoreUnavailable("what this rewritten sender stands for is kept in the spool, which only the appliance opens")
 
 
 def _find_hosts(config: Configuration, domains: Sequence[str]) -> dict[str, _Found]:
-    """Look up where mail for these domains goes, all at once."""
+    """Where mail for these domains goes; the DNS is asked about all at once, where it decides."""
     if not domains:
         return {}
+    relay = config.delivery.smarthost
+    if relay is not None:
+        step = Step("hosts", "ok", f"all mail that leaves goes to the smarthost {relay.host}, port {relay.port}")
+        return dict.fromkeys(domains, _Found((relay.host,), step))
     settings = host_settings(config)
     resolver = DnsResolver(config.dns.nameservers, config.dns.timeout / 1000)
     found: dict[str, _Found] = {}

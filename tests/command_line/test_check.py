@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from certificates import authority_file, certificate_for
+from certificates import authority_file, certificate_for, server_tls
 from command_line_desk import OWNER, Desk
+from relay import Relay
 
 from appliance.configuration import CONTROL_SOCKET
 from appliance.run.own_certificate import self_signed
@@ -249,3 +250,67 @@ def test_a_certificate_that_lives_on_is_fine(desk: Desk, tmp_path: Path) -> None
     found = findings(desk)["certificate"]
     assert (found["grade"], found["advice"]) == ("ok", None)
     assert "is for mx.onward.test, until 20" in str(found["detail"])
+
+
+# ---------------------------------------------------------------------- the way out
+
+
+def test_a_source_address_that_is_not_ours_is_a_fault(ports: Desk) -> None:
+    ports.configure('[delivery]\nsource_addresses = ["127.0.0.1", "192.0.2.1"]')
+    found = findings(ports, status=1)["source addresses"]
+    assert found["grade"] == "fault"
+    assert str(found["detail"]).startswith("nothing can be sent from 192.0.2.1: ")
+    ports.configure('[delivery]\nsource_addresses = ["127.0.0.1"]')
+    assert findings(ports)["source addresses"]["detail"] == "mail can leave from 127.0.0.1"
+
+
+def test_a_smarthost_that_believes_us_is_fine(desk: Desk) -> None:
+    with Relay(server_tls("127.0.0.1"), user="onward", password="right") as relay:
+        _smarthost(desk, f"smtp://onward@127.0.0.1:{relay.port}", "right\n")
+        found = findings(desk)["smarthost"]
+        assert found["ok"]
+        assert str(found["detail"]).endswith(" verified")
+    assert (relay.logins, relay.messages) == (1, [])
+
+
+def test_a_smarthost_that_does_not_believe_us_is_a_fault(desk: Desk) -> None:
+    with Relay(server_tls("127.0.0.1"), user="onward", password="right") as relay:
+        _smarthost(desk, f"smtp://onward@127.0.0.1:{relay.port}", "wrong")
+        found = findings(desk, status=1)["smarthost"]
+    assert "5.7.8" in str(found["detail"])
+    assert "smarthost-password" in str(found["advice"])
+    assert "wrong" not in str(found)
+
+
+def test_a_smarthost_that_is_not_there_is_a_fault(desk: Desk) -> None:
+    with Relay() as relay:
+        pass
+    _smarthost(desk, f"smtp://127.0.0.1:{relay.port}")
+    assert "no connection to 127.0.0.1" in str(findings(desk, status=1)["smarthost"]["detail"])
+
+
+def test_a_smarthost_without_its_password_is_a_fault_and_stops_the_start(desk: Desk) -> None:
+    _smarthost(desk, "smtp://onward@127.0.0.1:9")
+    found = findings(desk, status=1)["smarthost"]
+    assert str(desk.data_dir / "secrets" / "smarthost-password") in str(found["detail"])
+    started = desk.shell("run")
+    assert started.returncode == 1
+    assert "there is no password" in started.stderr
+
+
+def test_a_password_that_others_can_read_is_a_fault(desk: Desk) -> None:
+    _smarthost(desk, "smtp://onward@127.0.0.1:9", "right")
+    (desk.data_dir / "secrets" / "smarthost-password").chmod(0o644)
+    assert "chmod 600" in str(findings(desk, status=1)["smarthost"]["detail"])
+
+
+def _smarthost(desk: Desk, url: str, password: str = "") -> None:
+    desk.configure(
+        f'[smtp]\nlisten = ["127.0.0.1:0"]\n[http]\nlisten = ["127.0.0.1:0"]\n[delivery]\nsmarthost = "{url}"'
+    )
+    if password:
+        secrets = desk.data_dir / "secrets"
+        secrets.mkdir(mode=0o700, parents=True)
+        desk.data_dir.chmod(0o700)
+        (secrets / "smarthost-password").touch(mode=0o600)
+        (secrets / "smarthost-password").write_text(password)

@@ -81,7 +81,6 @@ def test_setting_a_domain(desk: Desk) -> None:
     assert changed["logLevel"] == "ERRORS"
     assert "mode spool, log none" in desk.done("domain", "set", "example.org", "--log", "none").stderr
     for arguments, status, says in (
-        (("--mode", "transit"), 1, "transit can't be used yet"),
         (("--mode", "pigeon"), 2, "'pigeon' is not one of"),
         (("--log", "all"), 2, "'all' is not one of"),
         ((), 2, "Nothing to set"),
@@ -90,7 +89,8 @@ def test_setting_a_domain(desk: Desk) -> None:
         assert refused.exit_code == status
         assert says in refused.stderr
     assert desk.rows("domain", "list")[0]["logLevel"] == "NONE"
-    assert desk.done("domain", "set", "example.org", "--mode", "spool").exit_code == 0
+    for mode in ("transit", "spool"):
+        assert f"mode {mode}, log none" in desk.done("domain", "set", "example.org", "--mode", mode).stderr
 
 
 def test_removing_a_domain(desk: Desk) -> None:

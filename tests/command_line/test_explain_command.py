@@ -67,6 +67,18 @@ def test_a_destination_that_dns_does_not_know_is_told(settled: Desk) -> None:
     assert "→ ada@nowhere.test, from <>, mode spool" in people
 
 
+def test_with_a_smarthost_all_mail_goes_there_and_the_dns_is_not_asked(desk: Desk) -> None:
+    desk.configure('[dns]\nnameservers = ["127.0.0.1:9"]\n[delivery]\nsmarthost = "smtp://me@relay.example:587"')
+    desk.settle()
+    explained = explain(desk, "info@example.org")
+    assert [delivery["hosts"] for delivery in explained["deliveries"]] == [["relay.example"]]
+    assert explained["steps"][-1] == {
+        "check": "hosts",
+        "outcome": "ok",
+        "detail": "all mail that leaves goes to the smarthost relay.example, port 587",
+    }
+
+
 def test_explaining_for_people(settled: Desk) -> None:
     lines = settled.done("explain", "info@example.org", "--from", "bob@elsewhere.test").stdout.splitlines()
     assert lines[0].startswith("accepted: 250 2.1.5")

@@ -41,7 +41,10 @@ DELIVERY = {
     "nextAttemptAt": NOON + 1000,
     "expiresAt": NOON + HOUR_MS,
     "lastResponse": "450 4.2.1 \x1b[31mlater\r\n",
+    "why": "its mailbox said 450 4.2.1 \x1b[31mlater\r\n",
 }
+HELD = {**DELIVERY, "id": "d3", "state": "HELD", "nextAttemptAt": None, "why": "held by the operator"}
+HOLD = {"id": "h1", "domain": None, "destinationDomain": "home.test", "sender": "", "createdAt": NOON}
 
 
 class Engine:
@@ -49,6 +52,8 @@ class Engine:
 
     def __init__(self, deliveries: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
         self.asked: list[dict[str, Any]] = []
+        """The arguments of what was asked about deliveries."""
+        self.holds: list[dict[str, Any]] = []
         self.silent = False
         self.stopping = False
         self.when_followed: Callable[[], None] = lambda: None
@@ -62,12 +67,27 @@ class Engine:
         for delivery in self._deliveries:
             yield delivery
 
+    async def list_holds(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """Every hold."""
+        for hold in self.holds:
+            yield hold
+
     async def change(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """As many as there are."""
         self.asked.append(dict(arguments))
         if arguments.get("sender") == "refuse@me.test":
             raise WireError("the store does not answer")
         yield {"affected": len(self._deliveries)}
+
+    async def hold(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """As many as there are, and the last hold."""
+        async for answer in self.change(arguments):
+            yield {**answer, "hold": self.holds[-1] if self.holds else None}
+
+    async def release(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        """As many as there are, and every hold."""
+        async for answer in self.change(arguments):
+            yield {**answer, "lifted": len(self.holds)}
 
     async def events(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
         """What happens, and then the end of the stream, or silence."""
@@ -87,7 +107,11 @@ class Engine:
         """By name."""
         return {
             "queue.list": self.list_deliveries,
+            "queue.holds": self.list_holds,
             "queue.retry": self.change,
+            "queue.hold": self.hold,
+            "queue.release": self.release,
+            "queue.fail": self.change,
             "queue.drop": self.change,
             "events": self.events,
         }
@@ -136,11 +160,55 @@ def test_the_queue_as_json(desk: Desk) -> None:
 
 
 def test_the_queue_for_people_cannot_write_to_their_terminal(desk: Desk) -> None:
-    with running(desk, [DELIVERY]):
-        heading, line = desk.done("queue", "list").stdout.splitlines()
+    with running(desk, [DELIVERY, HELD]):
+        heading, waits, why, held, held_for = desk.done("queue", "list").stdout.splitlines()
     assert heading.startswith("ID ")
-    assert line.split()[:4] == ["d1", "waiting", "<>", "info@example.org"]
-    assert r"\x1b[31mlater\r\n" in line
+    assert waits.split() == ["d1", "waiting", "2", "2026-11-20", "12:00:01Z", "<>", "info@example.org"]
+    assert why == r"    to ada@home.test: its mailbox said 450 4.2.1 \x1b[31mlater\r\n"
+    assert held.split() == ["d3", "held", "2", "-", "<>", "info@example.org"]
+    assert held_for == "    to ada@home.test: held by the operator"
+
+
+def test_a_line_of_the_queue_fits_into_a_terminal(desk: Desk) -> None:
+    usual = {**DELIVERY, "id": "0" * 20, "sender": "somebody.else@sender.test", "recipient": "sales@shop.example.org"}
+    with running(desk, [{**usual, "state": "UNDER_WAY"}, usual]):
+        lines = desk.done("queue", "list").stdout.splitlines()
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_queue_can_be_narrowed_to_a_state(desk: Desk) -> None:
+    with running(desk, [HELD]) as engine:
+        assert [row["why"] for row in desk.rows("queue", "list", "--state", "held")] == ["held by the operator"]
+        desk.done("queue", "list", "--state", "UNDER_WAY", "--domain", "example.org")
+        assert desk.type("queue", "list", "--state", "lost").exit_code == 2
+    assert engine.asked == [{"state": "HELD"}, {"state": "UNDER_WAY", "domain": "example.org"}]
+
+
+def test_holds_are_listed_and_the_queue_reminds_of_them(desk: Desk) -> None:
+    with running(desk, []) as engine:
+        assert desk.done("queue", "holds").stderr == "No hold is in force.\n"
+        engine.holds.append(HOLD)
+        (row,) = desk.rows("queue", "holds")
+        heading, line = desk.done("queue", "holds").stdout.splitlines()
+        assert "1 hold in force" in desk.done("queue", "list").stderr
+    assert row == {**HOLD, "createdAt": "2026-11-20T12:00:00.000Z"}
+    assert heading.split() == ["ID", "DOMAIN", "DESTINATION", "SENDER", "SINCE"]
+    assert line.split() == ["h1", "-", "home.test", "<>", "2026-11-20", "12:00:00Z"]
+
+
+def test_holding_and_releasing_say_what_becomes_of_later_mail(desk: Desk) -> None:
+    with running(desk, [DELIVERY]) as engine:
+        once = desk.done("queue", "hold", "--recipient", "info@example.org").stderr
+        assert once == "Holding 1 delivery.\n"
+        engine.holds.append(HOLD)
+        standing = desk.done("queue", "hold", "--destination", "home.test").stderr
+        assert "Holding 1 delivery" in standing
+        assert "What arrives later is held, too" in standing
+        told = json.loads(desk.done("queue", "hold", "--destination", "home.test", "--json").stdout)
+        assert told == {"affected": 1, "hold": {**HOLD, "createdAt": "2026-11-20T12:00:00.000Z"}}
+        assert "Released 1 delivery and lifted 1 hold." in desk.done("queue", "release", "--all").stderr
+        released = json.loads(desk.done("queue", "release", "--all", "--json").stdout)
+        assert released == {"affected": 1, "lifted": 1}
 
 
 def test_an_empty_queue_says_so(desk: Desk) -> None:
@@ -150,11 +218,11 @@ def test_an_empty_queue_says_so(desk: Desk) -> None:
         assert desk.done("queue", "list", "--json").output == ""
 
 
-@pytest.mark.parametrize("verb", ["retry", "drop"])
+@pytest.mark.parametrize("verb", ["retry", "hold", "release", "fail", "drop"])
 def test_changing_the_queue(desk: Desk, verb: str) -> None:
     with running(desk, [DELIVERY, DELIVERY]) as engine:
         assert "2 deliveries" in desk.done("queue", verb, "--all").stderr
-        assert json.loads(desk.done("queue", verb, "--all", "--json").stdout) == {"affected": 2}
+        assert json.loads(desk.done("queue", verb, "--all", "--json").stdout)["affected"] == 2
         desk.done(
             "queue", verb, "--domain", "d", "--destination", "e", "--sender", "<>", "--recipient", "r", "--id", "i"
         )
@@ -171,7 +239,10 @@ def test_changing_the_queue(desk: Desk, verb: str) -> None:
         (["drop", "--all", "--id", "d1"], 2, "contradict"),
         (["drop", "--id", "gone"], 1, "No delivery with the id gone"),
         (["drop", "--sender", "refuse@me.test"], 1, "the store does not answer"),
-        (["drop", "--domain", "x.test"], 0, "No waiting delivery matches"),
+        (["release", "--id", "d1"], 1, "No delivery with the id d1 is held"),
+        (["drop", "--domain", "x.test"], 0, "No waiting or held delivery matches"),
+        (["retry", "--domain", "x.test"], 0, "No waiting delivery matches"),
+        (["release", "--domain", "x.test"], 0, "No held delivery and no hold matches"),
     ],
 )
 def test_changes_that_change_nothing(desk: Desk, arguments: list[str], status: int, says: str) -> None:

@@ -11,6 +11,7 @@ from appliance.configuration import (
     IpVersion,
     ListenAddress,
     MailProvider,
+    SmarthostAddress,
     find,
     load,
     retention_ms,
@@ -137,7 +138,7 @@ def test_every_default_is_what_it_is_in_the_manual() -> None:
     assert (config.store.url, config.store.ephemeral) == ("sqlite:", "memory:")
     assert (config.dns.nameservers, config.dns.timeout) == ((), 5 * SECOND_MS)
     delivery = config.delivery
-    assert (delivery.mode, delivery.port, delivery.smarthost) == (DeliveryMode.SPOOL, 25, "")
+    assert (delivery.mode, delivery.port, delivery.smarthost) == (DeliveryMode.SPOOL, 25, None)
     assert delivery.retry == tuple(m * MINUTE_MS for m in (1, 5, 15, 30, 60, 120, 240))
     assert (delivery.give_up_after, delivery.delay_notice_after) == (5 * DAY_MS, 4 * HOUR_MS)
     assert (delivery.max_per_destination, delivery.source_addresses) == (20, ())
@@ -198,6 +199,31 @@ def test_what_is_written_is_what_it_says() -> None:
 )
 def test_sizes(written: str, octets: int) -> None:
     assert read(f"smtp.max_message_size = {written}").smtp.max_message_size == octets
+
+
+@pytest.mark.parametrize(
+    ("written", "host", "port", "user"),
+    [
+        ("smtp://user@relay.example:587", "relay.example", 587, "user"),
+        ("smtp://user@relay.example", "relay.example", 587, "user"),
+        ("smtp://relay.example", "relay.example", 25, ""),
+        ("SMTP://Relay.Example.:2525/", "relay.example", 2525, ""),
+        ("smtp://me@example.org@relay.example", "relay.example", 587, "me@example.org"),
+        ("smtp://me%40example.org@relay.example", "relay.example", 587, "me@example.org"),
+        ("smtp://192.0.2.1:26", "192.0.2.1", 26, ""),
+        ("smtp://user@[2001:DB8::1]:26", "2001:db8::1", 26, "user"),
+        ("smtp://[::1]", "::1", 25, ""),
+        ("smtps://user@relay.example", "relay.example", 465, "user"),
+    ],
+)
+def test_a_smarthost_is_a_host_a_port_and_perhaps_a_user(written: str, host: str, port: int, user: str) -> None:
+    smarthost = read(f'delivery.smarthost = "{written}"').delivery.smarthost
+    assert smarthost == SmarthostAddress(host, port, user, implicit_tls=written.startswith("smtps"))
+
+
+def test_source_addresses_are_written_in_one_form() -> None:
+    sources = read('delivery.source_addresses = ["192.0.2.1", "2001:DB8:0::1"]').delivery.source_addresses
+    assert sources == ("192.0.2.1", "2001:db8::1")
 
 
 def test_the_state_directory_of_systemd_is_the_data_directory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,9 +362,6 @@ def test_what_cannot_be_done_yet_is_refused(unbuilt: object) -> None:
         ("http", "trusted_proxies"): '["10.0.0.0/8"]',
         ("store", "url"): '"mongodb://user:secret@host/onward"',
         ("store", "ephemeral"): '"redis://host:6379/0"',
-        ("delivery", "mode"): '"transit"',
-        ("delivery", "smarthost"): '"smtp://user@relay.example:587"',
-        ("delivery", "source_addresses"): '["192.0.2.1"]',
         ("forwarding", "arc"): "true",
         ("mail", "provider"): '"postmark"',
     }
@@ -360,6 +383,10 @@ def test_what_cannot_be_done_yet_is_refused(unbuilt: object) -> None:
 )
 def test_what_is_not_missed_is_taken_and_told(written: str, key: tuple[str, ...]) -> None:
     assert [found for found, _ in without_effect(read(written))] == [key]
+
+
+def test_a_priority_is_nothing_to_tell_of() -> None:
+    assert list(without_effect(read("[plans.free]\npriority = 7\n[plans.gold]\npriority = -7"))) == []
 
 
 def test_the_defaults_ask_for_nothing_that_is_not_there() -> None:

@@ -164,6 +164,7 @@ async def test_recipients_share_one_transaction_and_each_gets_its_own_outcome(to
 async def test_a_no_at_any_stage_is_a_word_about_the_message(
     town: Town, stage: Stage, answer: Answer, kind: type[Outcome], code: str
 ) -> None:
+    town.dns.set("home.test", "MX 10 mx1.home.test.")
     town.first.script = always(stage, answer)
     async with town.courier() as courier:
         outcomes = await carry(courier, "alice", "bob")
@@ -201,12 +202,17 @@ async def test_eight_bit_content_goes_only_where_it_is_taken(town: Town) -> None
         assert isinstance(outcome, Delivered)
         assert "BODY=8BITMIME" in town.first.messages[0].parameters
     town.first.extensions = ("PIPELINING", "ENHANCEDSTATUSCODES")
+    town.second.extensions = town.first.extensions
     async with town.courier() as courier:
         outcomes = await carry(courier, "alice", "bob", eight_bit=True)
         assert kinds(outcomes) == [Failed, Failed]
         assert told(outcomes)[0] == (554, "5.6.3", "conversion-needed")
         assert kinds(await carry(courier)) == [Delivered], "what is plain still goes"
-    assert len(town.first.messages) == 2
+    assert town.messages == 2
+    town.second.extensions = ("8BITMIME",)
+    async with town.courier() as courier:
+        [outcome] = await carry(courier, eight_bit=True)
+        assert isinstance(outcome, Delivered), "a host that can take it takes it"
 
 
 async def test_the_null_sender_stays_null(town: Town) -> None:
@@ -299,13 +305,14 @@ async def test_a_kept_connection_lost_before_the_final_dot_gets_one_new_attempt(
 async def test_a_server_that_hangs_up_on_the_new_attempt_too_is_deferred(town: Town) -> None:
     async with town.courier() as courier:
         assert kinds(await carry(courier)) == [Delivered]
-        town.first.script = always(Stage.MAIL, CLOSE)
+        town.first.script = town.second.script = always(Stage.MAIL, CLOSE)
         assert told(await carry(courier)) == [(0, "4.4.2", "connection-lost")]
-    assert (town.first.connections, town.second.connections) == (2, 0)
+    assert (town.first.connections, town.second.connections) == (2, 1)
 
 
 async def test_a_first_connection_that_is_lost_is_deferred_and_names_the_stage(town: Town) -> None:
     town.first.script = always(Stage.RCPT, CLOSE, times=1)
+    town.second.script = always(Stage.RCPT, CLOSE)
     async with town.courier() as courier:
         outcomes = await carry(courier, "alice", "bob")
         assert told(outcomes) == [(0, "4.4.2", "connection-lost")] * 2
@@ -331,7 +338,7 @@ async def test_lost_behind_the_final_dot_is_deferred_and_not_tried_again_at_once
 
 @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.END_OF_DATA])
 async def test_silence_is_not_waited_for_for_ever(town: Town, stage: Stage) -> None:
-    town.first.script = always(stage, Answer(stall=30))
+    town.first.script = town.second.script = always(stage, Answer(stall=30))
     async with town.courier(timeouts=QUICK) as courier:
         outcomes = await carry(courier)
         assert told(outcomes) == [(0, "4.4.2", "connection-lost")]
@@ -363,7 +370,7 @@ async def test_421_to_the_reset_of_a_kept_connection_is_no_different(town: Town)
 async def test_421_on_the_new_connection_too_is_deferred(town: Town) -> None:
     async with town.courier() as courier:
         await carry(courier)
-        town.first.script = always(Stage.MAIL, ENOUGH)
+        town.first.script = town.second.script = always(Stage.MAIL, ENOUGH)
         assert told(await carry(courier)) == [(421, "4.3.2", "destination-deferred")]
     assert town.first.connections == 2
 
@@ -371,6 +378,7 @@ async def test_421_on_the_new_connection_too_is_deferred(town: Town) -> None:
 @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.END_OF_DATA])
 async def test_421_on_a_first_connection_is_deferred(town: Town, stage: Stage) -> None:
     town.first.script = always(stage, ENOUGH, times=1)
+    town.second.script = always(Stage.MAIL, ENOUGH)
     async with town.courier() as courier:
         outcomes = await carry(courier, "alice", "bob")
         assert told(outcomes) == [(421, "4.3.2", "destination-deferred")] * 2
@@ -473,12 +481,35 @@ async def test_a_server_that_knows_no_ehlo_gets_helo(town: Town) -> None:
     assert (town.first.connections, town.second.connections) == (1, 0)
 
 
-async def test_a_no_to_the_message_is_not_asked_for_again_elsewhere(town: Town) -> None:
-    for stage in (Stage.MAIL, Stage.RCPT, Stage.END_OF_DATA):
+async def test_a_no_to_recipient_or_content_is_not_asked_for_again_elsewhere(town: Town) -> None:
+    for stage in (Stage.RCPT, Stage.END_OF_DATA):
         town.first.script = always(stage, NEVER)
         async with town.courier() as courier:
             assert kinds(await carry(courier)) == [Failed]
     assert town.second.connections == 0
+
+
+async def test_a_no_to_mail_is_one_host_s_word_and_the_next_is_asked(town: Town) -> None:
+    town.first.script = always(Stage.MAIL, NEVER)
+    async with town.courier() as courier:
+        outcomes = await carry(courier, "alice", "bob")
+        assert kinds(outcomes) == [Delivered, Delivered]
+        assert outcomes[0].answer.server_address == SECOND
+        assert kinds(await carry(courier, message_id="m2")) == [Delivered]
+    assert (town.first.connections, town.second.connections) == (1, 1), "who has taken mail is kept"
+
+
+async def test_a_no_to_mail_stands_where_no_other_host_takes_the_message(town: Town) -> None:
+    town.first.script = always(Stage.MAIL, NEVER)
+    town.second.script = always(Stage.MAIL, Answer(554, "5.7.1 Not you either"))
+    async with town.courier() as courier:
+        assert told(await carry(courier)) == [(550, "5.1.1", "mailbox-unknown")]
+    town.second.script = always(Stage.MAIL, LATER)
+    async with town.courier() as courier:
+        assert told(await carry(courier)) == [(451, "4.7.1", "policy-deferred")], "who may take it later is waited for"
+    town.second.stop()
+    async with town.courier() as courier:
+        assert kinds(await carry(courier)) == [Failed], "nobody else can be asked"
 
 
 async def test_the_second_address_of_a_host_is_asked_where_the_first_is_dead(town: Town) -> None:

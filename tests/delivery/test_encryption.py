@@ -359,7 +359,7 @@ async def test_a_connection_that_is_lost_in_between_leaves_what_was_delivered_de
         return Answer(close=True) if moment.stage is Stage.MAIL and town.first.messages else None
 
     town.first.extensions = (*EVERYTHING, "LIMITS RCPTMAX=1")
-    town.first.script = script
+    town.first.script = town.second.script = script
     async with town.courier() as courier:
         outcomes = await carry(courier, "alice", "bob")
     assert told(outcomes)[0] == (Delivered, "2.0.0", "delivered")

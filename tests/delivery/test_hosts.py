@@ -122,6 +122,31 @@ async def test_a_failing_lookup_of_one_host_or_family_does_not_hide_the_others()
     assert await found(zone) == ["b.test 8.8.8.1"]
 
 
+async def test_addresses_inside_are_left_out_and_public_ones_stay() -> None:
+    zone = {
+        ("home.test", "MX"): [(10, "a.test"), (20, "b.test")],
+        ("a.test", "A"): ["10.0.0.1", "8.8.8.1", "127.0.0.1"],
+        ("a.test", "AAAA"): ["::1", "2600::1", "fe80::1"],
+        ("b.test", "A"): ["192.168.0.1"],
+    }
+    assert await found(zone) == ["a.test 2600::1", "a.test 8.8.8.1"]
+
+
+async def test_an_address_literal_that_is_ours_is_a_loop() -> None:
+    settings = HostSettings("mx.example.net", is_ours=lambda address: address == "8.8.8.8")
+    with pytest.raises(NoHosts) as raised:
+        await find_addresses(Names({}), "[8.8.8.8]", settings)
+    assert raised.value.outcome.answer.reason == "mx-loop"
+
+
+async def test_a_domain_without_mx_at_an_address_of_ours_is_a_loop() -> None:
+    settings = HostSettings("mx.example.net", is_ours=lambda address: address == "8.8.8.8")
+    with pytest.raises(NoHosts) as raised:
+        await found({("home.test", "A"): ["8.8.8.1", "8.8.8.8"]}, settings)
+    assert isinstance(raised.value.outcome, Failed)
+    assert raised.value.outcome.answer.enhanced_code == "5.4.6"
+
+
 async def test_an_address_literal_needs_no_dns() -> None:
     for literal, address in (("[8.8.8.8]", "8.8.8.8"), ("[IPv6:2600::1]", "2600::1")):
         only = await find_addresses(Names({}), literal, SETTINGS)

@@ -1,78 +1,27 @@
 """Which outcomes the sender hears of: those that NOTIFY asks for, and in whose name (RFC 3461, RFC 8689)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from inline_committer import InlineCommitter
-from read_report import ReadReport, read_report
-from values import NOW, answer, delivery
+from read_report import read_report
+from settlement_desk import CONTENT, GIVE_UP_AFTER, Desk, asked, reports, told
+from values import NOW, answer
 
-from appliance.delivery.schedule import RetrySchedule
-from appliance.delivery.settlement import Settlement, Settler
-from appliance.forwarding.srs import Opened, SenderRewriter
-from appliance.logbook.events import Logbook
-from appliance.model.account import Account, Role
-from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Outcome, Recipient
-from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
-from appliance.model.ids import id_source
+from appliance.forwarding.srs import Opened
+from appliance.model.delivery import Answer, Deferred, Delivered, Failed, Outcome
+from appliance.model.time import DAY_MS
 from appliance.privacy.sealing import Sealer
 from appliance.reports import relayed
-from appliance.reports.own_mail import OwnMail
-from appliance.routing.snapshot import Settings, Snapshot
-from appliance.spool.clocks import Clocks
-from appliance.spool.spool import Spool
-from appliance.storage.spool import Accept, AddPart
+from appliance.storage.records import StoreUnavailable
+from appliance.storage.spool import Accept, AddPart, Complete, ReturnPath
 from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
 
-CONTENT = b"Subject: x\r\n\r\nbody\r\n"
-LATE = NOW + 6 * 24 * 3_600_000
 GONE = Failed(answer(550, enhanced_code="5.1.1", reason="mailbox-unknown", text="no such user"))
 BUSY = Deferred(answer(450, reason="destination-deferred", text="busy"))
 OK = Delivered(answer())
-MAILBOXES = ("alice@home.test", "bob@home.test")
-SNAPSHOT = Snapshot(
-    Settings("mx.example.net", "srs.mx.example.net"),
-    1,
-    accounts=[Account("a1", "owner@home.test", True, Role.OPERATOR, "free", NOW)],
-    domains=[Domain("domain1", "a1", "example.org", True, DeliveryMode.SPOOL, LogLevel.EVENTS, NOW)],
-    aliases=[Alias("team", "domain1", "team", AliasAction.FORWARD, MAILBOXES, "refaaa", NOW)],
-    destinations=[Destination(mailbox, "a1", mailbox, NOW, NOW) for mailbox in MAILBOXES],
-)
-
-
-class Desk:
-    """A settler with a real spool round it."""
-
-    def __init__(self, store: SqliteSpool) -> None:
-        self.now = NOW
-        new_id = id_source()
-        self.spool = Spool(store, InlineCommitter(store), new_id)
-        rewriter = SenderRewriter("srs.mx.example.net", [bytes(32)])
-        self.own_mail = OwnMail(
-            hostname="mx.example.net",
-            reporter="postmaster@mx.example.net",
-            snapshot=lambda: SNAPSHOT,
-            rewriter=rewriter,
-            look_up=store.return_path,
-            new_id=new_id,
-            clocks=Clocks.all_from(lambda: self.now),
-        )
-        self.settler = Settler(
-            self.spool,
-            Logbook(SNAPSHOT.log_level, lambda: self.now, new_id),
-            RetrySchedule((60_000,), 5 * 24 * 3_600_000),
-            self.own_mail,
-            lambda: SNAPSHOT,
-            Clocks.all_from(lambda: self.now),
-        )
-
-    async def settle(self, accepted: Delivery, outcome: Outcome, content: bytes = CONTENT) -> Settlement:
-        """What follows for a delivery of a message with this content."""
-        await self.spool.committer.commit([AddPart(accepted.message_id, 0, content), Accept([accepted])])
-        return await self.settler.settle(accepted, outcome)
 
 
 @pytest.fixture
@@ -80,32 +29,6 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     store = SqliteSpool(tmp_path / "spool.sqlite", {"spool": Sealer(bytes(32)), "log": Sealer(bytes(32))})
     yield Desk(store)
     store.close()
-
-
-def asked(*notify: str, **changes: Any) -> Delivery:
-    """A delivery for as many recipients, with what was asked about each."""
-    recipients = tuple(Recipient(f"a{number}@example.org", "domain1", words) for number, words in enumerate(notify))
-    return delivery(recipients=recipients, size=len(CONTENT), **changes)
-
-
-def reports(settlement: Settlement) -> list[tuple[Delivery, bytes]]:
-    parts = [operation.octets for operation in settlement.operations if isinstance(operation, AddPart)]
-    accepted = [
-        each for operation in settlement.operations if isinstance(operation, Accept) for each in operation.deliveries
-    ]
-    return list(zip(accepted, parts, strict=True))
-
-
-def read(settlement: Settlement) -> list[ReadReport]:
-    return [read_report(octets) for _, octets in reports(settlement)]
-
-
-def told(settlement: Settlement) -> list[tuple[str, str, str]]:
-    return [
-        (str(each["Final-Recipient"]), str(each["Action"]), str(each["Status"]))
-        for report in read(settlement)
-        for each in report.of_recipients
-    ]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +58,7 @@ async def test_the_sender_hears_what_was_asked_for(
 
 
 async def test_giving_up_is_a_failure(desk: Desk) -> None:
-    desk.now = LATE
+    desk.passes(GIVE_UP_AFTER + DAY_MS)
     assert told(await desk.settle(asked("NEVER"), BUSY)) == []
     assert [action for _, action, _ in told(await desk.settle(asked("FAILURE", id="d2", message_id="m2"), BUSY))] == [
         "failed"
@@ -162,8 +85,96 @@ async def test_a_report_comes_from_nobody_and_asks_for_nothing(desk: Desk) -> No
     assert read_report(octets).of_message["Original-Envelope-Id"] == "QQ 314"
 
 
-async def test_nobody_hears_where_there_is_nobody(desk: Desk) -> None:
-    assert told(await desk.settle(asked("SUCCESS,FAILURE", sender="", return_path=""), OK)) == []
+@pytest.mark.parametrize("outcome", [OK, GONE])
+async def test_nobody_hears_where_there_is_nobody(desk: Desk, outcome: Outcome) -> None:
+    assert told(await desk.settle(asked("SUCCESS,FAILURE", sender="", return_path=""), outcome)) == []
+
+
+@pytest.mark.parametrize("outcome", [OK, GONE])
+@pytest.mark.parametrize(
+    "field", [b"Auto-Submitted: auto-generated", b"List-Id: <news.sender.test>", b"Precedence: bulk"]
+)
+async def test_programs_and_lists_hear_nothing_whatever_they_ask(desk: Desk, outcome: Outcome, field: bytes) -> None:
+    """RFC 3834 §2."""
+    settlement = await desk.settle(asked("SUCCESS,FAILURE"), outcome, field + b"\r\n" + CONTENT)
+    assert told(settlement) == []
+    assert not settlement.due_now
+
+
+@pytest.mark.parametrize(
+    ("authentication", "outcome", "heard"),
+    [
+        ("fail", OK, []),
+        ("fail", GONE, []),
+        ("", OK, ["relayed"]),
+        ("", GONE, ["failed"]),
+        ("pass", OK, ["relayed"]),
+        ("pass", GONE, ["failed"]),
+    ],
+)
+async def test_who_has_most_likely_not_written_hears_nothing(
+    desk: Desk, authentication: str, outcome: Outcome, heard: Sequence[str]
+) -> None:
+    settlement = await desk.settle(asked("SUCCESS,FAILURE", authentication=authentication), outcome)
+    assert [action for _, action, _ in told(settlement)] == heard
+
+
+async def test_of_two_copies_one_tells_of_success_and_each_of_its_failure(desk: Desk) -> None:
+    """A failure that nobody hears of would be a loss; that a success came before it happens with one mailbox, too."""
+    first = asked("SUCCESS,FAILURE", target=Address("alice", "home.test"))
+    second = replace(
+        first,
+        id="d2",
+        target=Address("bob", "home.test"),
+        recipients=tuple(recipient.without_success() for recipient in first.recipients),
+    )
+    await desk.spool.committer.commit([AddPart("m1", 0, CONTENT), Accept([first, second])])
+    assert told(await desk.settler.settle(first, OK)) == [("rfc822; a0@example.org", "relayed", "2.0.0")]
+    assert told(await desk.settler.settle(second, OK)) == []
+    failed = await desk.settler.settle(second, GONE)
+    assert told(failed) == [("rfc822; a0@example.org", "failed", "5.1.1")]
+    for _, octets in reports(failed):
+        assert b"bob" not in octets
+        assert b"home.test" not in octets
+
+
+async def test_giving_up_says_how_often_and_how_long(desk: Desk) -> None:
+    """The status of the last attempt says more than that the time is over; where there is none, that is said."""
+    desk.passes(GIVE_UP_AFTER)
+    settlement = await desk.settle(asked("", attempts=11), BUSY)
+    [(_, octets)] = reports(settlement)
+    assert "we have tried 12 times in 5 days. We have now given up." in read_report(octets).text
+    assert told(settlement) == [("rfc822; a0@example.org", "failed", "4.0.0")]
+    [complete] = [each for each in settlement.operations if isinstance(each, Complete)]
+    assert [event.reason for event in complete.events] == ["expired"]
+    wordless = Deferred(Answer(0, "", "connection-failed", "no connection"))
+    settlement = await desk.settle(asked("", id="d2", message_id="m2"), wordless)
+    [(_, octets)] = reports(settlement)
+    assert told(settlement) == [("rfc822; a0@example.org", "failed", "4.4.7")]
+    assert "did not take the message in time" in read_report(octets).text
+    assert "We have now given up." in read_report(octets).text
+
+
+@pytest.mark.parametrize("outcome", [OK, GONE])
+async def test_a_sender_who_can_not_be_looked_up_is_told_later(desk: Desk, outcome: Outcome) -> None:
+    """A report to another rewritten sender of ours needs the store; without it nothing is settled yet."""
+    rewritten = desk.rewriter.rewrite("a-sender-with-a-name-that-is-far-too-long@sender.test", "refaaa", NOW)
+    assert rewritten.stored is not None
+    accepted = asked("SUCCESS,FAILURE", sender=rewritten.return_path)
+    await desk.spool.committer.commit([Accept([], [], [rewritten.stored])])
+    working = desk.look_up
+
+    def fails(token: str) -> ReturnPath | None:
+        raise StoreUnavailable("the disk is gone")
+
+    desk.look_up = fails
+    with pytest.raises(StoreUnavailable):
+        await desk.settle(accepted, outcome)
+    desk.look_up = working
+    settlement = await desk.settler.settle(accepted, outcome)
+    heard = [str(report.target) for report, _ in reports(settlement)]
+    # What tells of success is nothing that the first sender asked for.
+    assert heard == ([] if outcome is OK else ["a-sender-with-a-name-that-is-far-too-long@sender.test"])
 
 
 @pytest.mark.parametrize("outcome", [OK, GONE])

@@ -1,183 +1,18 @@
-"""The scheduler under a clock that jumps: five days of schedule in milliseconds.
-
-The spool is real; a script stands where connections would be, because no real socket works under such a clock.
-"""
-
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+"""The scheduler under a clock that jumps: five days of schedule in milliseconds."""
 
 import pytest
 import trio
-from inline_committer import InlineCommitter
-from values import NOW, answer, delivery
+from scheduled import CONTENT, DOMAIN, REWRITER, SNAPSHOT, busy, gone, ok, running
+from values import NOW, delivery
 
 from appliance.delivery import scheduler as scheduler_module
-from appliance.delivery.courier import Content, Unreachable
-from appliance.delivery.operator import QueueFilter, QueueOperator
-from appliance.delivery.schedule import RetrySchedule
-from appliance.delivery.scheduler import MAX_CLAIMED, MAX_CLAIMED_PER_DESTINATION, Scheduler
-from appliance.delivery.settlement import Settler
-from appliance.forwarding.srs import SenderRewriter
-from appliance.logbook.events import Logbook
-from appliance.logbook.live import LiveStream
-from appliance.model.delivery import Deferred, Delivered, Delivery, DeliveryState, Failed, Outcome, Recipient
-from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
-from appliance.model.ids import id_source
-from appliance.privacy.sealing import Sealer
-from appliance.reports.own_mail import OwnMail
-from appliance.routing.snapshot import Settings, Snapshot
-from appliance.spool.clocks import Clocks
-from appliance.spool.spool import Spool
+from appliance.delivery.memory import MAX_CLAIMED, MAX_CLAIMED_PER_DESTINATION
+from appliance.model.delivery import Delivery, DeliveryState, Outcome, Recipient
+from appliance.model.domain import Alias, AliasAction, Destination
+from appliance.routing.snapshot import Snapshot
 from appliance.storage.spool import Accept, AddPart
 from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
-
-MINUTE_MS = 60_000
-HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
-CONTENT = b"Subject: x\r\n\r\nbody\r\n"
-SCHEDULE = RetrySchedule(
-    (MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS, 30 * MINUTE_MS, HOUR_MS, 2 * HOUR_MS, 4 * HOUR_MS),
-    5 * DAY_MS,
-    draw=lambda: 0.0,
-)
-
-DOMAIN = Domain("domain1", "a1", "example.org", True, DeliveryMode.SPOOL, LogLevel.EVENTS, NOW)
-SNAPSHOT = Snapshot(Settings("mx.example.net", "srs.mx.example.net"), 1, domains=[DOMAIN])
-
-REWRITER = SenderRewriter("srs.mx.example.net", [bytes(32)])
-
-Script = Callable[[Delivery], Outcome]
-
-
-def ok(_: Delivery) -> Outcome:
-    return Delivered(answer())
-
-
-def busy(_: Delivery) -> Outcome:
-    return Deferred(answer(450, reason="destination-deferred", text="busy"))
-
-
-def gone(_: Delivery) -> Outcome:
-    return Failed(answer(550, enhanced_code="5.1.1", reason="mailbox-unknown", text="no such user"))
-
-
-@dataclass
-class World:
-    """One scheduler and everything round it."""
-
-    store: SqliteSpool
-    spool: Spool
-    scheduler: Scheduler
-    script: Script = ok
-    unreachable: set[str] = field(default_factory=set)
-    carried: list[tuple[float, list[str]]] = field(default_factory=list)
-    """When, in seconds of the test's clock, and which delivery ids went in one transaction."""
-    at_once: dict[str, int] = field(default_factory=dict)
-    most_at_once: dict[str, int] = field(default_factory=dict)
-    slowness_s: dict[str, float] = field(default_factory=dict)
-    connections: int = 0
-    most_connections: int = 1000
-
-    async def accept(self, *deliveries: Delivery) -> None:
-        """Put messages in the queue, due at once, and let the scheduler know."""
-        for each in deliveries:
-            if self.store.part(each.message_id, 0) is None:
-                await self.spool.committer.commit([AddPart(each.message_id, 0, CONTENT)])
-                # In memory, because the clock would jump while a thread reads it from the disk.
-                self.spool.keep_hot(each.message_id, CONTENT, 1000)
-            await self.spool.committer.commit([Accept([each])])
-        self.scheduler.wake()
-
-    def room_is_free(self) -> bool:
-        """Whether nothing is left in memory: all the room can be had, and is given back."""
-        everything = [f"{number}.test" for number in range(MAX_CLAIMED)]
-        if not self.scheduler.reserve(everything):
-            return False
-        self.scheduler.release(everything)
-        return True
-
-    def waiting(self) -> list[Delivery]:
-        return self.store.deliveries()
-
-
-class ScriptedCourier:
-    """Stands where a connection would be: answers from a script, after as long as the destination is slow."""
-
-    def __init__(self, world: World, domain: str) -> None:
-        self._world = world
-        self._domain = domain
-        self._connected = False
-
-    async def carry(self, batch: Sequence[Delivery], content: Content) -> list[Outcome]:
-        world = self._world
-        world.carried.append((trio.current_time(), [each.id for each in batch]))
-        now = world.at_once[self._domain] = world.at_once.get(self._domain, 0) + 1
-        world.most_at_once[self._domain] = max(now, world.most_at_once.get(self._domain, 0))
-        try:
-            await trio.sleep(world.slowness_s.get(self._domain, 0.001))
-        finally:
-            world.at_once[self._domain] -= 1
-        if not self._connected and world.connections >= world.most_connections:
-            raise Unreachable(Deferred(answer(421, reason="host-refused", text="too many connections")))
-        if not self._connected:
-            self._connected = True
-            world.connections += 1
-        if self._domain in world.unreachable:
-            raise Unreachable(Deferred(answer(0, enhanced_code="4.4.1", reason="connection-failed", text="refused")))
-        return [world.script(each) for each in batch]
-
-    async def close(self) -> None:
-        self._world.connections -= self._connected
-        await trio.lowlevel.checkpoint()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteSpool]:
-    opened = SqliteSpool(tmp_path / "spool.sqlite", {"spool": Sealer(bytes(32)), "log": Sealer(bytes(32))})
-    yield opened
-    opened.close()
-
-
-@asynccontextmanager
-async def running(
-    store: SqliteSpool, max_per_destination: int = 3, snapshot: Snapshot = SNAPSHOT
-) -> AsyncIterator[World]:
-    began = trio.current_time()
-
-    def clock() -> int:
-        return NOW + round((trio.current_time() - began) * 1000)
-
-    clocks = Clocks.all_from(clock)
-    new_id = id_source(clock)
-    spool = Spool(store, InlineCommitter(store), new_id)
-    logbook = Logbook(SNAPSHOT.log_level, clock, new_id)
-    own_mail = OwnMail(
-        hostname="mx.example.net",
-        reporter="postmaster@mx.example.net",
-        snapshot=lambda: snapshot,
-        rewriter=REWRITER,
-        look_up=store.return_path,
-        new_id=new_id,
-        clocks=clocks,
-    )
-    settler = Settler(spool, logbook, SCHEDULE, own_mail, lambda: snapshot, clocks)
-    scheduler = Scheduler(
-        spool,
-        settler,
-        LiveStream(),
-        lambda domain: ScriptedCourier(world, domain),  # type: ignore[arg-type,return-value]
-        clock,
-        max_per_destination,
-    )
-    world = World(store, spool, scheduler)
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(scheduler.run, stop)
-        yield world
-        stop.set()
 
 
 async def test_a_message_is_delivered_and_gone(store: SqliteSpool, autojump_clock: trio.testing.MockClock) -> None:
@@ -455,34 +290,3 @@ async def test_what_is_due_later_is_claimed_when_it_is_due(
         assert world.carried == []
         await trio.sleep(2)
         assert len(world.carried) == 1
-
-
-async def test_the_operator_retries_and_drops(store: SqliteSpool, autojump_clock: trio.testing.MockClock) -> None:
-    async with running(store, max_per_destination=1) as world:
-        operator = QueueOperator(world.spool, world.scheduler, SCHEDULE, Clocks.all_from(lambda: NOW))
-        world.script = busy
-        await world.accept(delivery("d1", "m1"), delivery("d2", "m2", sender="other@sender.test"))
-        await trio.sleep(5)
-        assert await operator.retry(QueueFilter(sender="OTHER@sender.test")) == 1
-        world.script = ok
-        await trio.sleep(5)
-        assert [each.id for each in world.waiting()] == ["d1"]
-        assert await operator.retry(QueueFilter(domain="nothing.test")) == 0
-        assert await operator.drop(QueueFilter(id="m1")) == 1
-        assert world.waiting() == []
-        assert store.part("m1", 0) is None
-
-
-async def test_the_operator_drops_what_no_courier_has_begun_with(
-    store: SqliteSpool, autojump_clock: trio.testing.MockClock
-) -> None:
-    async with running(store, max_per_destination=1) as world:
-        operator = QueueOperator(world.spool, world.scheduler, SCHEDULE, Clocks.all_from(lambda: NOW))
-        world.slowness_s["home.test"] = 10
-        await world.accept(*(delivery(f"d{n}", f"m{n}") for n in range(5)))
-        await trio.sleep(1)
-        assert await operator.drop(QueueFilter(destination="HOME.test")) == 4
-        await trio.sleep(60)
-        assert [ids for _, ids in world.carried] == [["d0"]], "what is in a courier's hands can't be called back"
-        assert world.waiting() == []
-        assert world.room_is_free()

@@ -396,6 +396,21 @@ def test_nothing_is_forwarded_to_a_mailbox_whose_owner_has_not_agreed() -> None:
     assert (found.reply.code, found.reason, found.targets) == (451, "destination-unconfirmed", ())
 
 
+def test_mail_is_as_urgent_as_the_plan_of_whoever_owns_the_domain() -> None:
+    accounts = [OWNER, replace(OPERATOR, plan="paid"), replace(OPERATOR, id="a3", plan="gone")]
+    domains = [
+        domain("example.org"),
+        *(replace(domain(f"{each.id}.test"), account_id=each.id) for each in accounts[1:]),
+    ]
+    settings = replace(SETTINGS, priorities={"free": -1, "paid": 10})
+    urgent = Snapshot(settings, 1, accounts=accounts, domains=domains)
+    assert urgent.priority(["example.org"]) == -1
+    assert urgent.priority(["example.org", "a2.test"]) == 10
+    assert urgent.priority(["a3.test"]) == 0, "the configuration has lost its plan"
+    assert urgent.priority(["nobody.test"]) == 0
+    assert urgent.priority([]) == 0
+
+
 def test_every_step_of_a_decision_can_be_told() -> None:
     assert ask(PRECEDENCE, "salesman@example.org").steps == ()
     steps = route(PRECEDENCE, Address.parse("salesman@example.org"), NOW, explained=True).steps

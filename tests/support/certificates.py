@@ -4,6 +4,7 @@ Made once and kept for as long as the tests run. P-256, because such a key is ma
 """
 
 import atexit
+import ipaddress
 import ssl
 import tempfile
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def authority_file() -> Path:
 
 @cache
 def certificate_for(name: str = HOST, *, expired: bool = False, self_signed: bool = False) -> Files:
-    """A certificate for this host, by the authority, or by nobody but itself."""
+    """A certificate for this host, a name or an address, by the authority, or by nobody but itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     issuer_key = key if self_signed else _authority().key
@@ -59,7 +60,7 @@ def certificate_for(name: str = HOST, *, expired: bool = False, self_signed: boo
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - 3 * _DAY)
         .not_valid_after(now - _DAY if expired else now + _DAY)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_alternative(name)]), critical=False)
         .sign(issuer_key, hashes.SHA256())
     )
     file = _directory() / f"{name}-{expired}-{self_signed}"
@@ -115,6 +116,13 @@ def _directory() -> Path:
     directory = tempfile.TemporaryDirectory()
     atexit.register(directory.cleanup)
     return Path(directory.name)
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _name(common_name: str) -> x509.Name:

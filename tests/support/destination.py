@@ -88,6 +88,8 @@ class Destination:
         """What is done with a message before its 250. May be replaced where there are too many to be kept."""
         self.violations: list[str] = []
         self.connections = 0
+        self.clients: list[str] = []
+        """The address that each connection came from."""
         self.lock = threading.Lock()
         self.stopped = threading.Event()
         self._listener: socket.socket | None = None
@@ -153,6 +155,7 @@ class Destination:
                 continue
             with self.lock:
                 self.connections += 1
+                self.clients.append(client[0])
                 self._open.add(connection)
             threading.Thread(target=self._serve, args=(connection, client[0]), daemon=True).start()
 

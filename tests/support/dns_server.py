@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from types import TracebackType
 from typing import Self
@@ -46,13 +46,34 @@ class Behaviour(Enum):
     """No answer at all, over UDP and TCP."""
     TRUNCATED = "truncated"
     """Over UDP only the truncation bit; the whole answer over TCP."""
+    TRUNCATED_FOR_GOOD = "truncated for good"
+    """Over UDP only the truncation bit; silence over TCP."""
+    FORMERR = "formerr"
+    NOTIMP = "notimp"
+    NOTAUTH = "notauth"
+    LAME = "lame"
+    """No answer but the name of servers that may know one: whom we asked does not ask others."""
+    WRONG_ID = "wrong id"
+    WRONG_QUESTION = "wrong question"
+    """The answer to another question, under the right id."""
+    GARBAGE = "garbage"
+    """Octets that are no message."""
+    HALF = "half"
+    """The first half of the right answer."""
+    NOTHING = "nothing"
+    """A datagram without an octet; over TCP a message without one."""
 
 
 _RCODES = {
     Behaviour.SERVFAIL: dns.rcode.SERVFAIL,
     Behaviour.REFUSED: dns.rcode.REFUSED,
     Behaviour.NXDOMAIN: dns.rcode.NXDOMAIN,
+    Behaviour.FORMERR: dns.rcode.FORMERR,
+    Behaviour.NOTIMP: dns.rcode.NOTIMP,
+    Behaviour.NOTAUTH: dns.rcode.NOTAUTH,
 }
+
+_TRUNCATED = (Behaviour.TRUNCATED, Behaviour.TRUNCATED_FOR_GOOD)
 
 
 class DnsServer:
@@ -186,14 +207,19 @@ class DnsServer:
             behaviour = self._behaviours.get((_absolute(question.name), kind)) or self._behaviours.get(
                 (_absolute(question.name), None)
             )
-            if behaviour is Behaviour.TIMEOUT:
+            if behaviour is Behaviour.TIMEOUT or (behaviour is Behaviour.TRUNCATED_FOR_GOOD and over_tcp):
                 return None
             if behaviour in _RCODES:
                 response.set_rcode(_RCODES[behaviour])
-            elif behaviour is Behaviour.TRUNCATED and not over_tcp:
+            elif behaviour in _TRUNCATED and not over_tcp:
                 response.flags |= dns.flags.TC
+            elif behaviour is Behaviour.LAME:
+                response.flags &= ~dns.flags.RA
+                response.authority.append(dns.rrset.from_text("test.", 60, "IN", "NS", "ns.test."))
             elif behaviour is not Behaviour.EMPTY:
                 self._from_records(response, question.name, kind)
+        if behaviour is not None and behaviour in _BROKEN:
+            return _BROKEN[behaviour](response)
         if over_tcp:
             return response.to_wire()
         try:
@@ -220,6 +246,32 @@ class DnsServer:
             if found is kind or cname is None:
                 return
             name = _name(cname[0])
+
+
+def _under_another_id(response: dns.message.Message) -> bytes:
+    response.id = (response.id + 1) % 65536
+    return response.to_wire()
+
+
+def _to_another_question(response: dns.message.Message) -> bytes:
+    for section in (response.question, response.answer):
+        for rrset in section:
+            rrset.name = dns.name.from_text("another.invalid.")
+    return response.to_wire()
+
+
+def _half(response: dns.message.Message) -> bytes:
+    wire = response.to_wire()
+    return wire[: len(wire) // 2]
+
+
+_BROKEN: Mapping[Behaviour, Callable[[dns.message.Message], bytes]] = {
+    Behaviour.WRONG_ID: _under_another_id,
+    Behaviour.WRONG_QUESTION: _to_another_question,
+    Behaviour.GARBAGE: lambda _: b"\xff\x00\x13" * 30,
+    Behaviour.HALF: _half,
+    Behaviour.NOTHING: lambda _: b"",
+}
 
 
 def _name(text: str) -> dns.name.Name:

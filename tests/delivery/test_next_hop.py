@@ -1,0 +1,331 @@
+"""Next hops for mail in transit, with real sockets: what is asked and sent, what answers come to, what becomes of
+connections."""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from destination import Destination, on_one_port
+from destination_scripts import CLOSE, Answer, Stage, always
+from dns_server import Behaviour, DnsServer
+from values import NOW, delivery
+
+from appliance.delivery.connecting import ConnectionSettings
+from appliance.delivery.holds import Holds
+from appliance.delivery.hosts import HostSettings
+from appliance.delivery.next_hop import NextHops
+from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Recipient
+from appliance.model.hold import Hold
+from appliance.resolver import DnsResolver
+from smtp.address import Address
+from smtp.client.trio_client import Timeouts
+
+FIRST, SECOND = "127.0.0.2", "127.0.0.3"
+RECORDS = {
+    "home.test": ["MX 10 mx1.home.test.", "MX 20 mx2.home.test."],
+    "mx1.home.test": [f"A {FIRST}"],
+    "mx2.home.test": [f"A {SECOND}"],
+    "null.test": ["MX 0 ."],
+}
+PLAIN = ("PIPELINING", "SIZE 1000", "ENHANCEDSTATUSCODES")
+CONTENT = [b"Received: by us\r\n", b"Subject: x\r\n\r\n", b".\r\nbody\r\n"]
+MOST = 3
+"""Connections to one destination."""
+
+
+class Town:
+    """The two servers of home.test, and the DNS that leads to them."""
+
+    def __init__(self) -> None:
+        self.dns = DnsServer(RECORDS)
+        self.first = Destination(FIRST, name="mx1.home.test")
+        self.second = Destination(SECOND, name="mx2.home.test")
+        self.port = 0
+        self.holds = Holds()
+
+    @asynccontextmanager
+    async def hops(self) -> AsyncIterator[NextHops]:
+        """Everything that is said to next hops ends with the block, goodbyes included."""
+        ticks = itertools.count(NOW, 5)
+        settings = ConnectionSettings(
+            self.port, HostSettings("mx.onward.test", loopback_destinations=True), Timeouts(quit=0.5)
+        )
+        resolver = DnsResolver([(self.dns.address, self.dns.port)], 0.3)
+        with trio.fail_after(20):
+            async with trio.open_nursery() as background:
+                yield NextHops(resolver, settings, lambda: next(ticks), background, self.holds, MOST)
+
+
+@pytest.fixture
+def town() -> Iterator[Town]:
+    made = Town()
+    with made.dns:
+        made.port = on_one_port(made.first, made.second)
+        try:
+            yield made
+        finally:
+            made.first.stop()
+            made.second.stop()
+    assert made.first.violations + made.second.violations == []
+
+
+def to(*mailboxes: str, **changes: Any) -> list[Delivery]:
+    """Deliveries of one message to mailboxes of home.test."""
+    return [
+        delivery(f"d{number}", target=Address(name, "home.test"), size=changes.pop("size", 100), **changes)
+        for number, name in enumerate(mailboxes)
+    ]
+
+
+async def test_it_is_asked_first_and_sent_later(town: Town) -> None:
+    both = to("alice", "bob")
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        assert await hop.ask(both) == [None, None]
+        assert town.first.messages == []
+        assert all(isinstance(outcome, Delivered) for outcome in await hop.send(both, CONTENT))
+        hop.leave()
+    (message,) = town.first.messages
+    assert message.recipients == ("alice@home.test", "bob@home.test")
+    assert message.content == b"".join(CONTENT)
+    assert message.sender == both[0].return_path
+    assert {"SIZE=100", "BODY=8BITMIME"} <= set(message.parameters)
+
+
+async def test_without_a_final_dot_nothing_comes_of_it(town: Town) -> None:
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        assert await hop.ask(to("alice")) == [None]
+        hop.leave()
+        hop.leave()
+    assert town.first.messages == []
+
+
+async def test_each_mailbox_has_its_own_answer(town: Town) -> None:
+    town.first.script = always(Stage.RCPT, Answer(550, "5.1.1 No such user"), recipient="bob@home.test")
+    three = to("alice", "bob", "carol")
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        answers = await hop.ask(three)
+        assert [type(answer) for answer in answers] == [type(None), Failed, type(None)]
+        assert isinstance(answers[1], Failed)
+        assert (answers[1].answer.code, answers[1].answer.reason) == (550, "mailbox-unknown")
+        assert answers[1].answer.server_name == "mx1.home.test"
+        await hop.send([three[0], three[2]], CONTENT)
+        hop.leave()
+    assert town.first.messages[0].recipients == ("alice@home.test", "carol@home.test")
+
+
+async def test_only_some_of_those_that_were_asked_for_can_be_sent_to(town: Town) -> None:
+    both = to("alice", "bob")
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        assert await hop.ask(both) == [None, None]
+        (outcome,) = await hop.send(both[1:], CONTENT)
+        assert isinstance(outcome, Delivered)
+        hop.leave()
+    (message,) = town.first.messages
+    assert message.recipients == ("bob@home.test",)
+    assert town.first.connections == 1
+
+
+async def test_a_refusal_when_it_is_asked_once_more_counts(town: Town) -> None:
+    both = to("alice", "bob")
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        await hop.ask(both)
+        town.first.script = always(Stage.RCPT, Answer(450, "4.2.1 Busy now"))
+        (outcome,) = await hop.send(both[1:], CONTENT)
+        assert isinstance(outcome, Deferred)
+        hop.leave()
+    assert town.first.messages == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason"), [(Stage.RCPT, "connection-lost"), (Stage.MAIL, "connection-lost")], ids=["RCPT", "MAIL"]
+)
+async def test_a_server_that_hangs_up_while_it_is_asked_puts_off(town: Town, stage: Stage, reason: str) -> None:
+    town.first.script = always(stage, CLOSE)
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        answers = await hop.ask(to("alice", "bob"))
+        assert [answer.answer.reason for answer in answers if isinstance(answer, Deferred)] == [reason] * 2
+        hop.leave()
+
+
+@pytest.mark.parametrize("stage", [Stage.DATA, Stage.END_OF_DATA])
+async def test_a_server_that_hangs_up_before_its_250_puts_off(town: Town, stage: Stage) -> None:
+    town.first.script = always(stage, CLOSE)
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        await hop.ask(to("alice"))
+        (outcome,) = await hop.send(to("alice"), CONTENT)
+        assert isinstance(outcome, Deferred)
+        assert (outcome.answer.code, outcome.answer.enhanced_code) == (0, "4.4.2")
+        hop.leave()
+
+
+async def test_a_421_is_no_word_for_good(town: Town) -> None:
+    town.first.script = always(Stage.RCPT, Answer(421, "4.3.2 Going down", close=True))
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        (answer,) = await hop.ask(to("alice"))
+        assert isinstance(answer, Deferred)
+        assert answer.answer.code == 421
+        hop.leave()
+
+
+async def test_a_host_that_refuses_the_sender_does_not_speak_for_the_others(town: Town) -> None:
+    town.first.script = always(Stage.MAIL, Answer(554, "5.7.1 We do not like you"))
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        assert await hop.ask(to("alice")) == [None]
+        await hop.send(to("alice"), CONTENT)
+        hop.leave()
+    assert len(town.second.messages) == 1
+
+
+async def test_what_all_hosts_say_of_the_sender_counts(town: Town) -> None:
+    for server in (town.first, town.second):
+        server.script = always(Stage.MAIL, Answer(554, "5.7.1 We do not like you"))
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        (answer,) = await hop.ask(to("alice"))
+        assert isinstance(answer, Failed)
+        assert answer.answer.code == 554
+        hop.leave()
+
+
+async def test_nobody_listens(town: Town) -> None:
+    town.first.stop()
+    town.second.stop()
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        (answer,) = await hop.ask(to("alice"))
+        assert isinstance(answer, Deferred)
+        assert answer.answer.enhanced_code == "4.4.1"
+        hop.leave()
+
+
+async def test_only_what_the_dns_says_is_final(town: Town) -> None:
+    town.dns.behave("home.test", Behaviour.SERVFAIL)
+    async with town.hops() as hops:
+        (failing,) = await hops.next_hop("home.test").ask(to("alice"))
+        (null,) = await hops.next_hop("null.test").ask(to("alice"))
+        assert isinstance(failing, Deferred)
+        assert isinstance(null, Failed)
+
+
+async def test_a_message_larger_than_the_server_takes_is_refused_without_asking(town: Town) -> None:
+    town.first.extensions = town.second.extensions = PLAIN
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        (answer,) = await hop.ask(to("alice", size=1001))
+        assert isinstance(answer, Failed)
+        assert (answer.answer.code, answer.answer.enhanced_code) == (552, "5.3.4")
+        hop.leave()
+
+
+async def test_8_bit_content_is_not_given_to_a_server_without_8bitmime(town: Town) -> None:
+    town.first.extensions = PLAIN
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        assert await hop.ask(to("alice", eight_bit=True)) == [None], "it may turn out to be none"
+        (outcome,) = await hop.send(to("alice", eight_bit=True), [*CONTENT, "ü\r\n".encode()])
+        assert isinstance(outcome, Failed)
+        assert outcome.answer.enhanced_code == "5.6.3"
+        hop.leave()
+    assert town.first.messages == []
+
+
+@pytest.mark.parametrize(("turns_out", "expected"), [(True, Failed), (False, Delivered)])
+async def test_utf8_in_the_header_needs_smtputf8_where_it_is_really_there(
+    town: Town, turns_out: bool, expected: type
+) -> None:
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        assert await hop.ask(to("alice", utf8=True)) == [None]
+        (outcome,) = await hop.send(to("alice", utf8=turns_out), CONTENT)
+        assert isinstance(outcome, expected)
+        hop.leave()
+
+
+async def test_an_address_in_utf8_needs_smtputf8_at_once(town: Town) -> None:
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        (answer,) = await hop.ask(to("jörg", utf8=True))
+        assert isinstance(answer, Failed)
+        assert answer.answer.enhanced_code == "5.6.7"
+        hop.leave()
+        town.first.extensions = (*town.first.extensions, "SMTPUTF8")
+        hop = hops.next_hop("home.test")
+        assert await hop.ask(to("jörg", utf8=True)) == [None]
+        await hop.send(to("jörg", utf8=True), CONTENT)
+        hop.leave()
+    assert "SMTPUTF8" in town.first.messages[0].parameters
+
+
+async def test_what_requires_tls_is_not_given_to_a_server_without(town: Town) -> None:
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        (answer,) = await hop.ask(to("alice", require_tls=True))
+        assert isinstance(answer, Failed)
+        assert answer.answer.enhanced_code.startswith("5.7.")
+        hop.leave()
+
+
+async def test_what_the_sender_wants_to_hear_is_asked_for_but_for_the_success(town: Town) -> None:
+    town.first.extensions = (*town.first.extensions, "DSN")
+    wanting = Recipient("sales@example.org", "domain1", "SUCCESS,FAILURE", "rfc822;sales@example.org")
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        deliveries = to("alice", recipients=(wanting,))
+        await hop.ask(deliveries)
+        await hop.send(deliveries, CONTENT)
+        hop.leave()
+    assert town.first.messages[0].wishes == ("NOTIFY=FAILURE",)
+
+
+async def test_there_are_only_so_many_connections_to_a_destination(town: Town) -> None:
+    async with town.hops() as hops:
+        held = [hops.next_hop("home.test") for _ in range(MOST)]
+        for hop in held:
+            assert await hop.ask(to("alice")) == [None]
+        surplus = hops.next_hop("home.test")
+        (answer,) = await surplus.ask(to("alice"))
+        assert isinstance(answer, Deferred)
+        assert (answer.answer.enhanced_code, answer.answer.reason) == ("4.4.5", "too-many-connections")
+        surplus.leave()
+        held[0].leave()
+        held[0].leave()
+        next_one = hops.next_hop("home.test")
+        assert await next_one.ask(to("alice")) == [None]
+        assert isinstance((await hops.next_hop("home.test").ask(to("alice")))[0], Deferred)
+        for hop in (*held, next_one):
+            hop.leave()
+
+
+async def test_what_an_operator_holds_is_put_off(town: Town) -> None:
+    town.holds.add(Hold("h1", NOW, destination="home.test"))
+    async with town.hops() as hops:
+        (answer,) = await hops.next_hop("home.test").ask(to("alice"))
+        assert isinstance(answer, Deferred)
+        assert answer.answer.reason == "held"
+        town.holds.remove("h1")
+        hop = hops.next_hop("home.test")
+        assert await hop.ask(to("alice")) == [None]
+        hop.leave()
+
+
+async def test_cancelled_at_the_final_dot_the_connection_ends(town: Town) -> None:
+    town.first.script = always(Stage.END_OF_DATA, Answer(stall=60))
+    async with town.hops() as hops:
+        hop = hops.next_hop("home.test")
+        await hop.ask(to("alice"))
+        with trio.move_on_after(0.3) as waiting:
+            await hop.send(to("alice"), CONTENT)
+        assert waiting.cancelled_caught
+        hop.leave()

@@ -1,0 +1,390 @@
+"""The operator's verbs under a clock that jumps: what they do to what waits, in memory and on the disk.
+
+The spool is real; a script stands where connections would be, because no real socket works under such a clock.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from inline_committer import InlineCommitter
+from values import NOW, answer, delivery
+
+from appliance.delivery import operator as operator_module
+from appliance.delivery.courier import Content, Unreachable
+from appliance.delivery.holds import Holds
+from appliance.delivery.operator import QueueFilter, QueueOperator
+from appliance.delivery.schedule import RetrySchedule
+from appliance.delivery.scheduler import Scheduler
+from appliance.delivery.settlement import Settler
+from appliance.forwarding.srs import SenderRewriter
+from appliance.logbook.events import Logbook
+from appliance.logbook.live import LiveStream
+from appliance.model.delivery import Deferred, Delivered, Delivery, DeliveryState, Outcome
+from appliance.model.domain import DeliveryMode, Domain, LogLevel
+from appliance.model.ids import id_source
+from appliance.privacy.sealing import Sealer
+from appliance.reports.own_mail import OwnMail
+from appliance.routing.snapshot import Settings, Snapshot
+from appliance.spool.clocks import Clocks
+from appliance.spool.spool import Spool
+from appliance.storage.records import StoreUnavailable
+from appliance.storage.spool import Accept, AddPart, Operation
+from appliance.storage.sqlite_spool import SqliteSpool
+from smtp.address import Address
+
+HOUR_MS = 3_600_000
+CONTENT = b"From: friend@sender.test\r\nSubject: x\r\n\r\nbody\r\n"
+SCHEDULE = RetrySchedule((HOUR_MS,), 5 * 24 * HOUR_MS, draw=lambda: 0.0)
+DOMAIN = Domain("domain1", "a1", "example.org", True, DeliveryMode.SPOOL, LogLevel.EVENTS, NOW)
+SNAPSHOT = Snapshot(Settings("mx.example.net", "srs.mx.example.net"), 1, domains=[DOMAIN])
+
+WAITING, UNDER_WAY, HELD = DeliveryState.WAITING, DeliveryState.UNDER_WAY, DeliveryState.HELD
+
+
+@dataclass
+class World:
+    """One operator, and what there is to operate."""
+
+    store: SqliteSpool
+    spool: Spool
+    scheduler: Scheduler
+    holds: Holds
+    operator: QueueOperator
+    committer: "RefusingCommitter"
+    busy: bool = True
+    is_unreachable: bool = False
+    slowness_s: float = 0.001
+    carried: list[str] = field(default_factory=list)
+    """Ids of the deliveries that a courier has begun with."""
+
+    async def accept(self, *deliveries: Delivery) -> None:
+        """Put messages in the queue, and let the scheduler know."""
+        for each in deliveries:
+            if self.store.part(each.message_id, 0) is None:
+                await self.spool.committer.commit([AddPart(each.message_id, 0, CONTENT)])
+                # In memory, because the clock would jump while a thread reads it from the disk.
+                self.spool.keep_hot(each.message_id, CONTENT, 1000)
+            await self.spool.committer.commit([Accept([each])])
+        self.scheduler.wake()
+        await trio.sleep(1)
+
+    @property
+    def states(self) -> dict[str, tuple[DeliveryState, str]]:
+        """Every delivery's state, and what it is held for."""
+        return {each.id: (each.state, each.held_for) for each in self.store.deliveries()}
+
+
+class RefusingCommitter(InlineCommitter):
+    """Takes nothing while its disk is told to refuse."""
+
+    refuses = False
+
+    async def commit(self, operations: Sequence[Operation]) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.refuses:
+            raise StoreUnavailable("refused")
+        await super().commit(operations)
+
+
+class ScriptedCourier:
+    """Stands where a connection would be."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def carry(self, batch: Sequence[Delivery], content: Content) -> list[Outcome]:
+        self._world.carried += [each.id for each in batch]
+        await trio.sleep(self._world.slowness_s)
+        if self._world.is_unreachable:
+            refused = answer(0, enhanced_code="4.4.1", reason="connection-failed", text="refused")
+            raise Unreachable(Deferred(refused))
+        if self._world.busy:
+            return [Deferred(answer(450, reason="destination-deferred", text="busy"))] * len(batch)
+        return [Delivered(answer())] * len(batch)
+
+    async def close(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteSpool]:
+    opened = SqliteSpool(tmp_path / "spool.sqlite", {"spool": Sealer(bytes(32)), "log": Sealer(bytes(32))})
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(autouse=True)
+def pages_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a handful of deliveries is a long queue."""
+    monkeypatch.setattr(operator_module, "PAGE", 2)
+
+
+@asynccontextmanager
+async def running(store: SqliteSpool) -> AsyncIterator[World]:
+    began = trio.current_time()
+
+    def clock() -> int:
+        return NOW + round((trio.current_time() - began) * 1000)
+
+    clocks = Clocks.all_from(clock)
+    new_id = id_source(clock)
+    committer = RefusingCommitter(store)
+    spool = Spool(store, committer, new_id)
+    own_mail = OwnMail(
+        hostname="mx.example.net",
+        reporter="postmaster@mx.example.net",
+        snapshot=lambda: SNAPSHOT,
+        rewriter=SenderRewriter("srs.mx.example.net", [bytes(32)]),
+        look_up=store.return_path,
+        new_id=new_id,
+        clocks=clocks,
+    )
+    settler = Settler(spool, Logbook(SNAPSHOT.log_level, clock, new_id), SCHEDULE, own_mail, lambda: SNAPSHOT, clocks)
+    holds, live = Holds(store.holds()), LiveStream()
+    scheduler = Scheduler(
+        spool,
+        settler,
+        live,
+        lambda _: ScriptedCourier(world),  # type: ignore[arg-type,return-value]
+        holds,
+        SCHEDULE,
+        clocks,
+        1,
+    )
+    operator = QueueOperator(spool, scheduler, settler, holds, live, SCHEDULE, clocks)
+    world = World(store, spool, scheduler, holds, operator, committer)
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scheduler.run, stop)
+        yield world
+        stop.set()
+
+
+def five(**changes: Any) -> list[Delivery]:
+    """Five deliveries of five messages."""
+    return [delivery(f"d{number}", f"m{number}", **changes) for number in range(5)]
+
+
+# ---------------------------------------------------------------------- retry and drop
+
+
+async def test_the_operator_retries_and_drops(store: SqliteSpool, autojump_clock: trio.testing.MockClock) -> None:
+    async with running(store) as world:
+        await world.accept(delivery("d1", "m1"), delivery("d2", "m2", sender="other@sender.test"))
+        await trio.sleep(5)
+        world.busy = False
+        assert await world.operator.retry(QueueFilter(sender="OTHER@sender.test")) == 1
+        await trio.sleep(5)
+        assert [*world.states] == ["d1"]
+        assert await world.operator.retry(QueueFilter(domain="nothing.test")) == 0
+        assert await world.operator.drop(QueueFilter(id="m1")) == 1
+        assert world.states == {}
+        assert store.part("m1", 0) is None
+
+
+async def test_a_retry_ends_the_pause_of_a_destination(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        world.busy, world.is_unreachable = False, True
+        await world.accept(*five())
+        world.carried.clear()
+        world.is_unreachable = False
+        assert await world.operator.retry(QueueFilter(id="d1")) == 1
+        await trio.sleep(1)
+        assert world.carried == ["d1"]
+
+
+async def test_the_operator_drops_what_no_courier_has_begun_with(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        world.busy, world.slowness_s = False, 10
+        await world.accept(*five())
+        assert await world.operator.drop(QueueFilter(destination="HOME.test")) == 4
+        await trio.sleep(60)
+        assert world.carried == ["d0"], "what is in a courier's hands can't be called back"
+        assert world.states == {}
+        assert world.scheduler.reserve([f"{number}.test" for number in range(20_000)]), "all the room is free again"
+
+
+async def test_what_is_held_is_dropped_and_not_retried(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        await world.accept(*five())
+        await world.operator.hold(QueueFilter(id="d3"))
+        assert await world.operator.retry(QueueFilter()) == 4
+        assert world.states["d3"][0] is HELD
+        assert await world.operator.drop(QueueFilter(id="d3")) == 1
+        assert "d3" not in world.states
+
+
+# ---------------------------------------------------------------------- hold
+
+
+async def test_a_hold_keeps_what_waits_on_the_disk_and_in_memory_and_leaves_a_rule(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        world.slowness_s = 10
+        later = delivery("d9", "m9", next_attempt_at=NOW + HOUR_MS)
+        elsewhere = delivery("e1", "n1", target=Address("ann", "else.test"), next_attempt_at=NOW + HOUR_MS)
+        await world.accept(*five(), later, elsewhere)
+        affected, rule = await world.operator.hold(QueueFilter(destination="Home.TEST"))
+        words = "held by the operator: all mail to home.test"
+        assert affected == 5
+        assert {id for id, state in world.states.items() if state == (HELD, words)} == {"d1", "d2", "d3", "d4", "d9"}
+        assert world.states["e1"] == (WAITING, "")
+        assert rule is not None
+        assert (rule.domain, rule.destination, rule.sender) == ("", "home.test", None)
+        assert list(world.operator.holds()) == store.holds() == [rule]
+        assert Holds(store.holds()).rule_for(delivery("d10", "m10")) == rule
+        await trio.sleep(30)
+        assert world.carried == ["d0"], "what is held is not tried"
+
+
+async def test_the_same_hold_twice_is_one_rule(store: SqliteSpool, autojump_clock: trio.testing.MockClock) -> None:
+    async with running(store) as world:
+        _, first = await world.operator.hold(QueueFilter(domain="Bücher.example", sender="Ann@sender.test"))
+        _, second = await world.operator.hold(QueueFilter(domain="xn--bcher-kva.example", sender="ann@SENDER.test"))
+        assert first == second
+        assert len(store.holds()) == 1
+
+
+@pytest.mark.parametrize(
+    "wanted", [QueueFilter(), QueueFilter(id="d1"), QueueFilter(recipient="sales@example.org", domain="example.org")]
+)
+async def test_what_a_rule_cannot_say_is_held_without_one(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock, wanted: QueueFilter
+) -> None:
+    async with running(store) as world:
+        await world.accept(delivery())
+        assert await world.operator.hold(wanted) == (1, None)
+        assert world.states == {"d1": (HELD, "held by the operator")}
+        assert store.holds() == []
+
+
+# ---------------------------------------------------------------------- release
+
+
+async def test_what_is_released_is_tried_at_once_and_its_rule_is_lifted(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        await world.accept(*five(next_attempt_at=NOW + HOUR_MS))
+        await world.operator.hold(QueueFilter(domain="example.org", destination="home.test"))
+        world.busy = False
+        assert await world.operator.release(QueueFilter(domain="EXAMPLE.org")) == (5, 1)
+        assert store.holds() == [*world.operator.holds()] == []
+        await trio.sleep(5)
+        assert world.states == {}
+        assert sorted(world.carried) == ["d0", "d1", "d2", "d3", "d4"]
+
+
+async def test_a_release_lifts_no_rule_that_is_about_more(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        await world.operator.hold(QueueFilter(sender=""))
+        await world.operator.hold(QueueFilter(destination="home.test"))
+        for narrower in (QueueFilter(destination="home.test", sender="ann@sender.test"), QueueFilter(id="d1")):
+            assert await world.operator.release(narrower) == (0, 0)
+        assert await world.operator.release(QueueFilter(sender="")) == (0, 1)
+        assert [rule.destination for rule in world.operator.holds()] == ["home.test"]
+        assert await world.operator.release(QueueFilter()) == (0, 1)
+
+
+async def test_one_that_is_released_in_spite_of_a_rule_is_not_held_by_it_again(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        await world.accept(*five(next_attempt_at=NOW + HOUR_MS))
+        await world.operator.hold(QueueFilter(destination="home.test"))
+        assert await world.operator.release(QueueFilter(id="d2")) == (1, 0)
+        await trio.sleep(5)
+        deferred = store.delivery("d2")
+        assert deferred is not None
+        assert (deferred.state, deferred.attempts) == (WAITING, 1)
+        assert world.holds.rule_for(deferred) is None
+        assert world.holds.rule_for(delivery("d9")) is not None
+        assert await world.operator.hold(QueueFilter(destination="home.test")) != (0, None)
+        assert world.states["d2"][0] is HELD, "but an operator who says so again is heard"
+
+
+# ---------------------------------------------------------------------- fail
+
+
+async def test_what_is_given_up_is_bounced_whether_it_waits_or_is_held(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        world.slowness_s = 10
+        await world.accept(*five())
+        await world.operator.hold(QueueFilter(id="d3"))
+        assert await world.operator.fail(QueueFilter(destination="home.test")) == 4
+        reports = [each for each in store.deliveries() if each.id != "d0"]
+        assert {(str(each.target), each.sender) for each in reports} == {("friend@sender.test", "")}
+        assert len(reports) == 4
+        report = store.part(reports[0].message_id, 0) or b""
+        assert b"Status: 5.3.0\r\n" in report
+        assert b"The operator of this mail server has given the message up" in report
+        assert b"home.test" not in report
+        rows = store.outbox(100)
+        assert [row["type"] for row in rows] == ["HARD_BOUNCED"] * 4
+        assert {row["reason"] for row in rows} == {"failed-by-operator"}
+        assert store.part("m1", 0) is None
+
+
+async def test_what_is_given_up_by_its_state_is_gone(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        await world.accept(*five(sender="", return_path=""))
+        await world.operator.hold(QueueFilter(id="d3"))
+        assert await world.operator.fail(QueueFilter(state=WAITING)) == 4
+        assert world.states == {"d3": (HELD, "held by the operator")}
+        assert await world.operator.fail(QueueFilter(state=HELD)) == 1
+        assert world.states == {}
+
+
+async def test_giving_everything_up_leaves_the_reports_alone(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        await world.accept(*five(), delivery("e1", "n1", sender="", return_path=""))
+        assert await world.operator.fail(QueueFilter()) == 6
+        assert len(world.states) == 5, "one for each that has a sender"
+
+
+async def test_what_a_refusing_store_interrupts_is_held_and_given_up_the_next_time(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        await world.accept(*five())
+        world.committer.refuses = True
+        with pytest.raises(StoreUnavailable):
+            await world.operator.fail(QueueFilter(destination="home.test"))
+        assert {state for state, _ in world.states.values()} == {HELD}
+        world.committer.refuses = False
+        assert await world.operator.fail(QueueFilter(destination="home.test")) == 5
+
+
+async def test_what_a_refusing_store_does_not_let_us_call_back_goes_on(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        world.busy, world.slowness_s = False, 10
+        await world.accept(*five())
+        world.committer.refuses = True
+        with pytest.raises(StoreUnavailable):
+            await world.operator.hold(QueueFilter(id="d3"))
+        world.committer.refuses = False
+        await trio.sleep(60)
+        assert world.states == {}
+        assert sorted(world.carried) == ["d0", "d1", "d2", "d3", "d4"]
