@@ -78,12 +78,13 @@ def received(
     recipients: tuple[str, ...],
     at: int,
     cipher: str = "",
+    mark: str = "",
 ) -> bytes:
     """The Received line of a message that we have taken (RFC 5321 §4.4), with its CRLF.
 
     `protocol` is one of RFC 3848's words. `recipients` are those of the transaction, as the sender wrote them: one is
     named, several are not, because each would see the others. The destination has no place here. `cipher` is the cipher
-    suite of an encrypted connection, as OpenSSL names it.
+    suite of an encrypted connection, as OpenSSL names it. `mark` is what `OwnLines` knows the line by.
     """
     literal = f"IPv6:{client_address}" if ":" in client_address else client_address
     clauses = [
@@ -91,6 +92,9 @@ def received(
         ["by", _name(hostname), "with", _name(protocol), "id", _name(message_id)],
         format_date(at).split(" "),
     ]
+    if mark:
+        # RFC 5321 §4.4: a clause may begin with CFWS, so a comment may stand between two of them.
+        clauses[1].append(f"({_name(mark)})")
     if len(recipients) == 1 and _PLAIN_PATH.fullmatch(recipients[0]):
         clauses.insert(2, ["for", f"<{recipients[0]}>"])
     if suite := registered_suite(cipher):

@@ -19,7 +19,13 @@ from appliance.reports.composing import (
     compose_report,
     in_ascii,
 )
-from appliance.reports.explanations import explain, registered_status, span_in_words
+from appliance.reports.explanations import (
+    FAILED_BY_OPERATOR,
+    OPERATORS_DECISION,
+    explain,
+    registered_status,
+    span_in_words,
+)
 
 HEADER_LIMIT = 64 * 1024
 """How much of a message is read to see whether it may bounce, and to show its header to its sender."""
@@ -27,6 +33,9 @@ HEADER_LIMIT = 64 * 1024
 WHOLE_OCTETS = 64 * 1024
 """How large a message may be that goes back whole. RET=FULL is a wish (RFC 3461 §4.3), whoever sends has the message
 still, and a server that sends large mail to whomever a stranger names is a tool for strangers."""
+
+EXPIRED = "expired"
+"""The reason of an answer that was the last one only because the schedule came to its end."""
 
 WORDS_WITHHELD = "(the server's own words are not passed on)"
 """In Diagnostic-Code, behind the codes, where the server's words might name the mailbox."""
@@ -38,10 +47,11 @@ _NOT_AUTOMATIC = re.compile(rb"no(?![\w-])", re.IGNORECASE)
 _MASS_MAIL = re.compile(rb"(?:bulk|list|junk)\b", re.IGNORECASE)
 
 
-def may_bounce(delivery: Delivery, header_section: bytes) -> bool:
-    """Whether a report of a failure may go to the sender of this message."""
-    # RFC 5321 §4.5.5 and §6.1: never a report about a report.
-    return delivery.sender != "" and not is_automatic(header_section)
+def may_report(delivery: Delivery, header_section: bytes) -> bool:
+    """Whether any report may go to the sender of this message, of whatever became of it."""
+    # RFC 5321 §4.5.5 and §6.1: never a report about a report. And whoever stands in an envelope that failed
+    # authentication has most likely not written the message.
+    return delivery.sender != "" and delivery.authentication != "fail" and not is_automatic(header_section)
 
 
 def is_automatic(header_section: bytes) -> bool:
@@ -74,12 +84,12 @@ def compose_bounce(
 ) -> bytes:
     """The bounce for a delivery that `answer` has ended, with its header: a message from the null reverse-path.
 
-    `message_id` is the bounce's own; `hostname` and `postmaster` say who writes it. An answer of class 4, or X.4.7,
-    means that the schedule came to its end; any other that the next hop or we have refused for good. `header_section`
-    is the original's; `whole` is all of it where it may go back, see `may_go_back_whole`.
+    `message_id` is the bounce's own; `hostname` and `postmaster` say who writes it. An answer that is EXPIRED, of class
+    4, or X.4.7 means that the schedule came to its end; any other that the next hop or we have refused for good.
+    `header_section` is the original's; `whole` is all of it where it may go back, see `may_go_back_whole`.
     """
-    status = _status(answer)
-    explanation = explain(status)
+    status = status_of(answer)
+    explanation = OPERATORS_DECISION if answer.reason == FAILED_BY_OPERATOR else explain(status)
     utf8 = not delivery.sender.isascii()
     addresses = [named(recipient.address, utf8=utf8) for recipient in delivery.recipients]
     paragraphs = [
@@ -88,11 +98,10 @@ def compose_bounce(
         *(f"    {address}" for address in addresses),
         explanation.happened,
     ]
-    if answer.code // 100 == 4 or status.startswith("4") or status.endswith(".4.7"):
-        tries = "once" if delivery.attempts <= 1 else f"{delivery.attempts} times"
+    if answer.reason == EXPIRED or answer.code // 100 == 4 or status.startswith("4") or status.endswith(".4.7"):
         paragraphs.append(
-            f"That is a trouble of the kind that passes, so we have tried {tries} in"
-            f" {span_in_words(now - delivery.accepted_at)}. We have now given up."
+            f"That is a trouble of the kind that passes, so we have tried {tries_in_words(delivery, now)}."
+            " We have now given up."
         )
     paragraphs += [
         explanation.advice,
@@ -103,7 +112,7 @@ def compose_bounce(
             else "The message stands at the end of this report, as you asked for."
         ),
     ]
-    diagnostic = _diagnostic(delivery, answer, status)
+    diagnostic = diagnostic_of(delivery, answer, status)
     if diagnostic is not None:
         paragraphs.append(f"What the other server said: {diagnostic}")
     report = Report(
@@ -144,17 +153,27 @@ def named(address: str, *, utf8: bool) -> str:
     return address if utf8 else in_ascii(address)
 
 
-def _status(answer: Answer) -> str:
-    """The enhanced status code of a failed delivery. One that says success can't be meant."""
+def status_of(answer: Answer) -> str:
+    """The enhanced status code of a delivery that has not succeeded. One that says success can't be meant."""
     status = registered_status(answer.enhanced_code)
     if status is not None and not status.startswith("2"):
         return status
+    if answer.code == 0 and answer.reason == EXPIRED:
+        # RFC 3463 §3.5, X.4.7: all that is known is that the time is over.
+        return "4.4.7"
     return "4.0.0" if answer.code // 100 == 4 else "5.0.0"
 
 
-def _diagnostic(delivery: Delivery, answer: Answer, status: str) -> str | None:
+def tries_in_words(delivery: Delivery, now: int) -> str:
+    """How often it was tried, and over how long a time: `12 times in 5 days`."""
+    tries = "once" if delivery.attempts <= 1 else f"{delivery.attempts} times"
+    return f"{tries} in {span_in_words(now - delivery.accepted_at)}"
+
+
+def diagnostic_of(delivery: Delivery, answer: Answer, status: str) -> str | None:
     """What the server said, as far as the sender may know; None where no server said anything."""
-    if answer.code == 0:
+    # An answer may have a code and be our own, such as for a domain that does not exist.
+    if answer.code == 0 or answer.server_name is None:
         return None
     # RFC 3463 §2: the classes of both codes agree. They do not where giving up has made a 5 of the server's 4.
     codes = f"{answer.code} {status}" if status[0] == str(answer.code)[0] else str(answer.code)

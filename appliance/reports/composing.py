@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from appliance.forwarding.trace import LINE_COLUMNS, format_date, printable
+from appliance.forwarding.trace import LINE_COLUMNS, field, format_date, printable
 from smtp.parameters import OriginalRecipient, format_original_recipient
 
 LINE_OCTETS = 998
@@ -27,6 +27,10 @@ for having us send large mail to somebody else."""
 
 VALUE_OCTETS = LINE_OCTETS - 100
 """How long one value may be: with the name of its field it stays below the limit of a line, even as a single word."""
+
+# RFC 5322 §3.6.4, without its quoted strings and comments: what stands in nearly every message, and nothing that could
+# become more than one word of a field.
+_MESSAGE_ID = re.compile(rb"<[A-Za-z0-9!#-'*+\-/=?^_`{|}~.]{1,250}@[A-Za-z0-9!#-'*+\-/=?^_`{|}~.:\[\]]{1,250}>")
 
 _NOT_PLAIN = re.compile(r"[^ -~]", re.ASCII)
 _NOT_PLAIN_OCTETS = re.compile(rb"[^\t -~]")
@@ -59,8 +63,10 @@ class RecipientStatus:
     diagnostic: str | None
     """`550 5.1.1 No such user`, already fit for strangers; None where no server has said anything."""
     last_attempt_at: int | None
-    action: Literal["failed", "relayed"] = "failed"
+    action: Literal["failed", "delayed", "relayed"] = "failed"
     """RFC 3464 §2.3.3."""
+    will_retry_until: int | None = None
+    """RFC 3464 §2.3.9: for what is delayed only."""
     orcpt: str = ""
     """What the sender said in ORCPT, decoded: the type, a semicolon, the address."""
 
@@ -115,6 +121,7 @@ class _Writer:
             *self.field("Subject", report.subject),
             *self.field("Date", format_date(report.at)),
             *self.field("Message-ID", f"<{report.message_id}@{reporter.hostname}>"),
+            *self.thread(report),
             # RFC 3834 §5: what makes programs on the other side not answer.
             *self.field("Auto-Submitted", "auto-replied"),
             *self.field("MIME-Version", "1.0"),
@@ -140,6 +147,14 @@ class _Writer:
             octets += f"\r\n--{boundary}\r\n".encode("ascii") + original
         return octets + f"\r\n--{boundary}--\r\n".encode("ascii")
 
+    def thread(self, report: Report) -> list[str]:
+        """What puts the report beside the message that it is about (RFC 3834 §3.1.6), where that has an id."""
+        found = _MESSAGE_ID.fullmatch(field(report.original or b"", "Message-ID") or b"")
+        if found is None:
+            return []
+        message_id = found[0].decode("ascii")
+        return [*self.field("In-Reply-To", message_id), *self.field("References", message_id)]
+
     def status_fields(self, report: Report, reporter: Reporter) -> list[str]:
         lines = []
         if report.envid:
@@ -161,6 +176,8 @@ class _Writer:
                 lines += self.field("Diagnostic-Code", f"smtp; {recipient.diagnostic}")
             if recipient.last_attempt_at is not None:
                 lines += self.field("Last-Attempt-Date", format_date(recipient.last_attempt_at))
+            if recipient.will_retry_until is not None:
+                lines += self.field("Will-Retry-Until", format_date(recipient.will_retry_until))
         return [*lines, ""]
 
     def typed(self, address_type: str, address: str) -> str:

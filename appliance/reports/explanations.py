@@ -97,6 +97,16 @@ _BY_CODE = {
 }
 
 
+FAILED_BY_OPERATOR = "failed-by-operator"
+"""The reason of an answer that no server gave: an operator of ours has ended the delivery. No code says that."""
+
+OPERATORS_DECISION = Explanation(
+    "The operator of this mail server has given the message up.",
+    "Please reach the person in another way, or ask the operator, at the address that this report comes from.",
+)
+"""What to say of that."""
+
+
 def explain(status: str) -> Explanation:
     """The words for an enhanced status code, whatever its class. `status` comes from `registered_status`."""
     subject, detail = (int(number) for number in status.split(".")[1:])

@@ -4,6 +4,11 @@ RFC 3461 §5.2.7.3 lets whoever keeps a forwarding address to himself answer for
 pass no wish for a report on. What we know is that the next hop has taken the message, and that it will tell nobody,
 because it was not asked to: that is what the action `relayed` says (RFC 3464 §2.3.3). Who the next hop was, nobody
 learns.
+
+One of an address's copies tells of its success, whichever mailbox it went to (`Recipient.without_success`). A failure
+may still follow, of that copy or of another: with one mailbox it is the same, where the next hop's own report comes
+back. To wait until all copies are done would take a memory of those that are gone, and to be silent about one that
+fails would lose it. So who has asked for everything may find out that an alias has several mailboxes, and never which.
 """
 
 import secrets

@@ -14,7 +14,7 @@ from read_report import assert_well_formed, read_report
 
 from appliance.model.delivery import Answer, Delivery, Recipient
 from appliance.model.time import DAY_MS, HOUR_MS, MINUTE_MS
-from appliance.reports.bounce import WORDS_WITHHELD, compose_bounce, is_automatic, may_bounce
+from appliance.reports.bounce import WORDS_WITHHELD, compose_bounce, is_automatic, may_report
 from appliance.reports.composing import ORIGINAL_HEADER_OCTETS
 from appliance.reports.explanations import explain, registered_status, span_in_words
 from smtp.address import Address
@@ -121,6 +121,7 @@ def test_harmless_words_of_the_server_are_shown() -> None:
         (452, "5.4.7", "5.4.7", "smtp; 452 Try later"),
         (0, "4.4.1", "4.4.1", None),
         (0, "5.4.7", "5.4.7", None),
+        (0, "", "4.4.7", None),
     ],
 )
 def test_giving_up(code: int, enhanced_code: str, status: str, diagnostic: str | None) -> None:
@@ -162,6 +163,30 @@ def test_several_recipients_with_one_mailbox() -> None:
     assert "a@alias.example" in report.text
     assert "b@alias.example" in report.text
     assert report.message["Subject"] == "Not delivered: your message to several addresses"
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        (b"Message-ID: <1.a+b@shop.example>", "<1.a+b@shop.example>"),
+        (b"message-id:\r\n <x@[192.0.2.1]>", "<x@[192.0.2.1]>"),
+        (b"Message-ID: <" + b"x" * 250 + b"@" + b"y" * 250 + b">", f"<{'x' * 250}@{'y' * 250}>"),
+        (b"Message-ID: <" + b"x" * 251 + b"@shop.example>", None),
+        (b"Message-ID: <a@b> <c@d>", None),
+        (b"Message-ID: <a b@c>", None),
+        (b"Message-ID: <j\xc3\xb6@c>", None),
+        (b"Message-ID: none", None),
+        (b"Message-ID:", None),
+    ],
+)
+def test_the_report_stands_beside_its_message(written: bytes, named: str | None) -> None:
+    """Where mail programs show what belongs together."""
+    octets = bounce(header=written + b"\r\n" + HEADER)
+    assert_well_formed(octets)
+    message = BytesParser(policy=policy.compat32).parsebytes(octets)
+    for name in ("In-Reply-To", "References"):
+        found = message[name]
+        assert (found and found.strip()) == named
 
 
 def test_long_header_sections_are_cut() -> None:
@@ -235,10 +260,11 @@ def test_no_words_of_a_server_give_the_mailbox_away(words: list[str]) -> None:
     ],
 )
 def test_automatic_and_list_mail_does_not_bounce(header: bytes, automatic: bool) -> None:
-    """RFC 3834 §2; and nothing bounces to the null sender."""
+    """RFC 3834 §2; and nothing bounces to the null sender, nor where the sender is most likely forged."""
     assert is_automatic(header) is automatic
-    assert may_bounce(DELIVERY, header) is not automatic
-    assert not may_bounce(replace(DELIVERY, sender=""), header)
+    assert may_report(DELIVERY, header) is not automatic
+    assert not may_report(replace(DELIVERY, sender=""), header)
+    assert not may_report(replace(DELIVERY, authentication="fail"), header)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from read_report import ReadReport, assert_well_formed, read_report
 
 from appliance.model.delivery import Answer, Delivery, Recipient
 from appliance.reports.bounce import WHOLE_OCTETS, compose_bounce, may_go_back_whole
+from appliance.reports.delayed import compose_delayed
 from appliance.reports.relayed import compose_relayed
 from smtp.address import Address
 from smtp.parameters import parse_original_recipient
@@ -61,6 +62,19 @@ def relayed(delivery: Delivery = DELIVERY) -> bytes:
     )
 
 
+def delayed(delivery: Delivery = DELIVERY) -> bytes:
+    return compose_delayed(
+        message_id="r1",
+        now=NOW,
+        hostname="mx.onward.example",
+        postmaster="postmaster@mx.onward.example",
+        delivery=delivery,
+        answer=Answer(450, "4.2.2", "mailbox-full", "4.2.2 jane.doe is over quota"),
+        until=NOW + 60_000,
+        header_section=HEADER,
+    )
+
+
 def with_orcpt(orcpt: str, alias: str = ALIAS, **changes: Any) -> Delivery:
     return replace(DELIVERY, recipients=(Recipient(alias, "domain1", orcpt=orcpt),), **changes)
 
@@ -73,7 +87,7 @@ def read(octets: bytes, *, utf8: bool = False) -> ReadReport:
 # ---------------------------------------------------------------------- names that the sender has given
 
 
-@pytest.mark.parametrize("compose", [bounce, relayed])
+@pytest.mark.parametrize("compose", [bounce, delayed, relayed])
 def test_the_senders_own_names_come_back_decoded(compose: Any) -> None:
     """RFC 3464 §2.2.1 and §2.3.1: no longer as xtext."""
     report = read(compose(with_orcpt("rfc822;first+one@shop.example", envid="QQ = 314+159")))
@@ -163,7 +177,7 @@ def test_a_line_of_998_octets_is_no_reason() -> None:
 # ---------------------------------------------------------------------- UTF-8
 
 
-@pytest.mark.parametrize("compose", [bounce, relayed])
+@pytest.mark.parametrize("compose", [bounce, delayed, relayed])
 def test_a_sender_beyond_ascii_gets_a_report_in_utf_8(compose: Any) -> None:
     """RFC 6533 §4 and §6: media types of their own, and nothing in question marks."""
     alias = "verkauf.süd@alias.example"

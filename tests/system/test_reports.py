@@ -10,10 +10,16 @@ import pytest
 from appliance_process import eventually
 from destination import ReceivedMessage
 from destination_scripts import Answer, Moment, Stage, always
+from read_report import read_report
+from sending_on import SendingOn
 from world import HOSTNAME, SRS_DOMAIN, World, letter
 
+from appliance.forwarding.own_lines import MAX_OWN_LINES
+
 NAMES = ["gone", "words", "dot", "null", "auto", "back", "twin", "bounced", "expiring", "quiet", "forged", "folded"]
+NAMES += ["asked", "never", "circle", "ping", "pong"]
 TOWN = {f"{name}@forward.test": [f"hidden.{name}@dest.test"] for name in NAMES}
+TOWN["*@everybody.test"] = ["hidden.everybody@dest.test"]
 TOWN["pair@forward.test"] = ["hidden.twin@dest.test", "hidden.pair@dest.test"]
 
 
@@ -88,6 +94,45 @@ def test_permanent_failure_is_reported_to_the_sender(
     event = wait_for_hard_bounce(world, alias)
     assert event["code"] == answer.code
     assert hidden not in str(event)
+
+
+def send_with_wishes(world: World, name: str, of_mail: str, of_rcpt: str) -> None:
+    """A message with parameters of DSN (RFC 3461)."""
+    with world.appliance.client() as client:
+        assert client.command(f"MAIL FROM:<{name}@sender.test> {of_mail}").code == 250
+        assert client.command(f"RCPT TO:<{name}@forward.test> {of_rcpt}").code == 250
+        assert client.data(letter(f"{name}@forward.test", body="The whole of it.\r\n")).code == 250
+        client.quit()
+
+
+def test_the_report_has_what_the_sender_asked_for_and_the_senders_own_names(world: World) -> None:
+    """As the sender's server sees it: ENVID and ORCPT out of their xtext, and the message whole."""
+    world.mailbox_says(always(Stage.RCPT, Answer(550, "5.1.1 No"), recipient="hidden.asked@dest.test"))
+    send_with_wishes(
+        world,
+        "asked",
+        "RET=FULL ENVID=QQ+2B314",
+        "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;first+2Bone@sender.test",
+    )
+    arrived = world.report_to("asked@sender.test")
+    assert_is_report_about(arrived, "asked@forward.test", "5.1.1", "hidden.asked@dest.test")
+    report = read_report(arrived.content)
+    assert report.of_message["Original-Envelope-Id"] == "QQ+314"
+    [group] = report.of_recipients
+    assert group["Original-Recipient"] == "rfc822; first+one@sender.test"
+    assert group["Final-Recipient"] == "rfc822; asked@forward.test"
+    assert report.types == ["text/plain", "message/delivery-status", "message/rfc822"]
+    assert b"\r\n\r\nThe whole of it.\r\n" in arrived.content
+    world.queue_is_empty()
+    assert len(world.senders.for_recipient("asked@sender.test")) == 1
+
+
+def test_who_never_wants_to_hear_does_not_hear_of_a_failure(world: World) -> None:
+    world.mailbox_says(always(Stage.RCPT, Answer(550, "5.1.1 No"), recipient="hidden.never@dest.test"))
+    send_with_wishes(world, "never", "RET=HDRS", "NOTIFY=NEVER")
+    assert wait_for_hard_bounce(world, "never@forward.test")["code"] == 550
+    world.queue_is_empty()
+    assert world.senders.for_recipient("never@sender.test") == []
 
 
 def test_one_destination_of_two_fails(world: World) -> None:
@@ -213,3 +258,53 @@ def test_return_path_that_we_did_not_make_is_refused(world: World, change: str) 
     reply = world.ask(forged, "")
     assert reply.code == 550
     assert world.ask(made, "").code == 250
+
+
+# ---------------------------------------------------------------------- circles
+
+
+def assert_ends_with_one_report(world: World, sender: str, alias: str) -> None:
+    """The circle is over, nothing is left of it, and the sender has heard of it once."""
+    assert_is_report_about(world.report_to(sender), alias, "5.4.6", "hidden.circle@dest.test")
+    world.queue_is_empty()
+    assert len(world.senders.for_recipient(sender)) == 1
+    assert "sent round in a circle" in read_report(world.report_to(sender).content).text
+
+
+def test_a_mailbox_that_sends_everything_back_gets_one_copy(world: World) -> None:
+    with SendingOn(world, {"hidden.circle@dest.test": "circle@forward.test"}.get) as sent:
+        assert world.send("circle@forward.test", "circle@sender.test").code == 250
+        assert_ends_with_one_report(world, "circle@sender.test", "circle@forward.test")
+    assert [(reply.code, reply.text.split()[0]) for reply in sent.replies] == [(554, "5.4.6")]
+    assert len(world.main.for_recipient("hidden.circle@dest.test")) == 1
+    events = world.appliance.log_events("--recipient", "circle@forward.test")
+    assert [each["reason"] for each in events if each["type"] == "REFUSED"] == ["mail-loop"]
+
+
+def test_two_aliases_whose_mailboxes_lead_to_each_other_get_one_copy_each(world: World) -> None:
+    ways = {"hidden.ping@dest.test": "pong@forward.test", "hidden.pong@dest.test": "ping@forward.test"}
+    with SendingOn(world, ways.get) as sent:
+        assert world.send("ping@forward.test", "ping@sender.test").code == 250
+        assert_ends_with_one_report(world, "ping@sender.test", "ping@forward.test")
+    assert [reply.code for reply in sent.replies] == [250, 554]
+    assert len(world.main.for_recipient("hidden.ping@dest.test")) == 1
+    assert len(world.main.for_recipient("hidden.pong@dest.test")) == 1
+
+
+def test_a_circle_with_a_new_address_each_time_ends_after_a_few_rounds(world: World) -> None:
+    rounds = 0
+
+    def way(mailbox: str) -> str | None:
+        nonlocal rounds
+        rounds += 1
+        return f"round{rounds}@everybody.test" if mailbox == "hidden.everybody@dest.test" else None
+
+    with SendingOn(world, way) as sent:
+        assert world.send("round0@everybody.test", "everybody@sender.test").code == 250
+        report = world.report_to("everybody@sender.test")
+    assert b"dest.test" not in report.content
+    assert b"hidden" not in report.content
+    assert read_report(report.content).of_recipients[0]["Status"] == "5.4.6"
+    world.queue_is_empty()
+    assert len(world.senders.for_recipient("everybody@sender.test")) == 1
+    assert [reply.code for reply in sent.replies] == [250] * MAX_OWN_LINES + [554]
