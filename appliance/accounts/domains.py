@@ -43,7 +43,6 @@ class Domains:
         wanted = domain_name(name)
         if wanted in self._own_names:
             raise Refused(f"{wanted} is the name of this appliance itself, which can't be hosted.", "name")
-        _require_built(delivery_mode)
         known = get(self._records, Domain, {"name": wanted})
         if known and known.account_id == account.id and verified and not known.verified:
             self._records.apply([Update(DOMAINS, {"id": known.id}, {"verified": True}), ROUTING_CHANGED])
@@ -75,7 +74,6 @@ class Domains:
         """Set what is not None, and return the domain as it is then."""
         domain = self.named(name)
         if delivery_mode is not None:
-            _require_built(delivery_mode)
             domain = replace(domain, delivery_mode=delivery_mode)
         if log_level is not None:
             domain = replace(domain, log_level=log_level)
@@ -115,8 +113,3 @@ def plan_of(account: Account, plans: Mapping[str, Plan]) -> Plan:
     if plan is None:
         raise Refused(f"The plan {account.plan!r} of {account.email} is not in the configuration: put it back there.")
     return plan
-
-
-def _require_built(mode: DeliveryMode) -> None:
-    if mode is DeliveryMode.TRANSIT:
-        raise Refused("The delivery mode transit can't be used yet: use spool.", "deliveryMode")

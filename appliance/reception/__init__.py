@@ -2,5 +2,7 @@
 
 `decision.py` decides about one recipient (the very code that `explain` runs), `session.py` is the receiver that the
 SMTP server asks throughout one connection, `client_names.py` finds out who called. Reception hands what it has taken
-to the spool, and tells a `Next` that there is work; it knows nothing of deliveries beyond that.
+to the spool, and tells a `Next` that there is work; it knows nothing of deliveries beyond that. Mail in transit mode is
+never taken in this sense: `transit.py` asks `NextHops` and waits for them, `refusals.py` has their answers in words for
+the sender, and `transit_memory.py` holds what has to be known when the sender tries again.
 """

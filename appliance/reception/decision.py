@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.forwarding.srs import Expired, Forged, NotOurs, Opened, SenderRewriter
-from appliance.model.domain import Domain
+from appliance.model.domain import DeliveryMode, Domain
 from appliance.routing.route import ACCEPTED, NO_SUCH_USER, Step, route
 from appliance.routing.snapshot import Snapshot
 from appliance.storage.spool import ReturnPath
@@ -37,6 +37,12 @@ class Decision:
     def accepted(self) -> bool:
         """Whether mail for the recipient is taken."""
         return self.reply.code == 250
+
+    @property
+    def mode(self) -> DeliveryMode:
+        """How mail for the recipient goes on."""
+        # What no alias took is the appliance's own, such as mail for its postmaster: that waits for an operator.
+        return self.domain.delivery_mode if self.domain and self.reference else DeliveryMode.SPOOL
 
 
 def is_return_path(snapshot: Snapshot, recipient: Address) -> bool:

@@ -7,15 +7,18 @@ from typing import Protocol
 
 import trio
 
+from appliance.forwarding.own_lines import OwnLines
 from appliance.forwarding.srs import SenderRewriter
 from appliance.forwarding.trace import count_received, decoded_text, header_section, received
 from appliance.forwarding.trace import field as header_field
 from appliance.logbook.events import Arrival, Logbook
 from appliance.logbook.live import LiveStream
 from appliance.model.delivery import Answer, Delivery, DeliveryState, Recipient
+from appliance.model.domain import DeliveryMode
 from appliance.model.event import DeliveryEvent, EventType
 from appliance.reception.client_names import ClientNames
-from appliance.reception.decision import Decision, decide, is_return_path
+from appliance.reception.decision import Decision, LookUp, decide, is_return_path
+from appliance.reception.transit import Transit, TransitTransaction
 from appliance.reports.own_mail import OwnMail
 from appliance.reports.returned import READ_OCTETS
 from appliance.routing.snapshot import Snapshot
@@ -41,6 +44,8 @@ SENDER_OK = Reply(250, "Sender accepted", "2.1.0")
 LOOKUP_FAILED = Reply(451, "That can't be looked up at the moment, try again", "4.3.0")
 STORE_FAILED = Reply(451, "The message can't be stored at the moment, try again", "4.3.0")
 STORE_FULL = Reply(452, "There is no room for the message at the moment, try again", "4.3.1")
+# RFC 5321 §4.5.3.1.10: the client sends to the rest in another transaction, and mostly at once.
+OTHER_MODE = Reply(452, "That recipient needs a transaction of its own", "4.5.3")
 TOO_MANY_HOPS = Reply(554, "This message has been going round in circles", "5.4.6")
 
 
@@ -73,12 +78,16 @@ class Reception:
     hostname: str
     routing: Routing
     rewriter: SenderRewriter
+    own_lines: OwnLines
     spool: Spool
     logbook: Logbook
     live: LiveStream
     client_names: ClientNames
     own_mail: OwnMail
     next: Next
+    transit: Transit
+    look_up: LookUp
+    """Finds what the tokens in rewritten senders stand for, wherever they are kept."""
     clocks: Clocks
 
     def session(self, peer: Peer) -> "Session":
@@ -95,6 +104,8 @@ class _Transaction:
     recipients: list[Recipient] = field(default_factory=list)
     """The same, one for each decision, with what the sender wants to hear about it."""
     incoming: Incoming | None = None
+    transit: TransitTransaction | None = None
+    """From the first recipient on that was asked for in transit mode, whatever came of it."""
     head_limit: int = MAX_HEADER_SECTION
     head: bytearray = field(default_factory=bytearray)
     """The front of the content as received, for its header section, or for what a returned report says."""
@@ -103,6 +114,11 @@ class _Transaction:
     began_at: int = 0
     failed: Reply | None = None
     """What the end of the data will be answered: the content could not be stored."""
+
+    @property
+    def mode(self) -> DeliveryMode | None:
+        """That of the first recipient, which all others must have too; None before it."""
+        return self.decisions[0].mode if self.decisions else None
 
     @property
     def forwards(self) -> list[Decision]:
@@ -159,12 +175,16 @@ class Session:
         # Begins to look for it: by the time there is something to log, it is mostly known.
         reception.client_names.name(peer.address)
 
+    @property
+    def holds_whole(self) -> bool:
+        """See HoldsWhole."""
+        transaction = self._transaction
+        return transaction is not None and transaction.mode is DeliveryMode.TRANSIT
+
     # ------------------------------------------------------------------ envelope
 
     async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
         """See Receiver."""
-        if not self._reception.spool.has_room(parameters.size or 0):
-            return STORE_FULL
         self._transaction = _Transaction(sender, parameters, self._reception.routing.snapshot)
         return SENDER_OK
 
@@ -177,12 +197,33 @@ class Session:
             decision = await self._decide(transaction, recipient)
         except StoreUnavailable:
             return LOOKUP_FAILED
-        if decision.accepted:
+        if not decision.accepted:
+            if decision.domain is not None:
+                await self._record_refusal(transaction, decision, _answer(decision.reply, decision.reason))
+            return decision.reply
+        recipient_told = _recipient(decision, parameters)
+        refused = await self._refused_by_mode(transaction, decision, recipient_told)
+        if refused is None:
             transaction.decisions.append(decision)
-            transaction.recipients.append(_recipient(decision, parameters))
-        elif decision.domain is not None:
-            await self._record_refusal(transaction, decision)
-        return decision.reply
+            transaction.recipients.append(recipient_told)
+        return refused or decision.reply
+
+    async def _refused_by_mode(
+        self, transaction: _Transaction, decision: Decision, recipient: Recipient
+    ) -> Reply | None:
+        """Why a recipient that routing accepts can't be one of this transaction's; None where it can."""
+        if transaction.mode not in (None, decision.mode):
+            return OTHER_MODE
+        if decision.mode is DeliveryMode.SPOOL:
+            # Not at MAIL: who writes to others than these needs no room (RFC 1870 §6.1 has 452 for both commands).
+            return None if self._reception.spool.has_room(transaction.parameters.size or 0) else STORE_FULL
+        if transaction.transit is None:
+            transaction.transit = self._reception.transit.begin(transaction.sender, transaction.parameters)
+        refusal = await transaction.transit.recipient(decision, recipient)
+        if refusal is None:
+            return None
+        await self._record_refusal(transaction, decision, refusal.told)
+        return refusal.reply
 
     async def _decide(self, transaction: _Transaction, recipient: Address) -> Decision:
         reception = self._reception
@@ -193,26 +234,25 @@ class Session:
             transaction.sender,
             recipient,
             reception.clocks.wall(),
-            reception.spool.store.return_path,
+            reception.look_up,
         )
         if is_return_path(transaction.snapshot, recipient):
             return await trio.to_thread.run_sync(decision)  # its token may have to be looked up in the store
         return decision()
 
-    async def _record_refusal(self, transaction: _Transaction, decision: Decision) -> None:
+    async def _record_refusal(self, transaction: _Transaction, decision: Decision, answer: Answer) -> None:
         assert decision.domain is not None
         arrival = self._arrival(transaction, self._reception.spool.new_id(), transaction.parameters.size or 0)
         events = self._reception.logbook.arrival(
-            EventType.REFUSED,
-            arrival,
-            str(decision.recipient),
-            decision.domain.id,
-            _answer(decision.reply, decision.reason),
+            EventType.REFUSED, arrival, str(decision.recipient), decision.domain.id, answer
         )
+        await self._record(events)
+
+    async def _record(self, events: list[DeliveryEvent]) -> None:
         try:
             await self._reception.spool.record(events)
         except StoreUnavailable:
-            return  # the refusal stands; only the log is poorer by a line
+            return  # what has happened stands; only the log is poorer by a line
         self._reception.live.publish(events)
 
     # ------------------------------------------------------------------ content
@@ -224,20 +264,29 @@ class Session:
         transaction.began_at = reception.clocks.wall()
         if transaction.returns:
             transaction.head_limit = READ_OCTETS
-        if transaction.forwards:
+        if transaction.mode is DeliveryMode.TRANSIT:
+            assert transaction.transit is not None
+            transaction.transit.start(self._trace(transaction, transaction.transit.message_id))
+        elif transaction.forwards:
             transaction.incoming = reception.spool.begin()
-            prefix = received(
-                helo=self._peer.helo,
-                client_address=self._peer.address,
-                hostname=reception.hostname,
-                protocol=self._peer.protocol(transaction.parameters),
-                message_id=transaction.incoming.message_id,
-                recipients=tuple(str(decision.recipient) for decision in transaction.decisions),
-                at=transaction.began_at,
-                cipher=self._peer.tls.cipher if self._peer.tls else "",
-            )
-            await transaction.incoming.append(prefix)
+            await transaction.incoming.append(self._trace(transaction, transaction.incoming.message_id))
         return None
+
+    def _trace(self, transaction: _Transaction, message_id: str) -> bytes:
+        """What is put in front of a message."""
+        reception = self._reception
+        recipients = [decision.recipient for decision in transaction.decisions]
+        return received(
+            helo=self._peer.helo,
+            client_address=self._peer.address,
+            hostname=reception.hostname,
+            protocol=self._peer.protocol(transaction.parameters),
+            message_id=message_id,
+            recipients=tuple(map(str, recipients)),
+            at=transaction.began_at,
+            cipher=self._peer.tls.cipher if self._peer.tls else "",
+            mark=reception.own_lines.mark(message_id, recipients),
+        )
 
     async def content(self, octets: bytes) -> None:
         """See Receiver. A store that fails now is reported at the end of the data, where the protocol has a reply."""
@@ -246,6 +295,9 @@ class Session:
         transaction.eight_bit = transaction.eight_bit or not octets.isascii()
         if len(transaction.head) < transaction.head_limit:
             transaction.head += octets[: transaction.head_limit - len(transaction.head)]
+        if transaction.mode is DeliveryMode.TRANSIT:
+            assert transaction.transit is not None
+            transaction.transit.content(octets)
         if transaction.incoming is not None:
             try:
                 await transaction.incoming.append(octets)
@@ -263,15 +315,39 @@ class Session:
         head = header_section(bytes(transaction.head), MAX_HEADER_SECTION)
         if count_received(head) >= MAX_RECEIVED:
             return await self._refuse(transaction, head, TOO_MANY_HOPS, "too-many-hops")
+        # One reply stands for all recipients. Where the way of one is a circle, a 5xx leaves the message with whoever
+        # sent it, who knows them all and can tell; a 250 for the others would be a loss of this one without a word.
+        if self._reception.own_lines.shows_a_loop(head, [decision.recipient for decision in transaction.forwards]):
+            return await self._refuse(transaction, head, TOO_MANY_HOPS, "mail-loop")
+        if transaction.mode is DeliveryMode.TRANSIT:
+            return await self._pass_on(transaction, head)
         return await self._accept(transaction, head)
 
     async def reset(self) -> None:
         """See Receiver."""
         transaction, self._transaction = self._transaction, None
+        if transaction is not None and transaction.transit is not None:
+            transaction.transit.leave()
         if transaction is not None and transaction.incoming is not None:
             await transaction.incoming.abort()
 
     # ------------------------------------------------------------------ the promise
+
+    async def _pass_on(self, transaction: _Transaction, head: bytes) -> Reply:
+        """Transit: what the next hops say is what the sender hears."""
+        transit, logbook = transaction.transit, self._reception.logbook
+        assert transit is not None
+        ended = await transit.finish(head, eight_bit=transaction.eight_bit)
+        events: list[DeliveryEvent] = []
+        if ended.reply.positive:
+            events += self._events(transaction, transit.message_id, head, EventType.RECEIVED, ended.reply, "accepted")
+        arrival = self._arrival(transaction, transit.message_id, transaction.size, _subject(head))
+        for recipient, answer in ended.refused:
+            events += logbook.arrival(EventType.REFUSED, arrival, recipient.address, recipient.domain_id, answer)
+        for type, delivery, answer in ended.attempts:
+            events += logbook.attempt(type, delivery, 1, answer)
+        await self._record(events)
+        return ended.reply
 
     async def _accept(self, transaction: _Transaction, head: bytes) -> Reply:
         reception = self._reception
@@ -302,15 +378,12 @@ class Session:
 
     async def _refuse(self, transaction: _Transaction, head: bytes, reply: Reply, reason: str) -> Reply:
         message_id = self._reception.spool.new_id()
+        if transaction.transit is not None:
+            transaction.transit.leave()
         if transaction.incoming is not None:
             message_id = transaction.incoming.message_id
             await transaction.incoming.abort()
-        events = self._events(transaction, message_id, head, EventType.REFUSED, reply, reason)
-        try:
-            await self._reception.spool.record(events)
-        except StoreUnavailable:
-            return reply
-        self._reception.live.publish(events)
+        await self._record(self._events(transaction, message_id, head, EventType.REFUSED, reply, reason))
         return reply
 
     def _deliveries(
@@ -324,6 +397,7 @@ class Session:
         utf8 = parameters.smtputf8 and transaction.eight_bit
         deliveries: list[Delivery] = []
         return_paths: dict[str, ReturnPath] = {}
+        priority = transaction.snapshot.priority(each.domain.id for each in transaction.forwards if each.domain)
         for copy in copies:
             rewritten = reception.rewriter.rewrite(sender, copy.reference, now)
             if rewritten.stored is not None:
@@ -334,7 +408,7 @@ class Session:
                     message_id=incoming.message_id,
                     accepted_at=now,
                     size=incoming.size,
-                    priority=0,
+                    priority=priority,
                     sender=sender,
                     return_path=rewritten.return_path,
                     target=copy.target,
@@ -367,8 +441,7 @@ class Session:
         self, transaction: _Transaction, message_id: str, head: bytes, type: EventType, reply: Reply, reason: str
     ) -> list[DeliveryEvent]:
         now = self._reception.clocks.wall()
-        subject = decoded_text(header_field(head, "Subject") or b"", MAX_SUBJECT)
-        arrival = self._arrival(transaction, message_id, transaction.size, subject or None)
+        arrival = self._arrival(transaction, message_id, transaction.size, _subject(head))
         answer = _answer(reply, reason, max(0, now - transaction.began_at))
         events: list[DeliveryEvent] = []
         for decision in transaction.forwards:
@@ -391,6 +464,10 @@ class Session:
     def _current(self) -> _Transaction:
         assert self._transaction is not None, "the SMTP session keeps the order: MAIL comes first"
         return self._transaction
+
+
+def _subject(head: bytes) -> str | None:
+    return decoded_text(header_field(head, "Subject") or b"", MAX_SUBJECT) or None
 
 
 def _store_reply(error: StoreUnavailable) -> Reply:

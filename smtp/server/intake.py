@@ -131,6 +131,7 @@ class Intake:
     def end(self) -> Unit:
         """The unit is whole: what it was. Commands follow. For the last chunk there may be one fault more."""
         unit, self.unit = self.unit, Unit.NOTHING
+        self.whole = False
         if unit is Unit.LAST_CHUNK and isinstance(self._reader, ChunkReader):
             self._reader.end()
         return unit

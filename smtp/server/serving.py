@@ -3,7 +3,7 @@
 import ssl
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from smtp.address import Address
 from smtp.parameters import MailParameters, RecipientParameters
@@ -114,6 +114,15 @@ class Receiver(Protocol):
 
     async def reset(self) -> None:
         """The transaction is over without `end_of_data`, or that has raised: nothing may come of the message."""
+
+
+@runtime_checkable
+class HoldsWhole(Protocol):
+    """A receiver that may have to keep a message in memory whole, whatever `max_held_octets` says of the others."""
+
+    @property
+    def holds_whole(self) -> bool:
+        """Whether it does so in this transaction. Asked when the content begins."""
 
 
 class Statistics:

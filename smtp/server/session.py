@@ -60,6 +60,9 @@ _QUESTIONS = (Mail, Recipient, Data, EndOfData)
 # Values without fields are made once.
 _DATA = Data()
 _END_OF_DATA = EndOfData()
+_CLOSED_EVENT = Closed()
+# For every event: to look up a member of an Enum takes longer than the rest of a line.
+_CLOSED, _NOTHING = State.CLOSED, Unit.NOTHING
 
 
 class ServerSession:
@@ -156,11 +159,12 @@ class ServerSession:
                 if isinstance(event, _QUESTIONS):
                     self._question = event
                 return event
-            if self.state is State.CLOSED:
-                return Closed()
+            if self.state is _CLOSED:
+                return _CLOSED_EVENT
             if len(self._outgoing) > MAX_UNSENT_OCTETS:
                 return Paused()
-            if not self._read():
+            # Most often there is nothing more: seen here, that costs a tenth of what it costs to look for a line.
+            if (self._position >= len(self._incoming) and not self._intake.whole) or not self._read():
                 return None
 
     def answer(self, reply: Reply | None) -> None:
@@ -234,7 +238,7 @@ class ServerSession:
 
     def _read(self) -> bool:
         """Act on what has come; False where there is nothing to act on yet."""
-        if self._intake.unit is not Unit.NOTHING:
+        if self._intake.unit is not _NOTHING:
             return self._read_content()
         return self.state is not State.HANDSHAKE and self._read_command()
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import trio
 
@@ -21,7 +22,7 @@ from smtp.server.conduct import Conduct
 from smtp.server.events import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset, StartTls
 from smtp.server.offer import SessionSettings
 from smtp.server.proxy import ProxyReader
-from smtp.server.serving import Peer, Receiver, ServerSettings, Statistics, client_key
+from smtp.server.serving import HoldsWhole, Peer, Receiver, ServerSettings, Statistics, client_key
 from smtp.server.session import ServerSession
 from smtp.trio_socket import Socket
 
@@ -100,6 +101,9 @@ class Session:
         self._transaction_due = math.inf
         self._drain_due = math.inf
         self._held_octets = 0
+        # How much of the present message its receiver keeps at most.
+        self._held_at_most: float = house.settings.max_held_octets
+        self._may_hold_whole = False
         # The rate of content: what had come when the present window began, and for how long we have waited in it.
         self._window_octets = 0
         self._waited_s = 0.0
@@ -221,6 +225,8 @@ class Session:
     async def _converse(self, receiver: Receiver) -> None:
         protocol = self._protocol
         command_timeout_s = self._house.settings.command_timeout_s
+        # Asked once: a look at the methods takes as long as a whole command.
+        self._may_hold_whole = isinstance(receiver, HoldsWhole)
         while True:
             event = protocol.next_event()
             if event is None:
@@ -268,7 +274,11 @@ class Session:
                 case Recipient():
                     reply = await receiver.recipient(event.address, event.parameters)
                 case Data():
-                    protocol.answer(await receiver.data())
+                    refusal = await receiver.data()
+                    if self._may_hold_whole:
+                        holds_whole = cast(HoldsWhole, receiver).holds_whole
+                        self._held_at_most = math.inf if holds_whole else self._house.settings.max_held_octets
+                    protocol.answer(refusal)
                     self._begin_window()
                 case EndOfData():
                     reply = await receiver.end_of_data()
@@ -347,7 +357,7 @@ class Session:
     def _may_hold(self, octets: int) -> bool:
         """Count so many more octets as held for this message, where there is room for them."""
         house = self._house
-        more = min(octets, house.settings.max_held_octets - self._held_octets)
+        more = int(min(octets, self._held_at_most - self._held_octets))
         if house.in_flight_octets + more > house.settings.max_in_flight_octets:
             return False
         house.in_flight_octets += more
@@ -362,15 +372,19 @@ class Session:
 
     async def _receive(self, has_spoken: bool) -> bytes:
         """What comes next; b"" where the conversation is over."""
+        if has_spoken:
+            # Others first. Where there are some, the client has mostly answered by then, and nobody has to wait for the
+            # socket: with twenty clients that saves a tenth of what a message costs here.
+            await trio.lowlevel.cancel_shielded_checkpoint()
         if self._drain_due < math.inf and not self._protocol.in_transaction:
             self._farewell = answers.SHUTTING_DOWN
         if self._farewell is not None:
             return b""
-        # Whoever has just been answered has not answered yet: to ask the socket first would be in vain.
-        octets = None if has_spoken else self._socket.receive_now()
+        octets = self._socket.receive_now()
         if octets is not None:
             self.octets_received += len(octets)
-            await self._socket.take_turns()
+            if not has_spoken:
+                await self._socket.take_turns()
             return octets
         self._idle = not self._protocol.in_transaction
         while octets is None:

@@ -147,13 +147,13 @@ def test_a_plan_that_the_configuration_has_lost_is_named(office: Office) -> None
         domains.add("a.test", ada, verified=True, delivery_mode=DeliveryMode.SPOOL, log_level=LogLevel.NONE)
 
 
-def test_transit_is_refused_until_it_is_built(office: Office) -> None:
+def test_a_domain_is_taken_into_transit_and_out_of_it(office: Office) -> None:
     ada = office.account()
-    with pytest.raises(Refused, match="transit"):
-        office.domains.add("a.test", ada, verified=True, delivery_mode=DeliveryMode.TRANSIT, log_level=LogLevel.NONE)
-    office.domain("example.org", ada)
-    with pytest.raises(Refused, match="transit"):
-        office.domains.change("example.org", delivery_mode=DeliveryMode.TRANSIT)
+    office.domains.add("a.test", ada, verified=True, delivery_mode=DeliveryMode.TRANSIT, log_level=LogLevel.NONE)
+    assert office.domains.named("a.test").delivery_mode is DeliveryMode.TRANSIT
+    for mode in (DeliveryMode.SPOOL, DeliveryMode.TRANSIT):
+        office.domains.change("a.test", delivery_mode=mode)
+        assert office.domains.named("a.test").delivery_mode is mode
 
 
 def test_what_is_not_there_is_refused(office: Office) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 from smtp_house import LIMIT_S, Caller, House, call, open_house, quick_settings
-from smtp_memory import Mailbox
+from smtp_memory import Mailbox, MemoryReceiver
 
 from smtp.server import intake
 from smtp.server.serving import Peer, Statistics
@@ -92,6 +92,34 @@ async def test_what_the_receiver_does_not_keep_in_memory_takes_no_room() -> None
             await caller.say(bdat(b"", last=True))
             assert await caller.code() == "250"
         assert (await three.send(b"x") or "").startswith("250 ")
+
+
+class Whole(MemoryReceiver):
+    """Keeps some messages whole: those of `whole@`."""
+
+    @property
+    def holds_whole(self) -> bool:
+        return self.sender is not None and self.sender.local_part == "whole"
+
+
+async def test_what_a_receiver_keeps_whole_counts_as_a_whole() -> None:
+    settings = quick_settings(max_in_flight_octets=ROOM, max_held_octets=ROOM // 10)
+    mailbox = Mailbox()
+
+    def new_receiver(_: Peer) -> Whole:
+        return Whole(mailbox)
+
+    async with open_house(settings, new_receiver=new_receiver) as house, call(house) as one, call(house) as two:
+        await begin(one, ROOM // 2, "whole")
+        assert await one.codes(3) == ["250"] * 3
+        await two.greeted()
+        assert (await two.send(b"x" * 3 * ROOM) or "").startswith("250 "), "of this one only a tenth is kept"
+        await two.say(ENVELOPE.replace(b"a@", b"whole@") + bdat(b"x" * (ROOM // 2 + 1), last=True))
+        assert await two.codes(3) == ["250", "250", "452"]
+        await one.say(bdat(b"", last=True))
+        assert await one.code() == "250"
+        # The next message on the same connection is counted anew.
+        assert (await one.send(b"x" * 3 * ROOM) or "").startswith("250 ")
 
 
 async def _accepted(caller: Caller, house: House) -> None:

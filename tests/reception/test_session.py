@@ -1,202 +1,22 @@
 """One connection's receiver, with a real spool: what is answered, what is stored, and what is said in the log."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import trio
-from values import NOW
+from reception_house import CONTENT, SENDER, open_reception, parsed
 
-from appliance.forwarding.srs import SenderRewriter
-from appliance.logbook.events import Logbook
-from appliance.logbook.live import LiveStream
-from appliance.model.account import Account, Role
-from appliance.model.delivery import Delivery, DeliveryState
-from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
-from appliance.model.ids import id_source
-from appliance.privacy.declarations import EVENTS
-from appliance.privacy.sealing import Sealer
-from appliance.reception.client_names import ClientNames
-from appliance.reception.session import MAX_RECEIVED, Reception, Session
-from appliance.reports.own_mail import OwnMail
-from appliance.resolver import LookupFailed, MailHosts, NoSuchName
-from appliance.routing.snapshot import Settings, Snapshot
-from appliance.spool.clocks import Clocks
-from appliance.spool.committer import GroupCommitter
-from appliance.spool.spool import Spool
+from appliance.model.delivery import DeliveryState
+from appliance.reception.session import MAX_RECEIVED
 from appliance.storage.records import StoreUnavailable
-from appliance.storage.sqlite_records import SqliteRecords
-from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
-from smtp.parameters import NO_MAIL_PARAMETERS, NO_RECIPIENT_PARAMETERS, Notify, OriginalRecipient
-from smtp.reply import Reply
-from smtp.server.trio_server import MailParameters, Peer, RecipientParameters
+from smtp.parameters import NO_RECIPIENT_PARAMETERS, Notify, OriginalRecipient
+from smtp.server.trio_server import MailParameters, RecipientParameters
 from smtp.tls import TlsFacts
-
-KEYRING = {"spool": Sealer(bytes(32)), "log": Sealer(bytes(32))}
-OWNER = Account("a1", "owner@home.test", True, Role.OPERATOR, "free", NOW)
-SENDER = Address.parse("friend@sender.test")
-CONTENT = b"Subject: Apples\r\nFrom: friend@sender.test\r\n\r\nHello\r\n"
-
-
-def _alias(name: str, *targets: str, domain: str = "domain1", action: AliasAction = AliasAction.FORWARD) -> Alias:
-    return Alias(name + domain, domain, name, action, targets, f"ref{name[:3]:a>3}", NOW)
-
-
-def _snapshot() -> Snapshot:
-    levels = {"domain1": ("example.org", LogLevel.EVENTS), "domain2": ("quiet.test", LogLevel.NONE)}
-    levels["domain3"] = ("errors.test", LogLevel.ERRORS)
-    targets = ("alice@home.test", "bob@home.test")
-    return Snapshot(
-        Settings("mx.example.net", "srs.mx.example.net"),
-        1,
-        accounts=[OWNER],
-        domains=[
-            Domain(id, OWNER.id, name, True, DeliveryMode.SPOOL, level, NOW) for id, (name, level) in levels.items()
-        ],
-        aliases=[
-            _alias("sales", *targets),
-            _alias("ali", targets[0]),
-            _alias("bin", action=AliasAction.DISCARD),
-            _alias("quiet", targets[0], domain="domain2"),
-            _alias("err", targets[0], domain="domain3"),
-        ],
-        destinations=[Destination(target, OWNER.id, target, NOW, NOW) for target in targets],
-    )
-
-
-@dataclass
-class Table:
-    """Holds the present snapshot, as the engine does."""
-
-    snapshot: Snapshot
-
-
-@dataclass
-class Onward:
-    """Remembers what it was given, where the scheduler would be."""
-
-    room: int = 100
-    taken: list[Delivery] = field(default_factory=list)
-    woken: int = 0
-
-    def reserve(self, domains: Sequence[str]) -> bool:
-        if len(domains) > self.room:
-            return False
-        self.room -= len(domains)
-        return True
-
-    def release(self, domains: Sequence[str]) -> None:
-        self.room += len(domains)
-
-    def take(self, deliveries: Sequence[Delivery]) -> None:
-        self.taken += deliveries
-
-    def wake(self) -> None:
-        self.woken += 1
-
-
-class Names:
-    """A reverse zone: one client has a name that leads back, one has a name that does not, one a failing server."""
-
-    async def mx(self, domain: str) -> MailHosts:
-        raise NoSuchName(domain)
-
-    async def addresses(self, host: str, *, ipv6: bool) -> list[str]:
-        return ["192.0.2.1"] if host == "good.sender.test" else []
-
-    async def name_of(self, address: str) -> str | None:
-        if address == "192.0.2.3":
-            raise LookupFailed(address)
-        return {"192.0.2.1": "good.sender.test", "192.0.2.2": "forged.sender.test"}.get(address)
-
-
-@dataclass
-class World:
-    """A reception with everything round it."""
-
-    reception: Reception
-    store: SqliteSpool
-    records: SqliteRecords
-    onward: Onward
-
-    def session(self, address: str = "192.0.2.1", tls: TlsFacts | None = None) -> Session:
-        return self.reception.session(Peer(address, 25, helo="laptop.sender.test", extended=True, tls=tls))
-
-    async def transact(
-        self,
-        *recipients: str,
-        sender: Address | None = SENDER,
-        content: bytes = CONTENT,
-        session: Session | None = None,
-        parameters: MailParameters = NO_MAIL_PARAMETERS,
-        wishes: Mapping[str, RecipientParameters] = {},
-    ) -> tuple[list[Reply], Reply | None]:
-        """One transaction as the server would conduct it: the replies to RCPT, and the last one."""
-        session = session or self.session()
-        assert (await session.mail(sender, parameters)).code == 250
-        replies = [
-            await session.recipient(_recipient(each), wishes.get(each, NO_RECIPIENT_PARAMETERS)) for each in recipients
-        ]
-        if not any(reply.code == 250 for reply in replies):
-            return replies, None
-        assert await session.data() is None
-        for start in range(0, len(content), 50_000):
-            await session.content(content[start : start + 50_000])
-        return replies, await session.end_of_data()
-
-    def events(self) -> list[dict[str, object]]:
-        """The events in the outbox, opened by way of the log."""
-        self.records.import_stored(EVENTS, self.store.outbox(1000))
-        return self.records.find(EVENTS, {})
-
-    def content(self, message_id: str) -> bytes:
-        parts: list[bytes] = []
-        while (part := self.store.part(message_id, len(parts))) is not None:
-            parts.append(part)
-        return b"".join(parts)
-
-
-def _recipient(text: str) -> Address:
-    return Address.parse(text) if "@" in text else Address(text, "")
-
-
-@asynccontextmanager
-async def _world(tmp_path: Path) -> AsyncIterator[World]:
-    store = SqliteSpool(tmp_path / "spool.sqlite", KEYRING)
-    records = SqliteRecords(tmp_path / "records.sqlite", KEYRING)
-    table, onward, new_id = Table(_snapshot()), Onward(), id_source()
-    rewriter = SenderRewriter("srs.mx.example.net", [bytes(32)])
-    async with GroupCommitter(store) as committer, trio.open_nursery() as nursery:
-        reception = Reception(
-            hostname="mx.example.net",
-            routing=table,
-            rewriter=rewriter,
-            spool=Spool(store, committer, new_id),
-            logbook=Logbook(lambda id: table.snapshot.log_level(id), lambda: NOW, new_id),
-            live=LiveStream(),
-            client_names=ClientNames(Names(), nursery),
-            own_mail=OwnMail(
-                hostname="mx.example.net",
-                reporter="postmaster@mx.example.net",
-                snapshot=lambda: table.snapshot,
-                rewriter=rewriter,
-                look_up=store.return_path,
-                new_id=new_id,
-                clocks=Clocks.all_from(lambda: NOW),
-            ),
-            next=onward,
-            clocks=Clocks.all_from(lambda: NOW),
-        )
-        yield World(reception, store, records, onward)
-    store.close()
-    records.close()
 
 
 async def test_a_message_is_durable_and_handed_on_when_the_250_is_given(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         replies, final = await world.transact("sales@example.org")
         assert [reply.code for reply in replies] == [250]
         assert final is not None
@@ -217,7 +37,7 @@ async def test_a_message_is_durable_and_handed_on_when_the_250_is_given(tmp_path
 
 
 async def test_several_recipients_do_not_learn_of_each_other_and_a_mailbox_gets_one_copy(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         await world.transact("ali@example.org", "sales@example.org", "quiet@quiet.test")
         queued = {str(each.target): each for each in world.store.deliveries()}
         assert len(queued) == 2
@@ -230,8 +50,25 @@ async def test_several_recipients_do_not_learn_of_each_other_and_a_mailbox_gets_
         assert b" for " not in front
 
 
+@pytest.mark.parametrize(
+    ("recipients", "priority"),
+    [
+        (["sales@example.org"], -5),
+        (["paid@paid.test"], 10),
+        (["sales@example.org", "paid@paid.test"], 10),
+        (["postmaster"], 0),
+    ],
+)
+async def test_a_message_is_as_urgent_as_the_highest_plan_among_its_domains(
+    tmp_path: Path, recipients: list[str], priority: int
+) -> None:
+    async with open_reception(tmp_path) as world:
+        await world.transact(*recipients)
+        assert {each.priority for each in world.store.deliveries()} == {priority}
+
+
 async def test_the_log_level_decides_what_is_remembered(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         session = world.session()
         await trio.testing.wait_all_tasks_blocked()  # the client's name is looked for from the greeting on
         await world.transact("sales@example.org", "quiet@quiet.test", "err@errors.test", session=session)
@@ -250,7 +87,7 @@ async def test_the_log_level_decides_what_is_remembered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["192.0.2.2", "192.0.2.3", "2001:db8::1"])
 async def test_a_client_name_counts_only_where_it_leads_back(tmp_path: Path, address: str) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         session = world.session(address)
         for _ in range(2):
             await world.transact("sales@example.org", session=session)
@@ -259,7 +96,7 @@ async def test_a_client_name_counts_only_where_it_leads_back(tmp_path: Path, add
 
 
 async def test_what_is_discarded_is_accepted_and_not_stored(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         _, final = await world.transact("bin@example.org")
         assert final is not None
         assert final.code == 250
@@ -268,7 +105,7 @@ async def test_what_is_discarded_is_accepted_and_not_stored(tmp_path: Path) -> N
 
 
 async def test_without_room_in_memory_a_message_is_left_waiting_in_the_spool(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         world.onward.room = 1
         await world.transact("sales@example.org")
         assert {each.state for each in world.store.deliveries()} == {DeliveryState.WAITING}
@@ -277,7 +114,7 @@ async def test_without_room_in_memory_a_message_is_left_waiting_in_the_spool(tmp
 
 
 async def test_a_message_that_goes_round_in_circles_is_refused_and_not_stored(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         content = b"Received: from a by b; Fri, 20 Nov 2026 10:00:00 +0000\r\n" * MAX_RECEIVED + CONTENT
         _, final = await world.transact("sales@example.org", content=content)
         assert final is not None
@@ -288,8 +125,26 @@ async def test_a_message_that_goes_round_in_circles_is_refused_and_not_stored(tm
         assert final is not None
 
 
+async def test_what_comes_back_for_the_same_alias_is_refused_at_once(tmp_path: Path) -> None:
+    """For all recipients of the transaction: the sender has the message and knows them."""
+    async with open_reception(tmp_path) as world:
+        await world.transact("ali@example.org")
+        [queued] = world.store.deliveries()
+        back = b"Received: from mx.example.net by home.test\r\n" + world.content(queued.message_id)
+        for recipients in (["ali@example.org"], ["quiet@quiet.test", "ALI@Example.org"]):
+            _, final = await world.transact(*recipients, content=back)
+            assert final is not None
+            assert (final.code, final.enhanced) == (554, "5.4.6")
+        assert world.store.deliveries() == [queued]
+        refused = [(each["recipient"], each["reason"]) for each in world.events() if each["type"] == "REFUSED"]
+        assert refused == [("ali@example.org", "mail-loop"), ("ALI@Example.org", "mail-loop")]
+        _, final = await world.transact("sales@example.org", content=back)
+        assert final is not None
+        assert final.code == 250
+
+
 async def test_a_reset_leaves_nothing_behind(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         session = world.session()
         await session.mail(SENDER, MailParameters())
         await session.recipient(Address.parse("sales@example.org"), RecipientParameters())
@@ -307,7 +162,7 @@ async def test_a_reset_leaves_nothing_behind(tmp_path: Path) -> None:
 async def test_a_store_that_refuses_is_a_451_and_gives_the_room_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
 
         def refuse(operations: object) -> None:
             raise StoreUnavailable("the disk is full")
@@ -338,7 +193,7 @@ REPORT = (
 
 
 async def test_what_comes_back_becomes_a_report_of_our_own_that_names_the_alias(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         await world.transact("ali@example.org")
         (forwarded,) = world.store.deliveries()
         replies, final = await world.transact(forwarded.return_path, sender=None, content=REPORT)
@@ -357,7 +212,7 @@ async def test_what_comes_back_becomes_a_report_of_our_own_that_names_the_alias(
 
 
 async def test_a_rewritten_sender_takes_reports_only_and_only_its_own(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         await world.transact("ali@example.org")
         return_path = world.store.deliveries()[0].return_path
         (with_sender,), _ = await world.transact(return_path)
@@ -373,7 +228,7 @@ async def test_a_rewritten_sender_takes_reports_only_and_only_its_own(tmp_path: 
 async def test_a_sender_too_long_to_be_carried_is_found_again_by_its_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         sender = Address.parse("bounces+" + "x" * 50 + "@news.a-rather-long-name-for-a-domain.sender.test")
         await world.transact("ali@example.org", sender=sender)
         return_path = world.store.deliveries()[0].return_path
@@ -395,7 +250,7 @@ async def test_a_sender_too_long_to_be_carried_is_found_again_by_its_token(
 
 
 async def test_what_mail_and_rcpt_have_asked_for_goes_with_the_delivery(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         await world.transact(
             "ali@example.org",
             parameters=MailParameters(require_tls=True, ret="FULL", envid="QQ 314"),
@@ -415,17 +270,17 @@ async def test_what_mail_and_rcpt_have_asked_for_goes_with_the_delivery(tmp_path
 async def test_of_the_success_of_an_alias_one_of_its_copies_tells(tmp_path: Path) -> None:
     """More would tell how many mailboxes are behind it."""
     wishes = {"sales@example.org": RecipientParameters(frozenset({Notify.SUCCESS}))}
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         await world.transact("sales@example.org", wishes=wishes)
         assert sorted(each.recipients[0].notify for each in world.store.deliveries()) == ["NEVER", "SUCCESS"]
 
 
 async def test_a_recipient_that_is_named_twice_is_told_of_once(tmp_path: Path) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         session = world.session()
         await session.mail(SENDER, MailParameters())
         for wish in (NO_RECIPIENT_PARAMETERS, RecipientParameters(frozenset({Notify.NEVER}))):
-            await session.recipient(_recipient("ali@example.org"), wish)
+            await session.recipient(parsed("ali@example.org"), wish)
         await session.data()
         await session.content(CONTENT)
         assert (await session.end_of_data()).code == 250
@@ -444,7 +299,7 @@ async def test_a_recipient_that_is_named_twice_is_told_of_once(tmp_path: Path) -
 async def test_smtputf8_is_needed_where_it_was_said_and_there_is_something_to_it(
     tmp_path: Path, said: bool, content: bytes, needed: bool
 ) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         await world.transact("ali@example.org", content=content, parameters=MailParameters(smtputf8=said))
         [queued] = world.store.deliveries()
         assert queued.utf8 is needed
@@ -463,7 +318,7 @@ async def test_smtputf8_is_needed_where_it_was_said_and_there_is_something_to_it
 async def test_the_received_line_says_how_the_message_came(
     tmp_path: Path, tls: TlsFacts | None, utf8: bool, expected: bytes
 ) -> None:
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         session = world.session(tls=tls)
         await world.transact("ali@example.org", session=session, parameters=MailParameters(smtputf8=utf8))
         [queued] = world.store.deliveries()
@@ -475,7 +330,7 @@ async def test_the_received_line_says_how_the_message_came(
 
 async def test_a_report_in_place_of_what_came_back_over_tls_only_goes_over_tls_only(tmp_path: Path) -> None:
     """RFC 8689 §5."""
-    async with _world(tmp_path) as world:
+    async with open_reception(tmp_path) as world:
         await world.transact("ali@example.org")
         [queued] = world.store.deliveries()
         await world.transact(

@@ -1,0 +1,114 @@
+"""The contract of the ephemeral store, for every backend: what is remembered, for how long, and how much of it."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from appliance.storage.ephemeral import EphemeralStore, Fleeting
+from appliance.storage.memory_ephemeral import MemoryEphemeral
+
+FEW = Fleeting("few", "for a test", lifetime_ms=10_000, max_entries=3)
+MANY = Fleeting("many", "for a test", lifetime_ms=60_000, max_entries=1000)
+
+
+class Clock:
+    """Shows what it is told, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+BACKENDS: dict[str, Callable[[Clock], EphemeralStore]] = {"memory": MemoryEphemeral}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=BACKENDS)
+def store(request: pytest.FixtureRequest, clock: Clock) -> EphemeralStore:
+    return BACKENDS[request.param](clock)
+
+
+def test_what_is_remembered_is_recalled_as_often_as_one_likes(store: EphemeralStore) -> None:
+    store.remember(MANY, b"key", b"value")
+    assert store.recall(MANY, b"key") == b"value"
+    assert store.recall(MANY, b"key") == b"value"
+
+
+def test_what_was_never_there_is_none(store: EphemeralStore) -> None:
+    assert store.recall(MANY, b"key") is None
+    assert store.forget(MANY, b"key") is None
+
+
+def test_an_empty_value_is_there_nevertheless(store: EphemeralStore) -> None:
+    store.remember(MANY, b"key")
+    assert store.recall(MANY, b"key") == b""
+    assert store.forget(MANY, b"key") == b""
+
+
+def test_classes_do_not_see_each_other(store: EphemeralStore) -> None:
+    store.remember(MANY, b"key", b"value")
+    assert store.recall(FEW, b"key") is None
+
+
+def test_keys_and_values_are_any_octets(store: EphemeralStore) -> None:
+    everything = bytes(range(256))
+    store.remember(MANY, everything, everything[::-1])
+    assert store.recall(MANY, everything) == everything[::-1]
+
+
+def test_it_is_gone_at_the_end_of_its_lifetime_and_not_before(store: EphemeralStore, clock: Clock) -> None:
+    store.remember(FEW, b"key", b"value")
+    clock.now += 9.999
+    assert store.recall(FEW, b"key") == b"value"
+    clock.now += 0.002
+    assert store.recall(FEW, b"key") is None
+    assert store.forget(FEW, b"key") is None
+
+
+def test_remembering_once_more_begins_anew_with_the_new_value(store: EphemeralStore, clock: Clock) -> None:
+    store.remember(FEW, b"key", b"old")
+    store.remember(FEW, b"other", b"other")
+    clock.now += 9
+    store.remember(FEW, b"key", b"new")
+    clock.now += 9
+    assert store.recall(FEW, b"key") == b"new"
+    assert store.recall(FEW, b"other") is None
+
+
+def test_beyond_the_bound_the_oldest_is_forgotten(store: EphemeralStore) -> None:
+    for number in range(10):
+        store.remember(FEW, b"%d" % number, b"value")
+    assert [store.recall(FEW, b"%d" % number) is not None for number in range(10)] == [False] * 7 + [True] * 3
+
+
+def test_a_forgotten_one_makes_room_for_another(store: EphemeralStore) -> None:
+    for key in (b"a", b"b", b"c"):
+        store.remember(FEW, key)
+    store.forget(FEW, b"b")
+    store.remember(FEW, b"d")
+    assert store.recall(FEW, b"a") is not None
+
+
+def test_of_many_who_forget_at_once_one_gets_the_value(store: EphemeralStore) -> None:
+    for round in range(50):
+        store.remember(MANY, b"%d" % round, b"value")
+        got: list[bytes | None] = []
+        start = threading.Barrier(4)
+
+        def take(key: bytes, got: list[bytes | None] = got, start: threading.Barrier = start) -> None:
+            start.wait()
+            got.append(store.forget(MANY, key))
+
+        threads = [threading.Thread(target=take, args=(b"%d" % round,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (got.count(b"value"), got.count(None)) == (1, 3)
