@@ -73,8 +73,9 @@ class ContentChecks:
         """The next octets of the message, no pair of CR and LF divided; gives them back, or b"" after a fault."""
         if self.fault is Fault.BAD_LINE_ENDS or not piece:
             return b""
-        pairs = piece.count(b"\r\n")
-        if piece.count(b"\r") != pairs or piece.count(b"\n") != pairs or b"\0" in piece:
+        # As many of the three as two for each pair: then there is nothing but pairs. To count each by itself takes a
+        # quarter longer, and this is most of what a message costs here.
+        if len(piece) - len(piece.translate(None, b"\r\n\0")) != 2 * piece.count(b"\r\n"):
             self.fault = Fault.BAD_LINE_ENDS
             return b""
         limits = self._limits

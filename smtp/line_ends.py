@@ -25,8 +25,8 @@ class LineEnds:
         if octets.endswith(b"\r"):
             self._held = True
             octets = octets[:-1]
-        pairs = octets.count(b"\r\n")
-        if octets.count(b"\r") != pairs or octets.count(b"\n") != pairs:
+        # As many of both as two for each pair: then there is nothing but pairs.
+        if len(octets) - len(octets.translate(None, b"\r\n")) != 2 * octets.count(b"\r\n"):
             octets = _BARE_RE.sub(b"\r\n", octets)
         return octets
 

@@ -19,6 +19,9 @@ _UNPRINTABLE_RE = re.compile(r"[^ -~]")
 _REPLY_LINE_RE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 # RFC 3463 §2: status-code = class "." subject "." detail ; class = "2"/"4"/"5" ; subject = 1*3digit ; detail = 1*3digit
 _ENHANCED_RE = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)")
+# What nearly every reply looks like: one line, printable, its enhanced code of the same class. Read in one go it takes
+# half the time, and a message has four.
+_PLAIN_RE = re.compile(rb"(([245])[0-9][0-9]) (\2\.[0-9]{1,3}\.[0-9]{1,3}) +([!-~][ -~]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,9 @@ class ReplyReader:
                 return None
             line = bytes(self._buffer[:end]).removesuffix(b"\r")
             del self._buffer[: end + 1]
+            if not self._lines and (plain := _PLAIN_RE.fullmatch(line)) and len(line) <= MAX_READ_LINE_OCTETS:
+                code, _, enhanced, text = plain.groups()
+                return Reply(int(code), text.decode("ascii"), enhanced.decode("ascii"))
             if self._take(line):
                 reply = _reply(self._code, self._lines)
                 self._lines = []

@@ -5,6 +5,10 @@ until the last one is out. Rounds alternate, so that a machine that is busy for 
 medians. Onward and Postfix forward one alias to one mailbox and keep their queues on the same file system.
 
     python tests/bench/forward.py --messages 5000 --sessions 20 --per-connection many
+    python tests/bench/forward.py --suite
+
+With --suite five loads are sent one after the other through the same processes, and what Onward is to reach in each
+beside Postfix stands next to what it has reached.
 
 CPU is that of every process of the system under test (of smtp-sink for the bare pair), without the load generator.
 """
@@ -22,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +42,7 @@ from private_postfix import PrivatePostfix
 ALIAS = "info@forward.test"
 TARGET = "owner@destination.test"
 SINK_ADDRESS = "127.0.0.2"
+BARE = "smtp-source to smtp-sink"
 
 WARM_UP = 200
 """Messages before the first round, so that processes and connections are there."""
@@ -45,6 +50,30 @@ ROUND_WITHIN = 300.0
 """Seconds after which a round has failed."""
 COUNTED_EVERY = 0.002
 """Seconds between two looks at the sink's counter: what a round's time may be off by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One load of the suite, and what Onward is to reach in it."""
+
+    name: str
+    load: Load
+    times_postfix: float
+    """Of Postfix's messages/s, at least."""
+    cpu_ms: float | None = None
+    """A message, at most; None where the size of the message decides."""
+
+
+CPU_AIM_MS = 0.25
+"""For a message of 4 kB."""
+
+SUITE = (
+    Case("200 sessions, 4 kB", Load(6000, 200, 4096, connections_kept=True), 8, CPU_AIM_MS),
+    Case("20 sessions, 4 kB", Load(6000, 20, 4096, connections_kept=True), 6, CPU_AIM_MS),
+    Case("20, a connection a message", Load(2000, 20, 4096, connections_kept=False), 3, CPU_AIM_MS),
+    Case("1 session, 4 kB", Load(1000, 1, 4096, connections_kept=True), 2, CPU_AIM_MS),
+    Case("20 sessions, 100 kB", Load(1000, 20, 100_000, connections_kept=True), 3.5),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +179,9 @@ def on_memory(directory: Path) -> bool:
     return max(above, key=lambda mount: len(mount[0]))[1] in ("tmpfs", "ramfs", "devtmpfs")
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
-    """All rounds of all systems, by name."""
-    load = Load(arguments.messages, arguments.sessions, arguments.size, arguments.per_connection == "many")
+@contextlib.contextmanager
+def running(arguments: argparse.Namespace) -> Iterator[tuple[list[System], Sink]]:
+    """All systems, and the sink that their mail ends in."""
     directory = Path(tempfile.mkdtemp(prefix="onward-bench-", dir=arguments.directory))
     if on_memory(directory):
         directory.rmdir()
@@ -163,22 +192,27 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
     try:
         with contextlib.ExitStack() as stack:
             dns = stack.enter_context(DnsServer(records, ttl=600))
-            systems = [System("smtp-source to smtp-sink", sink.port, SINK_ADDRESS, sink.process.pid)]
+            systems = [System(BARE, sink.port, SINK_ADDRESS, sink.process.pid)]
             if "onward" in arguments.systems:
                 systems.append(stack.enter_context(onward(directory / "onward", dns, sink)))
             if "postfix" in arguments.systems and private_postfix.is_installed():
                 systems.append(stack.enter_context(postfix(directory / "postfix", sink)))
-            for system in systems:
-                one_round(system, sink, Load(WARM_UP, load.sessions, load.size, load.connections_kept))
-            rounds: dict[str, list[Figures]] = {system.name: [] for system in systems}
-            for _ in range(arguments.rounds):
-                for system in systems:
-                    rounds[system.name].append(one_round(system, sink, load))
-            return rounds
+            yield systems, sink
     finally:
         sink.process.kill()
         sink.process.wait()
         shutil.rmtree(directory)
+
+
+def measure(systems: Sequence[System], sink: Sink, load: Load, count: int) -> dict[str, list[Figures]]:
+    """So many rounds of every system, by name, after one to warm up."""
+    for system in systems:
+        one_round(system, sink, replace(load, messages=WARM_UP))
+    rounds: dict[str, list[Figures]] = {system.name: [] for system in systems}
+    for _ in range(count):
+        for system in systems:
+            rounds[system.name].append(one_round(system, sink, load))
+    return rounds
 
 
 def report(arguments: argparse.Namespace, rounds: dict[str, list[Figures]]) -> None:
@@ -222,6 +256,35 @@ def report(arguments: argparse.Namespace, rounds: dict[str, list[Figures]]) -> N
     print()
 
 
+def suite(arguments: argparse.Namespace) -> None:
+    """Measure all cases and report them."""
+    document: list[dict[str, object]] = []
+    with running(arguments) as (systems, sink):
+        if not arguments.json:
+            print(f"{'':28}{'messages/s':>20}{'times':>8}{'aim':>6}{'CPU ms/message':>20}{'aim':>7}")
+            print(f"{'':28}{'Onward':>10}{'Postfix':>10}{'':14}{'Onward':>10}{'Postfix':>10}")
+        for case in SUITE:
+            figures = {
+                name.partition(" ")[0]: median(of_one)
+                for name, of_one in measure(systems, sink, case.load, arguments.rounds).items()
+            }
+            ours, theirs = figures["Onward"], figures["Postfix"]
+            times = ours.messages_per_second / theirs.messages_per_second
+            document.append(
+                {**asdict(case), "times": times, **{name: asdict(of_one) for name, of_one in figures.items()}}
+            )
+            if not arguments.json:
+                aim = f"{case.cpu_ms:7.2f}" if case.cpu_ms is not None else ""
+                print(
+                    f"{case.name:28}{ours.messages_per_second:10.0f}{theirs.messages_per_second:10.0f}"
+                    f"{times:8.2f}{case.times_postfix:6.1f}"
+                    f"{ours.cpu_ms_per_message:10.3f}{theirs.cpu_ms_per_message:10.3f}{aim}",
+                    flush=True,
+                )
+    if arguments.json:
+        print(json.dumps(document, indent=2))
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -230,13 +293,24 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4096, help="octets of a message")
     parser.add_argument("--per-connection", choices=("many", "one"), default="many", help="messages")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--suite", action="store_true", help="five loads, each with its aim; the load above is not used"
+    )
     parser.add_argument("--directory", default="/var/tmp", help="on a disk: where the queues are")
     parser.add_argument("--systems", nargs="*", choices=("onward", "postfix"), default=("onward", "postfix"))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if shutil.which("smtp-source") is None:
         sys.exit("smtp-source is missing: run tests/install-peers as root")
-    report(arguments, measure(arguments))
+    if arguments.suite:
+        if {*arguments.systems} != {"onward", "postfix"} or not private_postfix.is_installed():
+            sys.exit("the suite needs both systems; a missing Postfix is installed by tests/install-peers")
+        suite(arguments)
+        return
+    load = Load(arguments.messages, arguments.sessions, arguments.size, arguments.per_connection == "many")
+    with running(arguments) as (systems, sink):
+        rounds = measure(systems, sink, load, arguments.rounds)
+    report(arguments, rounds)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """A Postfix of our own, to compare with: its configuration and queue in one directory, its port on loopback.
 
-It forwards one alias to one next hop and is tuned for that: no DNS, no content filter, no limits that slow a flood,
-connections kept for the next message. It logs as it always does. The machine's own Postfix is neither used nor touched.
+It forwards one alias to one next hop and is tuned for that: no DNS, no content filter, no limits that slow a flood, no
+process replaced after a hundred requests. Connections to the next hop are not kept: over loopback a new one costs less
+than one that is handed on through the connection cache (1.7 ms of CPU a message against 2.0, and at best 920 messages/s
+against 630, with twenty sessions). It logs as it always does. The machine's own Postfix is neither used nor touched.
 
 `peer_settings` make of it what the other peers are: one domain stays in a maildir, others have routes, the rest is
 refused.
@@ -56,8 +58,8 @@ default_destination_concurrency_failed_cohort_limit = 0
 qmgr_message_active_limit = 100000
 qmgr_message_recipient_limit = 100000
 in_flow_delay = 0
-smtp_connection_cache_destinations = [{next_hop}]:{next_port}
-smtp_connection_cache_on_demand = yes
+max_use = 10000
+smtp_connection_cache_on_demand = no
 smtp_tls_security_level = none
 smtpd_tls_security_level = none
 header_checks =
@@ -79,6 +81,7 @@ relay_transport = smtp
 transport_maps = inline:{{ {transports} }}
 smtp_tls_policy_maps = inline:{{ {policies} }}
 smtp_connection_cache_destinations = {cached}
+smtp_connection_cache_on_demand = yes
 smtp_destination_concurrency_limit = 1
 """
 
