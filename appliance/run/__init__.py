@@ -3,9 +3,10 @@
 `supervisor.py` is what `onward run` calls. It opens what listens (`listeners.py`), holds the data directory
 (`lock.py`), forks the two others (`child.py`), and is small enough to outlive their faults: no trio, no store, no key.
 `engine.py` is the composition root of mail, `control.py` that of what faces browsers; each is imported by its own
-process only (`hosts.py` is what the engine and `explanation.py` share). `process.py` has what a process arranges for
-itself, `notify.py` talks to systemd, `log.py` says how a line of the log looks, `doubts.py` what deserves one at the
-start, `certificates.py` what is shown to who encrypts (`own_certificate.py`: where none is configured).
+process only (`hosts.py`, the way out, is what the engine, `explanation.py` and `onward check` share). `process.py` has
+what a process arranges for itself, `notify.py` talks to systemd, `log.py` says how a line of the log looks, `doubts.py`
+what deserves one at the start, `certificates.py` what is shown to who encrypts (`own_certificate.py`: where none is
+configured).
 
 The two children share nothing but the data directory and the socket in it (`control.sock`).
 """

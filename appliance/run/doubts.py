@@ -4,6 +4,7 @@ import ipaddress
 
 from appliance.configuration import FROM_SYSTEMD, Configuration
 from appliance.configuration.unbuilt import without_effect
+from appliance.network import why_not_a_source
 from appliance.run.certificates import verifying
 
 COURIERS = 400
@@ -20,6 +21,9 @@ def doubts(config: Configuration, descriptors: int) -> list[str]:
         lines.append(
             f"the hostname {config.hostname} has no domain, and many servers refuse such a greeting; set hostname"
         )
+    for source in config.delivery.source_addresses:
+        if unfit := why_not_a_source(source):
+            lines.append(f"nothing can be sent from {source} (delivery.source_addresses) as it is: {unfit}")
     context, why = verifying()
     if context is None:
         lines.append(f"{why}; until then mail whose sender requires TLS comes back")

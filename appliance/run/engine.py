@@ -24,10 +24,12 @@ from appliance.logbook.mover import BATCH, keep_moving, move_events
 from appliance.model.ids import id_source
 from appliance.model.time import wall_clock
 from appliance.privacy.sweeper import Sweeper
+from appliance.reception.transit import Waits
 from appliance.routing.snapshot import GENERATION, Settings, Snapshot, load
 from appliance.run.assembly import assemble, server_settings
 from appliance.run.certificates import server_tls
 from appliance.run.control_verbs import ControlVerbs
+from appliance.run.hosts import smarthost
 from appliance.run.stores import RECORDS_FILE, open_records, open_spool
 from appliance.spool.clocks import Clocks
 from appliance.spool.committer import GroupCommitter
@@ -48,6 +50,10 @@ MARK_S = 30.0
 GC_THRESHOLDS = (10_000, 20, 100)
 """New containers before a look at the youngest, and how many such looks before one at the older ones (`gc`)."""
 
+TRANSIT_GRACE_S = 5.0
+"""How long next hops of mail in transit are still waited for once shutdown has begun. Less than sessions have for their
+transactions, so that each sender can still be told."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -59,6 +65,8 @@ def main(
 ) -> None:
     """Run until SIGTERM. Raises StoreUnavailable or SchemaMismatch where a store can't be opened, and CannotStart."""
     tls = server_tls(config)
+    # A password that is missing is told now, and not from within.
+    smarthost(config)
     records = open_records(config)
     store = open_spool(config)
     try:
@@ -90,7 +98,8 @@ class _Engine:
         self._tls = tls
         self._records = records
         self._store = store
-        self._settings = Settings(config.hostname, config.forwarding.srs_domain, config.mail.postmaster)
+        priorities = {name: plan.priority for name, plan in config.plans.items()}
+        self._settings = Settings(config.hostname, config.forwarding.srs_domain, config.mail.postmaster, priorities)
         self.snapshot: Snapshot = load(records, self._settings)
         self._live = LiveStream()
         self._statistics = Statistics()
@@ -134,6 +143,7 @@ class _Engine:
         background.start_soon(self._keep_moving, spool)
         background.start_soon(self._keep_time, spool)
         background.start_soon(self._answer_control, control_listener, rooms.queue, spool)
+        background.start_soon(_end_waits, shutdown, rooms.reception.transit.waits)
         async with trio.open_nursery() as mail:
             mail.start_soon(rooms.scheduler.run, stop_delivery)
             ready()
@@ -185,9 +195,10 @@ class _Engine:
         """
         while True:
             await trio.sleep(WATCH_S)
-            if self._trouble is None and committer.last_failure is not None:
-                _logger.error("the spool takes no mail: %s", committer.last_failure)
-                self._trouble = committer.last_failure
+            found = self._store.degraded or committer.last_failure
+            if self._trouble is None and found is not None:
+                _logger.error("the spool takes no mail: %s", found)
+                self._trouble = found
             while self._trouble is not None:
                 await trio.sleep(PROBE_S)
                 trial = spool.begin()
@@ -260,6 +271,12 @@ class _Engine:
 def _identity(found: os.stat_result) -> tuple[int, int]:
     """Which file it is, whatever its name."""
     return found.st_dev, found.st_ino
+
+
+async def _end_waits(shutdown: trio.Event, waits: Waits) -> None:
+    """Senders in transit hear soon after the signal that it is not now: nothing was promised to them."""
+    await shutdown.wait()
+    waits.end_within(TRANSIT_GRACE_S)
 
 
 async def _wait_for(signals: AsyncIterator[int], shutdown: trio.Event) -> None:

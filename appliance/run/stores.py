@@ -27,7 +27,8 @@ RECORDS_FILE = "records.sqlite"
 SPOOL_FILE = "spool.sqlite"
 
 SRS_KEY = "srs"
-"""The key that signs rewritten senders. No store is sealed under it."""
+"""The key that signs rewritten senders, and what the marks of our Received lines are derived from. No store is sealed
+under it."""
 
 ALL_KEYS = (*sorted({collection.sealed_under for collection in COLLECTIONS if collection.sealed_under}), SRS_KEY)
 
@@ -72,12 +73,14 @@ _AnyStore = TypeVar("_AnyStore", bound=_Sealed)
 
 
 def _open(config: Configuration, store: Store, file: str, opened: Callable[[Path, Keyring], _AnyStore]) -> _AnyStore:
+    from appliance.storage.sqlite_salvage import numbers_of
+
     make_private_directory(config.data_dir)
     path = config.data_dir / file
     names = {collection.sealed_under for collection in collections_of(store) if collection.sealed_under}
     own = secrets(config)
     missing = {name for name in names if not own.exists(name)}
-    if missing and path.exists():
+    if missing and numbers_of(path):
         keyless = opened(path, {})
         try:
             lost = sorted(missing & keyless.keys_in_use().keys())

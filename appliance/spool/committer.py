@@ -3,6 +3,10 @@
 Tasks hand in units of operations and wait. What they hand in while a group is being written, and before every task that
 can run has run, gathers to the next group: one transaction, one fsync, one waking of the thread. A lone message waits
 for one fsync, and a thousand at once for a few: the group grows by itself with the load, without a timer.
+
+Where the disk fails under a group, so that the next start may find it or not, nobody can be told truly what became of
+it: a 4xx for mail that is then delivered would be a lie. Its tasks wait until the store is certain again. If this
+process ends before, they have not been answered, and senders keep what was not answered.
 """
 
 import queue
@@ -15,7 +19,7 @@ import outcome
 import trio
 
 from appliance.storage.records import StoreFull, StoreUnavailable
-from appliance.storage.spool import Operation, Prepared, SpoolStore
+from appliance.storage.spool import Operation, Prepared, SpoolStore, Undecided
 
 MAX_GROUP_UNITS = 512
 """Units in one transaction: bounds how long the first of a group waits for the last."""
@@ -60,6 +64,8 @@ class GroupCommitter:
         self._awaited = trio.lowlevel.ParkingLot()
         """Where the feeder waits for something to hand over."""
         self._groups: queue.SimpleQueue[list[_Unit] | None] = queue.SimpleQueue()
+        self._undecided: list[_Unit] = []
+        """What can't be answered before the store is certain again. For the thread alone."""
         self._token: trio.lowlevel.TrioToken | None = None
         self._thread = threading.Thread(target=self._work, name="spool-writer", daemon=True)
         self.groups = 0
@@ -118,12 +124,24 @@ class GroupCommitter:
 
     def _work(self) -> None:
         while (group := self._groups.get()) is not None:
-            self._carry_out(group)
+            answered = self._answerable(group)
             assert self._token is not None
             try:
-                self._token.run_sync_soon(self._settle, group)
+                self._token.run_sync_soon(self._settle, answered)
             except trio.RunFinishedError:
                 return
+
+    def _answerable(self, group: list[_Unit]) -> list[_Unit]:
+        """Carry out a group, and say who can be told now what became of theirs."""
+        self._carry_out(group)
+        waiting = [unit for unit in group if _is_undecided(unit)]
+        answered = [unit for unit in group if not _is_undecided(unit)]
+        self._undecided += waiting
+        if not self._undecided or self._store.undecided:
+            return answered
+        answered += self._undecided
+        self._undecided = []
+        return answered
 
     def _carry_out(self, group: list[_Unit]) -> None:
         self.groups += 1
@@ -147,6 +165,10 @@ class GroupCommitter:
         for unit in group:
             if unit.function is not None:
                 unit.result = outcome.capture(unit.function)
+
+
+def _is_undecided(unit: _Unit) -> bool:
+    return isinstance(unit.result, outcome.Error) and isinstance(unit.result.error, Undecided)
 
 
 def _cannot_abort(_: object) -> trio.lowlevel.Abort:

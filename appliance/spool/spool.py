@@ -160,14 +160,15 @@ class Spool:
     async def claim(self, now: int, limit: int, without: Collection[str] = ()) -> list[Delivery]:
         """Take up to `limit` deliveries that are due; they are ours until settled, or until this process ends.
 
-        Those to a destination in `without` (domains in lower case) are left for later.
+        Which ones go first is said at `SpoolStore.claim`. Those to a destination in `without` (domains in lower case)
+        are left for later.
         """
         await self.tidy()
         return await self.committer.call(lambda: self.store.claim(now, limit, without))
 
-    async def next_due(self, without: Collection[str] = ()) -> int | None:
-        """When the next waiting delivery is due, leaving out these destinations."""
-        return await self.committer.call(lambda: self.store.next_due(without))
+    async def next_due(self, without: Collection[str] = (), after: int = 0) -> int | None:
+        """When the next waiting delivery is due, later than `after`, leaving out these destinations."""
+        return await self.committer.call(lambda: self.store.next_due(without, after))
 
     async def settle(self, operations: Sequence[Operation]) -> None:
         """Write down what has already happened in the world. Does not return before it is durable.

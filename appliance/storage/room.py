@@ -7,18 +7,20 @@ file of real blocks lies in reserve, which is deleted then and made again later.
 """
 
 import contextlib
-import os
 from pathlib import Path
 
-from appliance.storage.directory import PRIVATE_FILE_MODE
+from appliance.storage.disk import THE_DISK, Disk, Space
 from appliance.storage.records import StoreUnavailable
 
 FLOOR_OCTETS = 16 << 20
 """New mail takes no more than leaves this much free."""
 
-RESERVE_OCTETS = 20 << 20
-"""What lies in reserve: enough to write back the largest log that stands between two checkpoints (16 MiB), and to write
-the first outcomes."""
+FLOOR_FILES = 16
+"""New mail is taken while so many files can still be made: a spool that goes over to a fresh file needs five."""
+
+RESERVE_OCTETS = 64 << 20
+"""What lies in reserve: enough to write back the log as large as a burst may leave it (`WAL_OCTETS_KEPT`), and with it
+the outcomes of all mail that is under way."""
 
 SMALLEST_SHARE = 16
 """On a small disk, neither is more than one part in so many of the whole."""
@@ -27,13 +29,12 @@ SMALLEST_SHARE = 16
 class Room:
     """The room in the file system of one directory, and the reserve in it. Thread-safe as far as its callers need."""
 
-    def __init__(self, reserve: Path) -> None:
+    def __init__(self, reserve: Path, disk: Disk = THE_DISK) -> None:
         """`reserve` is the file that lies in reserve. Raises OSError where its directory does not exist."""
-        directory = reserve.parent
-        system = os.statvfs(directory)
-        share = system.f_blocks * system.f_frsize // SMALLEST_SHARE
-        self._directory = directory
+        self._disk = disk
+        self._directory = reserve.parent
         self._reserve = reserve
+        share = disk.space(self._directory).all_octets // SMALLEST_SHARE
         self._reserve_octets = min(RESERVE_OCTETS, share)
         self.floor = min(FLOOR_OCTETS, share)
         """Octets that new mail leaves free. Half of it is for logs: of what needs no room in the file itself."""
@@ -41,12 +42,9 @@ class Room:
         """The reserve is there."""
 
     def free(self) -> int:
-        """Octets that are free now. Raises StoreUnavailable."""
-        try:
-            system = os.statvfs(self._directory)
-        except OSError as error:
-            raise StoreUnavailable(f"{self._directory}: {error.strerror}") from error
-        return system.f_bavail * system.f_frsize
+        """Octets that are free now; none where hardly a file can be made any more. Raises StoreUnavailable."""
+        space = self._space()
+        return space.octets if space.files is None or space.files >= FLOOR_FILES else 0
 
     def reserve(self) -> bool:
         """See that the reserve is there, where there is room for it and for the floor. Returns whether it is."""
@@ -62,16 +60,19 @@ class Room:
         """Delete the reserve, so that its room can be used."""
         self.reserved = False
         with contextlib.suppress(OSError):
-            self._reserve.unlink(missing_ok=True)
+            self._disk.erase(self._reserve)
+
+    def _space(self) -> Space:
+        try:
+            return self._disk.space(self._directory)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._directory}: {error.strerror}") from error
 
     def _make(self) -> None:
-        descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, PRIVATE_FILE_MODE)
         try:
-            os.posix_fallocate(descriptor, 0, self._reserve_octets)
+            self._disk.fill(self._reserve, self._reserve_octets)
         except OSError:
             # Somebody else was quicker.
             self.give_up()
         else:
             self.reserved = True
-        finally:
-            os.close(descriptor)

@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from appliance.model.delivery import Delivery
+from appliance.model.delivery import Delivery, DeliveryState
 from appliance.model.event import DeliveryEvent
 from appliance.model.hold import Hold
 from appliance.privacy.declarations import Retention
-from appliance.storage.records import StoredRow
+from appliance.storage.records import StoredRow, StoreUnavailable
 
 PART_OCTETS = 1 << 18
 """Content is kept in parts of at most this size: a session holds one part in memory, never a large message."""
@@ -125,11 +125,25 @@ class Prepared:
     content: Any
 
 
+class Undecided(StoreUnavailable):
+    """A group has failed, and the next start may find it all the same. Nobody may be told that it was refused, as long
+    as the store is `undecided`.
+    """
+
+
 class SpoolStore(Protocol):
     """What the spool needs of a backend. Every method may raise StoreUnavailable, and then nothing has happened.
 
     `apply`, `write`, `claim`, `recover` and `tidy` are called by one thread, the others by any.
     """
+
+    @property
+    def degraded(self) -> str | None:
+        """Why the store can't write now, since the disk has failed under it; None where it can."""
+
+    @property
+    def undecided(self) -> bool:
+        """A group that has raised Undecided may still come back."""
 
     def apply(self, operations: Sequence[Operation]) -> None:
         """Prepare and write in one."""
@@ -145,17 +159,22 @@ class SpoolStore(Protocol):
         """
 
     def claim(self, now: int, limit: int, without: Collection[str] = ()) -> list[Delivery]:
-        """Take due deliveries (WAITING, `next_attempt_at` <= now), the earliest first, and mark them UNDER_WAY.
+        """Take due deliveries (WAITING, `next_attempt_at` <= now) and mark them UNDER_WAY.
 
+        Those of higher priority first, and of one priority the earliest; but of a full `limit` one in OLDEST_EVERY is
+        for the earliest of the others, whatever their priority. Returned in the order in which they became due.
         Those to a destination in `without` (domains in lower case) stay where they are.
         """
 
-    def next_due(self, without: Collection[str] = ()) -> int | None:
-        """When the next WAITING delivery is due, to a destination not in `without`; None where there is none."""
+    def next_due(self, without: Collection[str] = (), after: int = 0) -> int | None:
+        """When the next WAITING delivery is due, later than `after`, to a destination not in `without`.
+
+        None where there is none.
+        """
 
     def recover(self) -> None:
-        """After a start: what was UNDER_WAY is WAITING again, and so is what was HELD and can be opened now; content
-        without a delivery is erased. What a full disk does not allow now is left for `tidy`.
+        """After a start: what was UNDER_WAY is WAITING again, and so is what was HELD because it could not be opened
+        and now can be; content without a delivery is erased. What a full disk does not allow now is left for `tidy`.
         """
 
     def tidy(self) -> bool:
@@ -177,7 +196,10 @@ class SpoolStore(Protocol):
         """One delivery; None where it is done."""
 
     def depth(self) -> tuple[int, int | None]:
-        """How many deliveries are in the queue, and when the oldest of their messages was accepted."""
+        """How many deliveries are in the queue, and when the one with the lowest id, the oldest, was accepted."""
+
+    def states(self) -> dict[DeliveryState, int]:
+        """How many deliveries are in each state; a state without any may be missing."""
 
     def outbox(self, limit: int) -> list[StoredRow]:
         """Events that have not reached the log yet, oldest first, as they stand on the disk (column `id` is theirs)."""

@@ -7,8 +7,14 @@ What a commit promises: with `synchronous=FULL` the log is synced before COMMIT 
 With `durable=False` it is not: such a transaction survives the process but perhaps not the machine, and nothing after
 it is ever kept without it.
 
-Error handling: whatever apsw raises is turned, here at the border, into StoreUnavailable (StoreFull, Damaged) with a
-short cause, or into Duplicate. An error in our SQL stays what it is.
+Error handling: whatever apsw raises is turned, here at the border, into StoreUnavailable (StoreFull, Damaged,
+DiskFailed) with a short cause, or into Duplicate. An error in our SQL stays what it is.
+
+A commit that fails may stand in the log whole, so that the next start would find it: what is behind the last commit is
+cut off before anybody hears of the failure. And once a write or a sync has failed, nobody knows what the disk has: the
+kernel reports an error once, may drop what it could not write, and calls the next sync a success (LWN 752063; "Can
+Applications Recover from fsync Failures?", USENIX ATC 2020). So this is remembered (`failure`), and it is for the owner
+of the file to go on in another one (`sqlite_salvage.py`).
 """
 
 import contextlib
@@ -25,7 +31,8 @@ import apsw
 
 from appliance.privacy.declarations import Collection
 from appliance.storage.codec import StoredValue
-from appliance.storage.directory import PRIVATE_FILE_MODE, make_private_directory, sync_directory
+from appliance.storage.directory import PRIVATE_FILE_MODE, make_private_directory
+from appliance.storage.disk import THE_DISK, Disk
 from appliance.storage.records import Damaged, Duplicate, StoreFull, StoreUnavailable
 from appliance.storage.sqlite_tables import SchemaMismatch, is_settled, settle
 
@@ -47,7 +54,6 @@ _SETTINGS = (
     "secure_delete=ON",
     # No sorter and no statement journal in a temporary file: what is under way is nowhere but here.
     "temp_store=MEMORY",
-    f"wal_autocheckpoint={WAL_PAGES}",
     f"journal_size_limit={WAL_OCTETS_KEPT}",
     f"cache_size=-{CACHE_KIBIBYTES}",
     # Tables are plain; a file that someone has put a function into gets it refused.
@@ -71,43 +77,62 @@ _DAMAGE: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.CorruptError, "the file is damaged"),
     (apsw.NotADBError, "the file is not a database"),
 )
+_UNCERTAIN = {
+    apsw.SQLITE_IOERR,
+    apsw.SQLITE_IOERR_WRITE,
+    apsw.SQLITE_IOERR_FSYNC,
+    apsw.SQLITE_IOERR_DIR_FSYNC,
+    apsw.SQLITE_IOERR_TRUNCATE,
+}
+"""After these nobody knows what the disk has. Errors of reading and of locks have changed nothing."""
+
+_LOG_HEADER_OCTETS, _FRAME_HEADER_OCTETS = 32, 24
+"""Of a write-ahead log, and of each page in it (https://sqlite.org/fileformat2.html §4.1)."""
+
+
+class DiskFailed(StoreUnavailable):
+    """A write or a sync has failed: what is on the disk is known up to the last commit, and not beyond."""
 
 
 class Database:
     """One file with the tables of these collections. Thread-safe; several processes may have it open."""
 
-    def __init__(self, path: Path, collections: Sequence[Collection], *, vfs: str | None = None) -> None:
+    def __init__(self, path: Path, collections: Sequence[Collection], *, disk: Disk = THE_DISK) -> None:
         """Open the file, make it where there is none, and see that it holds what is declared and nothing else.
 
-        `vfs` names the SQLite file layer to go through; tests put a failing disk there. Raises StoreUnavailable,
-        SchemaMismatch.
+        Raises StoreUnavailable, SchemaMismatch.
         """
-        self._path = path
-        self._vfs = vfs
+        self.path = path
+        self.failure: str | None = None
+        """Why this file is not to be written any more, from the first write or sync that has failed."""
+        self.undecided = False
+        """A commit has failed and may stand in the log whole: the next start may find it."""
+        self._disk = disk
+        self._log_pages = 0
         self._collections = {collection.name: collection for collection in collections}
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
         try:
             make_private_directory(path.parent)
-            _make_private_file(path)
+            _make_private_file(path, disk)
         except OSError as error:
             raise StoreUnavailable(f"{path}: {error.strerror}") from error
         with self._translated():
             self._writer = self._connect()
             _enter_wal(self._writer)
+            self._writer.set_wal_hook(self._note_log)
+            self._reader = self._connect()
+            self._reader.execute("PRAGMA query_only=ON")
         try:
             # Looked first: whoever only opens the file does not wait for whoever writes in it.
             if not self._is_settled(collections):
                 with self.transaction() as cursor:
                     settle(cursor.connection, collections)
-            with self._translated():
-                self._reader = self._connect()
-                self._reader.execute("PRAGMA query_only=ON")
         except SchemaMismatch as error:
-            self._writer.close()
+            self.close()
             raise SchemaMismatch(f"{path}: {error}") from None
         except BaseException:
-            self._writer.close()
+            self.close()
             raise
 
     @contextlib.contextmanager
@@ -126,12 +151,16 @@ class Database:
                 try:
                     yield cursor
                     self._commit(cursor)
-                except BaseException:
+                except BaseException as error:
                     self._roll_back(cursor)
+                    if self._is_uncertain(error):
+                        self.failure = str(error)
                     raise
             finally:
                 if not durable:
                     cursor.execute("PRAGMA synchronous=FULL", can_cache=False)
+            if self._log_pages >= WAL_PAGES:
+                self._write_back(apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def read(self, statement: str, values: Sequence[StoredValue] = ()) -> list[tuple[StoredValue, ...]]:
         """The rows that a SELECT finds in what is committed."""
@@ -143,13 +172,21 @@ class Database:
 
         Where that can't be done now, as much as can be is done, and nothing is said: it is done at some later time.
         """
-        with self._write_lock, contextlib.suppress(apsw.Error):
-            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        with self._write_lock:
+            self._write_back(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def copy_into(self, path: Path) -> None:
+        """Write all that is committed into this file, which is there and empty. Raises StoreUnavailable.
+
+        Whoever reads need not wait. The copy has been synced by nobody.
+        """
+        with self._write_lock, self._translated():
+            self._writer.execute("VACUUM INTO ?", (str(path),))
 
     def log_octets(self) -> int:
         """How large the log is on the disk."""
         try:
-            return os.stat(f"{self._path}-wal").st_size
+            return os.stat(f"{self.path}-wal").st_size
         except FileNotFoundError:
             return 0
 
@@ -158,12 +195,19 @@ class Database:
         ((pages,),), ((octets,),) = self.read("PRAGMA freelist_count"), self.read("PRAGMA page_size")
         return cast(int, pages) * cast(int, octets)
 
+    def abandon(self) -> None:
+        """Let go of a file without writing anything more to it."""
+        for connection in (self._reader, self._writer):
+            with contextlib.suppress(apsw.Error):
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        self.close()
+
     def close(self) -> None:
-        """Let go of the file; a second time does nothing."""
+        """Let go of the file; a second time does nothing. What can't be written back now is so at the next start."""
         # The reader first: the last connection to go writes the log back, and only one that may write can.
-        with self._read_lock:
+        with self._read_lock, contextlib.suppress(apsw.Error):
             self._reader.close()
-        with self._write_lock:
+        with self._write_lock, contextlib.suppress(apsw.Error):
             self._writer.close()
 
     def _is_settled(self, collections: Sequence[Collection]) -> bool:
@@ -176,7 +220,7 @@ class Database:
                 self._roll_back(self._writer.cursor())
 
     def _connect(self) -> apsw.Connection:
-        connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=self._vfs)
+        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=self._disk.vfs)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         # A misspelt column is an error, not the text of its name.
         connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
@@ -190,12 +234,50 @@ class Database:
     def _commit(self, cursor: apsw.Cursor) -> None:
         try:
             cursor.execute("COMMIT")
+        except apsw.BusyError:
+            raise
         except apsw.Error:
             # The log may hold the whole transaction, and only its fsync have failed: to this process it never was, but
-            # a crash now would bring it back at the next start. A log that is written back and cut cannot.
-            with contextlib.suppress(apsw.Error):
-                self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            # a crash now would bring it back at the next start. What is cut off can't.
+            self._roll_back(cursor)
+            self._cut_off_the_rest()
             raise
+
+    def _cut_off_the_rest(self) -> None:
+        """Cut off what is in the log behind the last commit. Nobody reads there, and the next commit goes there."""
+        try:
+            # So that no other process is the next one meanwhile.
+            self._writer.execute("BEGIN IMMEDIATE")
+            with self._read_lock:
+                # Only who has read something has the log open, and can tell how far it goes.
+                self._reader.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+                frames, _ = self._reader.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            ((page_octets,),) = self._writer.execute("PRAGMA page_size").fetchall()
+            assert isinstance(page_octets, int)
+            assert frames >= 0
+            kept = _LOG_HEADER_OCTETS + frames * (_FRAME_HEADER_OCTETS + page_octets)
+            if self.log_octets() > kept:
+                self._disk.cut(self.path.with_name(f"{self.path.name}-wal"), kept)
+        except (apsw.Error, OSError):
+            self.undecided = True
+        finally:
+            self._roll_back(self._writer.cursor())
+
+    def _note_log(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        # In place of SQLite's own checkpoints, whose errors nobody hears.
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _write_back(self, mode: int) -> None:
+        """Write the log back into the file, as far as can be now. An error is remembered and not raised."""
+        try:
+            self._writer.wal_checkpoint(mode=mode)
+        except apsw.Error as error:
+            if self._is_uncertain(error):
+                self.failure = str(error)
+
+    def _is_uncertain(self, error: BaseException) -> bool:
+        return isinstance(error, apsw.IOError) and _extended(error) in _UNCERTAIN
 
     def _roll_back(self, cursor: apsw.Cursor) -> None:
         # Some errors have ended the transaction already, and one while ending it is not the one to tell about: SQLite
@@ -215,19 +297,20 @@ class Database:
             raise duplicate from error
         except apsw.Error as error:
             # Also where the log's index can't grow: SQLite calls that an error of the disk.
-            if isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
-                raise StoreFull(f"{self._path.name}: the disk is full") from error
+            if isinstance(error, apsw.FullError) or _extended(error) == apsw.SQLITE_IOERR_SHMSIZE:
+                raise StoreFull(f"{self.path.name}: the disk is full") from error
+            if self._is_uncertain(error):
+                raise DiskFailed(f"{self.path.name}: the disk reports an error") from error
             for kind, cause in _DAMAGE:
                 if isinstance(error, kind):
-                    raise Damaged(f"{self._path.name}: {cause}") from error
+                    raise Damaged(f"{self.path.name}: {cause}") from error
             for kind, cause in _CAUSES:
                 if isinstance(error, kind):
-                    raise StoreUnavailable(f"{self._path.name}: {cause}") from error
+                    raise StoreUnavailable(f"{self.path.name}: {cause}") from error
             raise
 
     def _duplicate(self, error: apsw.ConstraintError) -> Duplicate | None:
-        # apsw sets it on every error of SQLite, and its stubs do not know.
-        if getattr(error, "extendedresult", 0) not in (
+        if _extended(error) not in (
             apsw.SQLITE_CONSTRAINT_UNIQUE,
             apsw.SQLITE_CONSTRAINT_PRIMARYKEY,
         ):
@@ -254,18 +337,20 @@ def execute_for(cursor: apsw.Cursor, statement: Callable[[int], str], rows: Sequ
             done += size
 
 
-def _make_private_file(path: Path) -> None:
+def _extended(error: BaseException) -> int:
+    """SQLite's own number of an error. apsw sets it on each, and its stubs do not know."""
+    return getattr(error, "extendedresult", apsw.SQLITE_IOERR)
+
+
+def _make_private_file(path: Path, disk: Disk) -> None:
     """Make the file, empty and durable by name, or shut one that is there. SQLite gives its mode to -wal and -shm."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE_MODE)
+        disk.create(path)
     except FileExistsError:
         # By name only: to open and close a file that SQLite has open would drop its locks (POSIX fcntl).
         for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
             if file.exists() and stat.S_IMODE(file.stat().st_mode) != PRIVATE_FILE_MODE:
                 file.chmod(PRIVATE_FILE_MODE)
-        return
-    os.close(descriptor)
-    sync_directory(path.parent)
 
 
 def _enter_wal(connection: apsw.Connection) -> None:

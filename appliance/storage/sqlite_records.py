@@ -14,6 +14,7 @@ from appliance.privacy.declarations import GENERATIONS, Collection, Retention, R
 from appliance.privacy.sealing import Keyring, Unsealable
 from appliance.storage import sqlite_statements as sql
 from appliance.storage.codec import Codec, RowRefused, StoredValue, stored_columns
+from appliance.storage.disk import THE_DISK, Disk
 from appliance.storage.records import (
     Change,
     Damaged,
@@ -41,15 +42,15 @@ _Prepared = Callable[[apsw.Cursor], int]
 class SqliteRecords:
     """A `RecordStore` in one file. Thread-safe."""
 
-    def __init__(self, path: Path, keyring: Keyring, *, vfs: str | None = None) -> None:
-        """Open the file, or make it. `vfs` names the SQLite file layer to go through; tests put a failing disk there.
+    def __init__(self, path: Path, keyring: Keyring, *, disk: Disk = THE_DISK) -> None:
+        """Open the file, or make it.
 
         What is sealed under a key that the keyring lacks raises KeyMissing, but only when it is asked for. Raises
         StoreUnavailable, SchemaMismatch.
         """
         collections = collections_of(Store.RECORDS)
         self._codecs = {collection.name: Codec(collection, keyring) for collection in collections}
-        self._database = Database(path, collections, vfs=vfs)
+        self._database = Database(path, collections, disk=disk)
 
     def apply(self, changes: Sequence[Change]) -> list[int]:
         """See `RecordStore`. What the declarations refuse raises RowRefused, before anything is changed."""
@@ -119,7 +120,7 @@ class SqliteRecords:
 
     def keys_in_use(self) -> dict[str, bool]:
         """The names of the keys that something is sealed under, and whether any of it opens. Needs no key."""
-        return keys_in_use(self._database, self._codecs.values())
+        return keys_in_use(self._database.read, self._codecs.values())
 
     def close(self) -> None:
         """See `RecordStore`."""

@@ -6,7 +6,7 @@ prepared; and one group is one transaction and one fsync.
 
 A disk that is full takes no new mail, but it does take what became of the mail that is there: for that a reserve is
 given up (`room.py`), and content that can't be erased in the group of its last delivery is erased right after it, in
-steps (`sqlite_leftovers.py`).
+steps (`sqlite_leftovers.py`). A disk that has failed is left for a fresh file (`sqlite_salvage.py`).
 
 Where a row can't be opened (damaged, or the key is not the one it was sealed under) its delivery is held, so that the
 others go on, and says so in the log of the process; its content is never erased for that. The next start looks whether
@@ -16,7 +16,7 @@ it can be opened by then.
 import logging
 import time
 from collections.abc import Collection, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import apsw
@@ -47,6 +47,7 @@ from appliance.storage.delivery_rows import (
     row_to_return_path,
 )
 from appliance.storage.directory import make_private_directory
+from appliance.storage.disk import THE_DISK, Disk
 from appliance.storage.event_rows import event_to_row
 from appliance.storage.records import Damaged, StoredRow, StoreFull, StoreUnavailable
 from appliance.storage.room import Room
@@ -68,9 +69,11 @@ from appliance.storage.spool import (
     ReturnPath,
 )
 from appliance.storage.sqlite_conditions import Bindings, outlived
-from appliance.storage.sqlite_database import Database, execute_for
+from appliance.storage.sqlite_database import execute_for
+from appliance.storage.sqlite_due import Due
 from appliance.storage.sqlite_keys import keys_in_use
 from appliance.storage.sqlite_leftovers import Leftovers
+from appliance.storage.sqlite_salvage import LastingDatabase
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +85,13 @@ PARTS_AT_ONCE = 16
 TIDY_STEPS = 16
 """Steps of one tidying: nobody waits longer than for a large group."""
 
+KEYS_KEPT = 4096
+"""Destinations whose keyed form is kept for the next claim that leaves them out: more than are ever left out at once.
+"""
+
+RECOVERY_STEPS = 32
+"""Steps that a start takes before mail flows, once what was under way is set back: a small spool is tidy by then."""
+
 MEASURED_FOR_S = 1.0
 """How long one look at the disk serves those who ask for room."""
 
@@ -89,7 +99,14 @@ _Rows = dict[texts.Kind, list[Bindings]]
 """What a unit writes: rows by their kind, encoded and sealed."""
 
 
-_SETTLING = {texts.Kind.KEEP_DELIVERY, texts.Kind.ERASE_DELIVERY, texts.Kind.ERASE_CONTENT, texts.Kind.ERASE_EVENT}
+_SETTLING = {
+    texts.Kind.KEEP_DELIVERY,
+    texts.Kind.ERASE_DELIVERY,
+    texts.Kind.ERASE_CONTENT,
+    texts.Kind.ERASE_EVENT,
+    texts.Kind.ADD_HOLD,
+    texts.Kind.ERASE_HOLD,
+}
 
 
 def _settles(unit: Prepared) -> bool:
@@ -100,8 +117,8 @@ def _settles(unit: Prepared) -> bool:
 class SqliteSpool:
     """A `SpoolStore` in one file. Reading never waits for the writer."""
 
-    def __init__(self, path: Path, keyring: Keyring, *, vfs: str | None = None) -> None:
-        """Open the file, or make it. `vfs` names the SQLite file layer to go through; tests put a failing disk there.
+    def __init__(self, path: Path, keyring: Keyring, *, disk: Disk = THE_DISK) -> None:
+        """Open the file, or make it; `path` is its name as long as no disk has failed under it.
 
         Raises StoreUnavailable, SchemaMismatch.
         """
@@ -113,16 +130,28 @@ class SqliteSpool:
         self._clocks = Codec(CLOCKS, keyring)
         try:
             make_private_directory(path.parent)
-            self._room = Room(path.with_suffix(".reserve"))
+            self._room = Room(path.with_suffix(".reserve"), disk)
         except OSError as error:
             raise StoreUnavailable(f"{path.parent}: {error.strerror}") from error
         self._name = path.name
-        self._database = self._open(path, vfs)
-        self._leftovers = Leftovers(self._database, lambda stored: self._opened(stored) is not None)
+        self._database = self._open(path, disk)
+        self._leftovers = Leftovers(self._database, self._may_go_on)
+        self._due = Due(self._database.read)
+        self._destination_key = lru_cache(KEYS_KEPT)(lambda domain: self._deliveries.lookup("destination", domain)[1])
         self._is_stuck = False
         self._measured = (0, 0)
         self._measured_at = float("-inf")
         self._room.reserve()
+
+    @property
+    def degraded(self) -> str | None:
+        """See `SpoolStore`."""
+        return self._database.failure
+
+    @property
+    def undecided(self) -> bool:
+        """See `SpoolStore`."""
+        return self._database.undecided
 
     def apply(self, operations: Sequence[Operation]) -> None:
         """See `SpoolStore`."""
@@ -142,6 +171,8 @@ class SqliteSpool:
         for unit in units:
             for kind, more in unit.content.items():
                 rows.setdefault(kind, []).extend(more)
+            if texts.Kind.ADD_PART in unit.content and texts.Kind.ADD_DELIVERY not in unit.content:
+                self._leftovers.spare(str(message_id) for message_id, _, _ in unit.content[texts.Kind.ADD_PART])
             if not _settles(unit):
                 new_octets += sum(len(sealed) for _, _, sealed in unit.content.get(texts.Kind.ADD_PART, ()))
         if not rows:
@@ -160,7 +191,10 @@ class SqliteSpool:
     def claim(self, now: int, limit: int, without: Collection[str] = ()) -> list[Delivery]:
         """See `SpoolStore`. Without an fsync: `recover` makes of it what a lost claim would have been."""
         left_out = self._destination_keys(without)
-        values = (_UNDER_WAY, _WAITING, now, *left_out, limit)
+        values = [
+            (_UNDER_WAY, _WAITING, priority, now, *left_out, count)
+            for priority, count in self._due.shares(now, limit, left_out).items()
+        ]
         try:
             claimed = self._claimed(texts.claim(len(left_out)), values)
         except StoreFull:
@@ -169,19 +203,17 @@ class SqliteSpool:
         claimed.sort(key=lambda delivery: (delivery.next_attempt_at, delivery.id))
         return claimed
 
-    def next_due(self, without: Collection[str] = ()) -> int | None:
+    def next_due(self, without: Collection[str] = (), after: int = 0) -> int | None:
         """See `SpoolStore`."""
-        left_out = self._destination_keys(without)
-        for (due,) in self._database.read(texts.next_due(len(left_out)), (_WAITING, *left_out)):
-            assert isinstance(due, int)
-            return due
-        return None
+        return self._due.next(after, self._destination_keys(without))
 
     def recover(self) -> None:
         """See `SpoolStore`."""
         self._leftovers.find()
         try:
-            while self._leftovers:
+            while self._leftovers.under_way:
+                self._clear_away()
+            for _ in range(RECOVERY_STEPS):
                 self._clear_away()
         except StoreUnavailable as error:
             self._is_stuck = True
@@ -190,6 +222,7 @@ class SqliteSpool:
     def tidy(self) -> bool:
         """See `SpoolStore`."""
         try:
+            self._database.salvage()
             for _ in range(TIDY_STEPS):
                 if not self._leftovers:
                     break
@@ -245,11 +278,18 @@ class SqliteSpool:
         return self._opened(rows[0]) if rows else None
 
     def depth(self) -> tuple[int, int | None]:
-        """See `SpoolStore`."""
-        ((count, oldest),) = self._database.read("SELECT count(*), min(accepted_at) FROM deliveries")
+        """See `SpoolStore`. From indexes: whoever asks for it every few seconds must not read a long queue through."""
+        ((count,),) = self._database.read(texts.COUNT_DELIVERIES)
         assert isinstance(count, int)
-        assert oldest is None or isinstance(oldest, int)
-        return count, oldest
+        for (accepted_at,) in self._database.read(texts.SELECT_OLDEST):
+            assert isinstance(accepted_at, int)
+            return count, accepted_at
+        return 0, None
+
+    def states(self) -> dict[DeliveryState, int]:
+        """See `SpoolStore`. The index alone has the answer."""
+        found = self._database.read("SELECT state, count(*) FROM deliveries GROUP BY state")
+        return {DeliveryState(state): int(str(count)) for state, count in found}
 
     def outbox(self, limit: int) -> list[StoredRow]:
         """See `SpoolStore`. Needs no key: nothing is opened on the way."""
@@ -297,22 +337,25 @@ class SqliteSpool:
     def keys_in_use(self) -> dict[str, bool]:
         """The names of the keys that something is sealed under, and whether any of it opens. Needs no key."""
         sealed = [self._deliveries, self._content, self._outbox, self._return_paths, self._holds]
-        return keys_in_use(self._database, sealed)
+        return keys_in_use(self._database.read, sealed)
 
     def close(self) -> None:
         """See `SpoolStore`. What is not open keeps nothing back."""
         self._database.close()
         self._room.give_up()
 
-    def _open(self, path: Path, vfs: str | None) -> Database:
+    def _open(self, path: Path, disk: Disk) -> LastingDatabase:
+        def opened() -> LastingDatabase:
+            return LastingDatabase(path, collections_of(Store.SPOOL), disk=disk, make_room=self._room.give_up)
+
         try:
-            return Database(path, collections_of(Store.SPOOL), vfs=vfs)
+            return opened()
         except StoreUnavailable:
             # To open it takes a little room too. What SQLite says when there is none depends on where it met that.
             if self._room.free() >= self._room.floor:
                 raise
             self._room.give_up()
-            return Database(path, collections_of(Store.SPOOL), vfs=vfs)
+            return opened()
 
     def _write(self, rows: _Rows) -> None:
         with self._database.transaction() as cursor:
@@ -407,12 +450,14 @@ class SqliteSpool:
     def _destination_keys(self, domains: Collection[str]) -> tuple[StoredValue, ...]:
         """What stands for these destinations in the table; the last one again and again up to a power of two, so that
         few statements are ever prepared."""
-        keys = [self._deliveries.lookup("destination", domain)[1] for domain in domains]
+        keys = [self._destination_key(domain) for domain in domains]
         return (*keys, *keys[-1:] * ((1 << (len(keys) - 1).bit_length()) - len(keys))) if keys else ()
 
-    def _claimed(self, statement: str, values: Bindings) -> list[Delivery]:
+    def _claimed(self, statement: str, values: Sequence[Bindings]) -> list[Delivery]:
+        if not values:
+            return []
         with self._database.transaction(durable=False) as cursor:
-            rows = cursor.execute(statement, values).fetchall()
+            rows = [row for each in values for row in cursor.execute(statement, each).fetchall()]
             opened = [self._opened_or_held(stored, cursor) for stored in rows]
         return [delivery for delivery in opened if delivery is not None]
 
@@ -422,6 +467,11 @@ class SqliteSpool:
         except (Unsealable, RowRefused) as error:
             _log.error("delivery %s can't be opened: %s", stored[0], error)
             return None
+
+    def _may_go_on(self, stored: Sequence[object]) -> bool:
+        """Whether a delivery that is held was held only because it could not be opened, and now can be."""
+        delivery = self._opened(stored)
+        return delivery is not None and not delivery.held_for
 
     def _opened_or_held(self, stored: Sequence[object], cursor: apsw.Cursor) -> Delivery | None:
         delivery = self._opened(stored)

@@ -61,8 +61,9 @@ def write(kind: Kind, rows: int) -> str:
 
 @cache
 def claim(without: int) -> str:
-    """The SQL text that claims, leaving out so many destinations. The index has the rows in this order already."""
-    rest = f"WHERE state = ? AND next_attempt_at <= ?{_elsewhere(without)} ORDER BY next_attempt_at LIMIT ?"
+    """The SQL text that claims of one priority, leaving out so many destinations. The index has the rows in this order
+    already."""
+    rest = f"{_OF_ONE_PRIORITY} AND next_attempt_at <= ?{_elsewhere(without)} ORDER BY next_attempt_at LIMIT ?"
     due = sql.select(DELIVERIES, rest, ["rowid"])
     claimed = sql.update(DELIVERIES, ["state"], f"rowid IN ({due})")
     return f"{claimed} RETURNING {sql.names(row_columns(DELIVERIES))}"
@@ -70,8 +71,15 @@ def claim(without: int) -> str:
 
 @cache
 def next_due(without: int) -> str:
-    """The SQL text that finds when something is due next, leaving out so many destinations."""
-    rest = f"WHERE state = ?{_elsewhere(without)} ORDER BY next_attempt_at LIMIT 1"
+    """The SQL text that finds when something of one priority is due behind a time, leaving out so many destinations."""
+    rest = f"{_OF_ONE_PRIORITY} AND next_attempt_at > ?{_elsewhere(without)} ORDER BY next_attempt_at LIMIT 1"
+    return sql.select(DELIVERIES, rest, ["next_attempt_at"])
+
+
+@cache
+def due(without: int) -> str:
+    """The SQL text that finds when what is due of one priority became due, leaving out so many destinations."""
+    rest = f"{_OF_ONE_PRIORITY} AND next_attempt_at <= ?{_elsewhere(without)} ORDER BY next_attempt_at LIMIT ?"
     return sql.select(DELIVERIES, rest, ["next_attempt_at"])
 
 
@@ -79,7 +87,15 @@ def _elsewhere(without: int) -> str:
     return f" AND NOT {sql.one_of('destination_key', without)}" if without else ""
 
 
+_OF_ONE_PRIORITY = "WHERE state = ? AND priority = ?"
+
+NEXT_PRIORITY = sql.select(DELIVERIES, "WHERE state = ? AND priority < ? ORDER BY priority DESC LIMIT 1", ["priority"])
+"""From one priority to the next lower one, without a look at the rows between."""
+
 HOLD = sql.update(DELIVERIES, ["state"], "id = ?")
+
+COUNT_DELIVERIES = sql.count(DELIVERIES, "TRUE")
+SELECT_OLDEST = sql.select(DELIVERIES, "ORDER BY id LIMIT 1", ["accepted_at"])
 
 SELECT_DELIVERIES = sql.select(DELIVERIES, "WHERE id > ? ORDER BY id LIMIT ?")
 SELECT_DELIVERY = sql.select(DELIVERIES, "WHERE id = ?")

@@ -104,7 +104,7 @@ async def test_no_key_is_needed_on_the_way(backend: SqliteBackend) -> None:
 async def test_what_the_log_cannot_take_now_stays_in_the_outbox(tmp_path: Path, disk: FaultyDisk) -> None:
     backend = SqliteBackend(tmp_path)
     store = backend.spool()
-    records = SqliteRecords(backend.records_path, a_keyring(), vfs=disk.NAME)
+    records = SqliteRecords(backend.records_path, a_keyring(), disk=disk.disk)
     try:
         store.apply([Record(events(3))])
         async with a_spool(store) as spool:
@@ -119,9 +119,12 @@ async def test_what_the_log_cannot_take_now_stays_in_the_outbox(tmp_path: Path, 
         backend.close()
 
 
-async def test_a_spool_that_cannot_forget_makes_no_second_entry(tmp_path: Path, disk: FaultyDisk) -> None:
+async def test_a_spool_that_cannot_forget_makes_no_second_entry(
+    tmp_path: Path, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.storage.sqlite_salvage.SALVAGE_EVERY_S", 0)
     backend = SqliteBackend(tmp_path)
-    store, records = backend.spool(vfs=disk.NAME), backend.records()
+    store, records = backend.spool(disk=disk.disk), backend.records()
     try:
         store.apply([Record(events(3))])
         async with a_spool(store) as spool:
@@ -142,7 +145,7 @@ async def test_the_mover_goes_on_by_itself_once_the_store_is_back(
     monkeypatch.setattr(mover, "PAUSE_S", 0.01)
     backend = SqliteBackend(tmp_path)
     store = backend.spool()
-    records = SqliteRecords(backend.records_path, a_keyring(), vfs=disk.NAME)
+    records = SqliteRecords(backend.records_path, a_keyring(), disk=disk.disk)
     refusing = Refusing(records)
     as_records = cast(RecordStore, refusing)
     try:

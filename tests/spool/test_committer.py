@@ -12,7 +12,7 @@ from appliance.privacy.sealing import Sealer
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
 from appliance.storage.records import Duplicate, StoreFull, StoreUnavailable
-from appliance.storage.spool import PART_OCTETS, Accept, AddPart, Complete, Prepared
+from appliance.storage.spool import PART_OCTETS, Accept, AddPart, Complete, Prepared, Undecided
 from appliance.storage.sqlite_spool import SqliteSpool
 
 
@@ -196,6 +196,23 @@ async def test_nothing_is_left_of_a_large_message_that_was_abandoned(store: Sqli
         assert store.part(incoming.message_id, 0) is None
 
 
+async def test_no_delivery_is_ever_there_without_its_content(store: SqliteSpool) -> None:
+    """Whatever dies between two groups: content and deliveries are one unit."""
+
+    class Looking(Watched):
+        def write(self, units: Sequence[Prepared]) -> None:
+            super().write(units)
+            complete.append(all(store.part(each.message_id, 0) == b"octets" for each in store.deliveries()))
+
+    complete: list[bool] = []
+    async with GroupCommitter(Looking(store)) as committer:  # type: ignore[arg-type]
+        incoming = Spool(store, committer, id_source()).begin()
+        await incoming.append(b"octets")
+        await incoming.commit([delivery(message_id=incoming.message_id)], [])
+    assert complete == [True]
+    assert len(store.deliveries()) == 1
+
+
 async def test_a_refused_commit_leaves_nothing_in_memory(store: SqliteSpool) -> None:
     watched = Watched(store)
     async with GroupCommitter(watched) as committer:  # type: ignore[arg-type]
@@ -225,3 +242,35 @@ async def test_settling_asks_a_refusing_disk_until_it_takes_it(store: SqliteSpoo
             nursery.start_soon(mend)
             await spool.settle([Complete("d1", "m1")])
     assert store.deliveries() == []
+
+
+async def test_nobody_is_told_what_became_of_a_group_before_it_is_certain(store: SqliteSpool) -> None:
+    """A 4xx for mail that the next start finds and delivers would be a lie; no answer at all is none."""
+
+    class Uncertain(Watched):
+        undecided = True
+
+    uncertain = Uncertain(store)
+    told: list[str] = []
+
+    async def try_to(committer: GroupCommitter, number: int) -> None:
+        try:
+            await committer.commit([Accept([delivery(f"d{number}", f"m{number}")])])
+        except StoreUnavailable as error:
+            told.append(f"{number} {error}")
+
+    async with GroupCommitter(uncertain) as committer, trio.open_nursery() as nursery:  # type: ignore[arg-type]
+        uncertain.failing = Undecided("the sync has failed")
+        nursery.start_soon(try_to, committer, 1)
+        while not uncertain.groups:
+            await trio.testing.wait_all_tasks_blocked()
+        # What was never written can be refused at once.
+        uncertain.failing = StoreUnavailable("still broken")
+        await try_to(committer, 2)
+        assert told == ["2 still broken"]
+        assert committer.last_failure == "still broken"
+        uncertain.undecided = False
+        uncertain.failing = None
+        await try_to(committer, 3)
+    assert told == ["2 still broken", "1 the sync has failed"]
+    assert [each.id for each in store.deliveries()] == ["d3"]

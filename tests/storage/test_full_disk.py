@@ -26,6 +26,7 @@ def disk() -> Iterator[FaultyDisk]:
 SCENE = """
 import json, os, sys
 from pathlib import Path
+import appliance.storage.sqlite_spool
 from appliance.storage.records import StoreFull
 from appliance.storage.spool import PART_OCTETS, Abandon, Accept, AddPart, Complete, Keep, Record
 from appliance.storage.sqlite_spool import SqliteSpool
@@ -123,6 +124,40 @@ small(5)
     assert said[3:] == [[None, None], [True, True]]
 
 
+def test_a_disk_without_room_for_another_file_takes_no_mail_and_lets_go_of_what_it_has(tmp_path: Path) -> None:
+    """It has run out of inodes: there is room for octets enough, and none for the files that going on may take."""
+    said = on_a_small_disk(
+        "10m,nr_inodes=60",
+        tmp_path / "disk",
+        SCENE
+        + """
+small(1)
+small(2)
+others = []
+try:
+    while True:
+        others.append(directory / f"other{len(others)}")
+        others[-1].touch()
+except OSError:
+    others.pop()
+appliance.storage.sqlite_spool.MEASURED_FOR_S = 0
+say([spool.has_room(1000), os.statvfs(directory).f_bavail * 4096 > 5_000_000])
+try:
+    small(3)
+except StoreFull:
+    say("full")
+spool.claim(NOON, 10)
+spool.apply([Complete(an_id(1), an_id(1), [an_event(1)]), Keep(a_delivery(2, attempts=1), [an_event(2)])])
+say([[each.attempts for each in spool.deliveries()], len(spool.outbox(10))])
+for other in others:
+    other.unlink()
+small(3)
+say(tidied())
+""",
+    )
+    assert said == [[False, True], "full", [[1], 2], True]
+
+
 def test_a_start_on_a_full_disk_goes_well_and_what_is_left_is_cleared_away_later(tmp_path: Path) -> None:
     said = on_a_small_disk(
         "10m",
@@ -153,7 +188,7 @@ os._exit(os.waitstatus_to_exitcode(status))
 
 
 def test_an_abandoned_message_is_erased_when_the_disk_lets_it(sqlite: SqliteBackend, disk: FaultyDisk) -> None:
-    spool = sqlite.spool(vfs=disk.NAME)
+    spool = sqlite.spool(disk=disk.disk)
     spool.apply([AddPart(an_id(1), 0, b"one"), Accept([a_delivery(1)])])
     for part in range(3):
         spool.apply([AddPart(an_id(2), part, b"two")])

@@ -7,7 +7,7 @@ import pytest
 from storage_backends import Backend
 from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
 
-from appliance.model.delivery import Delivery, DeliveryState, Recipient
+from appliance.model.delivery import OLDEST_EVERY, Delivery, DeliveryState, Recipient
 from appliance.model.event import EventType
 from appliance.model.hold import Hold
 from appliance.privacy.declarations import EVENTS, RETURN_PATHS, Retention
@@ -192,6 +192,31 @@ def test_a_destination_that_is_left_out_is_passed_over(spool: SpoolStore) -> Non
     assert [each.id for each in spool.claim(later, 10)] == [an_id(1), an_id(3)]
 
 
+def test_of_a_claim_most_is_of_high_priority_and_a_share_is_for_the_oldest_of_the_rest(spool: SpoolStore) -> None:
+    high = [a_delivery(number, priority=10, next_attempt_at=NOON + number) for number in range(1, 21)]
+    low = [a_delivery(number, priority=number % 2 - 7, next_attempt_at=NOON - number) for number in range(21, 41)]
+    spool.apply([Accept(high + low)])
+    share = 10 // OLDEST_EVERY
+    claimed = [delivery.id for delivery in spool.claim(NOON + 100, 10)]
+    assert claimed == [an_id(n) for n in (40, 39)[:share]] + [an_id(n) for n in range(1, 11 - share)]
+    # What one priority does not use, the others have.
+    left = [delivery.priority for delivery in spool.claim(NOON + 100, 30)]
+    assert len(left) == 30
+    assert left.count(10) == 20 - (10 - share)
+    assert spool.next_due() is None
+
+
+def test_high_priority_that_is_not_due_yet_is_neither_claimed_nor_in_the_way(spool: SpoolStore) -> None:
+    spool.apply([Accept([a_delivery(1, priority=10, next_attempt_at=NOON + 5)])])
+    spool.apply([Accept([a_delivery(2, priority=-3), a_delivery(3, priority=0, next_attempt_at=NOON + 9)])])
+    assert [delivery.id for delivery in spool.claim(NOON, 10)] == [an_id(2)]
+    assert spool.next_due() == NOON + 5
+    assert spool.next_due(after=NOON + 4) == NOON + 5
+    assert spool.next_due(after=NOON + 5) == NOON + 9
+    assert [delivery.id for delivery in spool.claim(NOON + 9, 1)] == [an_id(1)]
+    assert spool.next_due() == NOON + 9
+
+
 def test_a_delivery_that_is_kept_with_another_target_is_found_by_the_new_one(spool: SpoolStore) -> None:
     accept(spool, 1)
     spool.apply([Keep(a_delivery(1, target=Address("operator", "new.example")))])
@@ -336,9 +361,27 @@ def test_the_queue_is_listed_page_by_page(spool: SpoolStore) -> None:
 
 def test_the_depth_of_the_queue(spool: SpoolStore) -> None:
     assert spool.depth() == (0, None)
-    spool.apply([Accept([a_delivery(1, accepted_at=NOON + 5), a_delivery(2, accepted_at=NOON)])])
+    spool.apply([Accept([a_delivery(2, accepted_at=NOON + 5), a_delivery(1, accepted_at=NOON)])])
     spool.claim(NOON, 1)
     assert spool.depth() == (2, NOON)
+
+
+def test_how_many_deliveries_are_in_each_state(spool: SpoolStore) -> None:
+    assert spool.states() == {}
+    held = a_delivery(4, state=DeliveryState.HELD, held_for="held by the operator")
+    spool.apply([Accept([a_delivery(1), a_delivery(2), a_delivery(3), held])])
+    spool.claim(NOON, 1)
+    assert spool.states() == {DeliveryState.WAITING: 2, DeliveryState.UNDER_WAY: 1, DeliveryState.HELD: 1}
+
+
+def test_what_an_operator_holds_is_still_held_after_a_start(backend: Backend) -> None:
+    first = backend.spool()
+    held = a_delivery(1, state=DeliveryState.HELD, held_for="held by the operator")
+    first.apply([Accept([held])])
+    first.close()
+    second = backend.spool()
+    second.recover()
+    assert second.deliveries() == [held]
 
 
 # ------------------------------------------------------------------ events

@@ -53,13 +53,15 @@ def nothing_of(spool: SqliteSpool, number: int) -> bool:
         ({"write": apsw.FullError()}, "spool.sqlite: the disk is full"),
         ({"write": apsw.IOError()}, "spool.sqlite: the disk reports an error"),
         ({"sync": [apsw.IOError()] * 9}, "spool.sqlite: the disk reports an error"),
+        ({"write": apsw.ReadOnlyError()}, "spool.sqlite: it can't be written"),
     ],
-    ids=["full", "write", "sync"],
+    ids=["full", "write", "sync", "read-only"],
 )
 def test_nothing_of_a_group_remains_when_the_disk_fails_and_the_next_one_goes_well(
-    sqlite: SqliteBackend, disk: FaultyDisk, fault: dict[str, Any], cause: str
+    sqlite: SqliteBackend, disk: FaultyDisk, fault: dict[str, Any], cause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spool = sqlite.spool(vfs=disk.NAME)
+    monkeypatch.setattr("appliance.storage.sqlite_salvage.SALVAGE_EVERY_S", 0)
+    spool = sqlite.spool(disk=disk.disk)
     spool.apply(group(1))
     with disk.failing(**fault), pytest.raises(StoreUnavailable, match=cause):
         spool.apply([*group(2), Complete(an_id(1), an_id(1))])
@@ -78,7 +80,7 @@ def test_a_full_file_system_takes_nothing_and_recovers_by_itself(sqlite: SqliteB
     """The page limit of SQLite is what a full disk is, as far as SQLite is concerned."""
     spool = sqlite.spool()
     spool.apply(group(1))
-    writer = spool._database._writer
+    writer = spool._database.current._writer
     (limit,) = next(iter(writer.execute("PRAGMA max_page_count")))
     writer.execute("PRAGMA max_page_count=40").fetchall()
     with pytest.raises(StoreUnavailable, match="the disk is full"):
@@ -96,7 +98,7 @@ def test_a_group_whose_sync_failed_does_not_come_back_after_a_crash(
     sqlite: SqliteBackend, disk: FaultyDisk, tmp_path: Path
 ) -> None:
     """Its frames are all in the log, commit record included: read again at the next start, they would be a ghost."""
-    spool = sqlite.spool(vfs=disk.NAME)
+    spool = sqlite.spool(disk=disk.disk)
     spool.apply(group(1))
     # The disk fails for one sync and then works again.
     with disk.failing(sync=[apsw.IOError()]), pytest.raises(StoreUnavailable):
@@ -109,7 +111,7 @@ def test_a_group_whose_sync_failed_does_not_come_back_after_a_crash(
 
 
 def test_a_group_is_synced_once_and_a_claim_not_at_all(sqlite: SqliteBackend, disk: FaultyDisk) -> None:
-    spool = sqlite.spool(vfs=disk.NAME)
+    spool = sqlite.spool(disk=disk.disk)
     spool.apply(group(1))
     before = disk.syncs
     spool.apply([*group(2), *group(3), *group(4)])
@@ -118,6 +120,11 @@ def test_a_group_is_synced_once_and_a_claim_not_at_all(sqlite: SqliteBackend, di
     assert disk.syncs == before + 1
     spool.apply([Complete(an_id(1), an_id(1))])
     assert disk.syncs == before + 2
+    # What a claim has set is set back behind each claim, and not behind the first alone.
+    for number in (2, 3, 4):
+        spool.claim(NOON, 10)
+        spool.apply([Complete(an_id(number), an_id(number))])
+        assert disk.syncs == before + 1 + number
 
 
 CHILD = """

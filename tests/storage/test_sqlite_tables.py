@@ -24,7 +24,7 @@ from appliance.storage.records import StoreUnavailable
 from appliance.storage.sqlite_database import Database
 from appliance.storage.sqlite_tables import SCHEMA_VERSION, SchemaMismatch, columns_of, index_statements
 
-_BY_TIME = "deliveries_by_state_next_attempt_at_destination_key"
+_BY_TIME = "deliveries_by_state_priority_next_attempt_at_destination_key"
 
 NOTES = Collection(
     "notes",
@@ -177,9 +177,11 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "values", "plan"),
     [
-        (texts.claim(0), 4, f"COVERING INDEX {_BY_TIME} (state=? AND next_attempt_at<?)"),
-        (texts.claim(4), 8, f"COVERING INDEX {_BY_TIME} (state=? AND next_attempt_at<?)"),
-        (texts.next_due(4), 5, f"COVERING INDEX {_BY_TIME} (state=?)"),
+        (texts.claim(0), 5, f"COVERING INDEX {_BY_TIME} (state=? AND priority=? AND next_attempt_at<?)"),
+        (texts.claim(4), 9, f"COVERING INDEX {_BY_TIME} (state=? AND priority=? AND next_attempt_at<?)"),
+        (texts.due(4), 8, f"COVERING INDEX {_BY_TIME} (state=? AND priority=? AND next_attempt_at<?)"),
+        (texts.next_due(4), 7, f"COVERING INDEX {_BY_TIME} (state=? AND priority=? AND next_attempt_at>?)"),
+        (texts.NEXT_PRIORITY, 2, f"COVERING INDEX {_BY_TIME} (state=? AND priority<?)"),
         (texts.write(texts.Kind.ERASE_DELIVERY, 4), 4, "(id=?)"),
         (texts.write(texts.Kind.ERASE_CONTENT, 4), 4, "(message_id=?)"),
         (texts.write(texts.Kind.ERASE_CONTENT, 4), 4, "deliveries_by_message_id (message_id=?)"),

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import apsw
 
+from appliance.storage.disk import Disk
+
 
 class FaultyDisk(apsw.VFS):
     """Passes everything on to the real disk, counts syncs, and raises what `failing` says instead."""
@@ -16,6 +18,9 @@ class FaultyDisk(apsw.VFS):
         self.syncs = 0
         self.write_error: apsw.Error | None = None
         self.sync_errors: list[apsw.Error] = []
+        self.disk = Disk()
+        """This disk, as the stores take it."""
+        self.disk.vfs = self.NAME
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         return _File(self, name, flags)

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import apsw
 import trio
 from scripted_next_hops import ScriptedHops
 from values import NOW
@@ -171,6 +172,15 @@ class World:
         while (part := self.store.part(message_id, len(parts))) is not None:
             parts.append(part)
         return b"".join(parts)
+
+
+def parts_on_the_disk(tmp_path: Path) -> int:
+    """How many parts of content the file of the spool has, of accepted messages and of others."""
+    reader = apsw.Connection(str(tmp_path / "spool.sqlite"), flags=apsw.SQLITE_OPEN_READONLY)
+    ((count,),) = reader.execute("SELECT count(*) FROM content").fetchall()
+    reader.close()
+    assert isinstance(count, int)
+    return count
 
 
 def parsed(text: str) -> Address:

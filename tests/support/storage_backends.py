@@ -6,6 +6,7 @@ from typing import Protocol
 from stored_values import a_keyring
 
 from appliance.privacy.sealing import Keyring
+from appliance.storage.disk import THE_DISK, Disk
 from appliance.storage.records import RecordStore
 from appliance.storage.spool import SpoolStore
 from appliance.storage.sqlite_records import SqliteRecords
@@ -38,8 +39,8 @@ class SqliteBackend:
         self._opened.append(store)
         return store
 
-    def spool(self, keyring: Keyring | None = None, vfs: str | None = None) -> SqliteSpool:
-        store = SqliteSpool(self.spool_path, a_keyring() if keyring is None else keyring, vfs=vfs)
+    def spool(self, keyring: Keyring | None = None, disk: Disk = THE_DISK) -> SqliteSpool:
+        store = SqliteSpool(self.spool_path, a_keyring() if keyring is None else keyring, disk=disk)
         self._opened.append(store)
         return store
 

@@ -113,7 +113,6 @@ def test_configuration_that_is_wrong(tmp_path: Path, text: str, key: str, line: 
         ("domain", "add", "bad-.test", "--account", "owner@people.test", "--verified"),
         ("domain", "add", "forward.test", "--account", "owner@people.test", "--verified"),
         ("domain", "add", "new.test", "--account", "nobody@people.test", "--verified"),
-        ("domain", "set", "forward.test", "--mode", "transit"),
         ("account", "add", "not-an-address"),
         ("account", "add", "owner@people.test"),
     ],
