@@ -142,6 +142,7 @@ class _Engine:
         background.start_soon(self._sweep)
         background.start_soon(self._keep_moving, spool)
         background.start_soon(self._keep_time, spool)
+        background.start_soon(rooms.queue.finish)
         background.start_soon(self._answer_control, control_listener, rooms.queue, spool)
         background.start_soon(_end_waits, shutdown, rooms.reception.transit.waits)
         async with trio.open_nursery() as mail:
@@ -230,7 +231,7 @@ class _Engine:
     async def _sweep(self) -> None:
         while True:
             try:
-                erased = await trio.to_thread.run_sync(self._sweeper.sweep, wall_clock())
+                erased = await trio.to_thread.run_sync(self._sweeper.sweep, self._clocks.latest())
             except StoreUnavailable as error:
                 _logger.warning("what has had its time can't be erased now: %s", error)
             else:

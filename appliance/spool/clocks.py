@@ -1,14 +1,16 @@
 """Time, for mail that waits: a wall clock that jumps must neither bounce it nor let it wait for ever.
 
-Three clocks, all in milliseconds:
+Four clocks, all in milliseconds:
 
     wall      what people see: when mail was accepted, when an event happened. It may be set, in either direction.
     steady    what mail waits for: begins with the wall clock and never goes back, nor jumps while we run. When we
               start again it catches up with the wall clock, so that the time we were away counts as waiting.
+    latest    the latest instant that the wall clock has ever shown: what is to be forgotten goes by it, so that a clock
+              that is set back prolongs nothing.
     running   the time for which an appliance has run, over all its runs; being away does not count. A delivery has had
               its time only when it is old by this one too.
 
-What the last two have come to is written down now and then (`ClockMarks`): a crash takes a little of it back, and that
+What the last three have come to is written down now and then (`ClockMarks`): a crash takes a little of it back, and that
 only prolongs.
 """
 
@@ -25,7 +27,7 @@ def boot_clock() -> int:
 
 
 class Clocks:
-    """The three clocks of one run."""
+    """The clocks of one run."""
 
     def __init__(self, wall: Clock, marks: ClockMarks, elapsed: Callable[[], int] = boot_clock) -> None:
         """`marks` is what the run before has left; `elapsed` runs on whatever happens to the wall clock."""
@@ -34,10 +36,11 @@ class Clocks:
         self._began = elapsed()
         self._steady_at_start = max(wall(), marks.steady)
         self._running_at_start = marks.running
+        self._latest = marks.latest
 
     @classmethod
     def all_from(cls, clock: Clock) -> "Clocks":
-        """Three that go as one: for whoever has only one, such as a test."""
+        """All that go as one: for whoever has only one, such as a test."""
         return cls(clock, ClockMarks(running=clock()), clock)
 
     def steady(self) -> int:
@@ -48,10 +51,15 @@ class Clocks:
         """What `Delivery.running_since` is told by."""
         return self._running_at_start + self._elapsed() - self._began
 
+    def latest(self) -> int:
+        """What retention is told by."""
+        self._latest = max(self._latest, self.wall())
+        return self._latest
+
     def on_the_wall(self, steady: int) -> int:
         """When something that is due by the steady clock will happen, as people would say it."""
         return self.wall() + steady - self.steady()
 
     def marks(self) -> ClockMarks:
         """What the next run has to know."""
-        return ClockMarks(self.steady(), self.running())
+        return ClockMarks(self.steady(), self.running(), self.latest())

@@ -106,6 +106,8 @@ class ClockMarks:
 
     steady: int = 0
     running: int = 0
+    latest: int = 0
+    """The latest instant that the wall clock has shown."""
 
 
 @dataclass(frozen=True, slots=True)

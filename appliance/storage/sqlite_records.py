@@ -6,6 +6,7 @@ seconds, and is visible to everyone when it has returned.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import apsw
@@ -13,7 +14,7 @@ import apsw
 from appliance.privacy.declarations import GENERATIONS, Collection, Retention, Row, Store, collections_of
 from appliance.privacy.sealing import Keyring, Unsealable
 from appliance.storage import sqlite_statements as sql
-from appliance.storage.codec import Codec, RowRefused, StoredValue, stored_columns
+from appliance.storage.codec import Codec, RowRefused, stored_columns
 from appliance.storage.disk import THE_DISK, Disk
 from appliance.storage.records import (
     Change,
@@ -95,11 +96,13 @@ class SqliteRecords:
     def import_stored(self, collection: Collection, rows: Iterable[StoredRow]) -> None:
         """See `RecordStore`. Needs no key: nothing is opened on the way."""
         columns = stored_columns(self._codec(collection).collection)
+        wanted, in_order = set(columns), itemgetter(*columns)
         values: list[Bindings] = []
         for row in rows:
-            for name in row.keys() ^ set(columns):
+            if row.keys() != wanted:
+                name = min(row.keys() ^ wanted)
                 raise RowRefused(collection, name, "is missing in a stored row, or is not a column of it")
-            values.append(tuple(_stored_value(row[name]) for name in columns))
+            values.append(in_order(row))
         if not values:
             return
         known = f"ON CONFLICT ({sql.names(collection.key)}) DO NOTHING"
@@ -187,9 +190,3 @@ def _opened(codec: Codec, stored: Sequence[object]) -> dict[str, object]:
         return codec.decode(stored)
     except Unsealable as error:
         raise Damaged(f"a row of {codec.collection.name} can't be opened: {error}") from error
-
-
-def _stored_value(value: object) -> StoredValue:
-    if value is None or isinstance(value, str | int | bytes):
-        return value
-    raise TypeError(f"a stored value is text, a number or octets, not {type(value).__name__}")

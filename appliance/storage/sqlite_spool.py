@@ -320,10 +320,11 @@ class SqliteSpool:
         """See `SpoolStore`."""
         rows = [self._clocks.decode(stored) for stored in self._database.read(texts.SELECT_CLOCKS)]
         marks = {row["id"]: row["value"] for row in rows}
-        steady, running = marks.get("steady", 0), marks.get("running", 0)
+        steady, running, latest = (marks.get(name, 0) for name in ("steady", "running", "latest"))
         assert isinstance(steady, int)
         assert isinstance(running, int)
-        return ClockMarks(steady, running)
+        assert isinstance(latest, int)
+        return ClockMarks(steady, running, latest)
 
     def sweep(self, retention: Retention, before: int) -> int:
         """See `SpoolStore`."""
@@ -441,8 +442,8 @@ class SqliteSpool:
             case LiftHold(hold_id):
                 add(texts.Kind.ERASE_HOLD, (hold_id,))
             case MarkClocks(marks):
-                for name, value in (("running", marks.running), ("steady", marks.steady)):
-                    add(texts.Kind.MARK_CLOCK, self._clocks.encode({"id": name, "value": value}))
+                for name in ("latest", "running", "steady"):
+                    add(texts.Kind.MARK_CLOCK, self._clocks.encode({"id": name, "value": getattr(marks, name)}))
         if isinstance(operation, Accept | Complete | Keep | Record):
             for event in operation.events:
                 add(texts.Kind.ADD_EVENT, self._outbox.encode(event_to_row(event)))

@@ -61,3 +61,13 @@ def test_people_are_told_when_something_will_be_by_their_own_clock() -> None:
     due = clocks.steady() + 60_000
     machine.wall -= 30 * DAY
     assert clocks.on_the_wall(due) == NOW - 30 * DAY + 60_000
+
+
+def test_what_is_to_be_forgotten_goes_by_the_latest_time_seen_over_all_runs() -> None:
+    machine = Machine()
+    clocks = machine.start(ClockMarks())
+    machine.wall += 30 * DAY
+    assert clocks.latest() == NOW + 30 * DAY
+    machine.wall -= 60 * DAY
+    assert clocks.latest() == NOW + 30 * DAY
+    assert machine.start(clocks.marks()).latest() == NOW + 30 * DAY

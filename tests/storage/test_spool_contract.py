@@ -528,6 +528,6 @@ def test_holds_stay_until_they_are_lifted(spool: SpoolStore) -> None:
 
 def test_what_the_clocks_have_come_to_is_kept(spool: SpoolStore) -> None:
     assert spool.clock_marks() == ClockMarks()
-    spool.apply([MarkClocks(ClockMarks(NOON, 5))])
-    spool.apply([MarkClocks(ClockMarks(NOON + 1, 6))])
-    assert spool.clock_marks() == ClockMarks(NOON + 1, 6)
+    spool.apply([MarkClocks(ClockMarks(NOON, 5, NOON))])
+    spool.apply([MarkClocks(ClockMarks(NOON + 1, 6, NOON + 2))])
+    assert spool.clock_marks() == ClockMarks(NOON + 1, 6, NOON + 2)
