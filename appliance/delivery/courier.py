@@ -6,7 +6,7 @@ Messages of one destination, one after the other, and an outcome for each delive
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 
 from appliance.delivery.attempt import Attempt
-from appliance.delivery.connecting import ConnectionSettings, keeps_the_promise
+from appliance.delivery.connecting import ConnectionSettings, Reached, keeps_the_promise
 from appliance.delivery.reaching import Unreachable, Unsuitable, reach
 from appliance.delivery.relay_connections import Kept, RelayConnections
 from appliance.delivery.replies import outcome_of, wishes
@@ -53,7 +53,7 @@ class Courier:
         self._chunking = True
         self._now = Attempt(clock)
         if shared is not None:
-            shared.join(self.is_speaking)
+            shared.join()
 
     async def carry(self, batch: Sequence[Delivery], content: Content) -> list[Outcome]:
         """Deliver one message to recipients at this destination, in one transaction, or in more where the server takes
@@ -64,22 +64,23 @@ class Courier:
         """
         if self._shared is None:
             return await self._carry(batch, content)
-        self._kept = await self._shared.borrow()
-        try:
-            return await self._carry(batch, content)
-        finally:
-            kept, self._kept = self._kept, None
-            self._shared.give_back(kept)
-
-    def is_speaking(self) -> bool:
-        """Whether it has a connection at this moment."""
-        return self._kept is not None
+        while True:
+            self._kept = await self._shared.borrow()
+            try:
+                return await self._carry(batch, content)
+            except Unreachable as unreachable:
+                # Nothing of the batch has been sent.
+                if not self._shared.failed(unreachable.outcome):
+                    raise
+            finally:
+                kept, self._kept = self._kept, None
+                self._shared.give_back(kept)
 
     async def close(self) -> None:
         """Say goodbye. Never raises, and never waits for long: what was sent is safe already."""
         await self._quit()
         if self._shared is not None:
-            await self._shared.leave(self.is_speaking)
+            await self._shared.leave()
 
     async def _quit(self) -> None:
         if self._kept is not None:
@@ -188,12 +189,14 @@ class Courier:
             kept.carried += 1
             some_asked = any(result.stage is not Stage.LOCAL for result in results)
             outcomes = [
-                None
-                if some_asked and _is_surplus(result)
-                else outcome_of(result.reply, self._now, reached, self._settings)
-                for result in results
+                None if some_asked and _is_surplus(result) else self._outcome(result, reached) for result in results
             ]
             return outcomes, reached.at.host if all(map(_is_of_the_host, results)) else None
+
+    def _outcome(self, result: Result, reached: Reached) -> Outcome:
+        # What we knew beforehand, the server has not said.
+        by = None if result.stage is Stage.LOCAL else reached
+        return outcome_of(result.reply, self._now, by, self._settings)
 
     async def _connected(self, required: bool, without: Sequence[str]) -> Kept:
         """A connection, such as REQUIRETLS wants it where that is `required`. Raises Unreachable and Unsuitable."""
@@ -209,20 +212,15 @@ class Courier:
             return kept
         if not without:
             await self._quit()
-        try:
-            reached = await reach(
-                self._domain,
-                self._resolver,
-                self._settings,
-                self._now,
-                required=required,
-                chunking=self._chunking,
-                without=without,
-            )
-        except Unreachable as unreachable:
-            if self._shared is not None and not without:
-                self._shared.failed(unreachable.outcome)
-            raise
+        reached = await reach(
+            self._domain,
+            self._resolver,
+            self._settings,
+            self._now,
+            required=required,
+            chunking=self._chunking,
+            without=without,
+        )
         # Where another host was looked for, and found, the first one has been kept up to now.
         await self._quit()
         self._kept = Kept(reached)

@@ -7,6 +7,7 @@ queue. What the scheduler has in memory is called back; a delivery that a courie
 A change that the store interrupts leaves done what was done by then; the same change again goes on from there.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,7 +36,10 @@ PAGE = 250
 REPORTED_AT_ONCE = 25
 """Deliveries whose end is written down in one go: each report may have a whole message of 64 KiB in it."""
 
-GIVING_UP = "the operator has given it up, and the report is not written yet"
+FINISH_RETRY_S = 1.0
+"""How long to wait where the store is away while what was interrupted is finished."""
+
+GIVING_UP = "the operator has given it up, and the report is not written yet; to say so again writes it"
 """`Delivery.held_for` between the two steps of `QueueOperator.fail`."""
 
 # RFC 3463 §3.4, X.3.0: "something about the system has caused the generation of this DSN", which to the sender is the
@@ -44,6 +48,8 @@ GIVING_UP = "the operator has given it up, and the report is not written yet"
 _GIVEN_UP = Failed(Answer(0, "5.3.0", FAILED_BY_OPERATOR, "the operator has given it up"))
 
 _Change = Callable[[Delivery], Operation]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,22 +199,29 @@ class QueueOperator:
         """Give up what waits or is held, and tell the senders; returns how many deliveries. Raises StoreUnavailable.
 
         In two steps, because a report takes reading: what is held can't be claimed while its report is written. Where
-        this is interrupted, it stays held.
+        this is interrupted, it stays held until the same is said again, or until the next start (`finish`).
         """
-        affected = 0
-        after: str | None = None
         async with self._changing:
             await self._change_all(wanted, {DeliveryState.WAITING, DeliveryState.HELD}, _held(GIVING_UP))
             # Whatever they were, they are held now.
-            wanted = replace(wanted, state=None)
-            while True:
-                found, after = await self._spool.committer.call(partial(_page, self._spool.store, wanted, after))
-                given_up = [each for each in found if each.held_for == GIVING_UP and wanted.matches(each)]
-                for start in range(0, len(given_up), REPORTED_AT_ONCE):
-                    await self._fail(given_up[start : start + REPORTED_AT_ONCE])
-                affected += len(given_up)
-                if after is None:
-                    return affected
+            return await self._fail_what_is_given_up(replace(wanted, state=None))
+
+    async def finish(self) -> None:
+        """Go on with what the run before was about to give up: nobody else would, and no sender would be told."""
+        while True:
+            try:
+                async with self._changing:
+                    states = await self._spool.committer.call(self._spool.store.states)
+                    if states.get(DeliveryState.HELD):
+                        await self._fail_what_is_given_up(QueueFilter(state=DeliveryState.HELD))
+            except StoreUnavailable:
+                await trio.sleep(FINISH_RETRY_S)
+            except Exception:
+                # A defect of ours, which the next start would meet again. It must not keep other mail from going.
+                _logger.exception("what was given up could not be finished")
+                return
+            else:
+                return
 
     async def drop(self, wanted: QueueFilter) -> int:
         """Erase what waits or is held, without a bounce; returns how many deliveries. Raises StoreUnavailable."""
@@ -229,6 +242,18 @@ class QueueOperator:
         await self._spool.committer.commit([AddHold(rule)])
         self._holds.add(rule)
         return rule
+
+    async def _fail_what_is_given_up(self, wanted: QueueFilter) -> int:
+        affected = 0
+        after: str | None = None
+        while True:
+            found, after = await self._spool.committer.call(partial(_page, self._spool.store, wanted, after))
+            given_up = [each for each in found if each.held_for == GIVING_UP and wanted.matches(each)]
+            for start in range(0, len(given_up), REPORTED_AT_ONCE):
+                await self._fail(given_up[start : start + REPORTED_AT_ONCE])
+            affected += len(given_up)
+            if after is None:
+                return affected
 
     async def _fail(self, deliveries: Sequence[Delivery]) -> None:
         settlements = [await self._settler.settle(delivery, _GIVEN_UP) for delivery in deliveries]

@@ -80,7 +80,7 @@ async def reach(
             last = _no_login(attempt, str(error), candidate)
         except ConnectError as error:
             spoken = spoken or isinstance(error, TlsFailed)
-            text = f"no connection to {candidate.host} [{candidate.address}]: {error}"
+            text = f"no connection to {_named(candidate)}: {error}"
             last = attempt.told(0, "4.4.1", "connection-failed", text, candidate)
         except Refused as refused:
             spoken = True
@@ -126,5 +126,10 @@ def _is_ourselves(reached: Reached, settings: ConnectionSettings) -> bool:
 
 def _loop(attempt: Attempt, at: HostAddress) -> Answer:
     # Not final, other than an MX that names us: two machines with one name are a mistake, and one that gets mended.
-    text = f"{at.host} [{at.address}] greets us with our own name: the mail would go round in a loop"
+    text = f"{_named(at)} greets us with our own name: the mail would go round in a loop"
     return attempt.told(0, "4.4.6", "mx-loop", text, at)
+
+
+def _named(at: HostAddress) -> str:
+    # A host may be no more than its address, or an address literal.
+    return at.host if at.host == at.address or at.host.startswith("[") else f"{at.host} [{at.address}]"

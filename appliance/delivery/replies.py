@@ -7,8 +7,8 @@ from smtp.parameters import Notify, RecipientParameters
 from smtp.reply import Reply
 
 
-def outcome_of(reply: Reply, attempt: Attempt, reached: Reached, settings: ConnectionSettings) -> Outcome:
-    """What a reply to an envelope or a message comes to."""
+def outcome_of(reply: Reply, attempt: Attempt, reached: Reached | None, settings: ConnectionSettings) -> Outcome:
+    """What a reply to an envelope or a message comes to. `reached` is who gave it; None for one that is our own."""
     if settings.smarthost is not None and reply.code in _LOGIN_WANTED:
         # About us, and not about the mail: it waits until the operator has put that right.
         text = f"the smarthost wants another login: {code_of(reply)}"

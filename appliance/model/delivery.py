@@ -6,7 +6,6 @@ from typing import Self
 
 from smtp.address import Address
 
-
 OLDEST_EVERY = 5
 """Of what is taken out of the queue, one in so many is what has been due the longest, whatever its priority: mail of a
 low one is slower beside a flood of a high one, and never stands still."""

@@ -89,7 +89,10 @@ def compose_bounce(
     `header_section` is the original's; `whole` is all of it where it may go back, see `may_go_back_whole`.
     """
     status = status_of(answer)
-    explanation = OPERATORS_DECISION if answer.reason == FAILED_BY_OPERATOR else explain(status)
+    by_operator = answer.reason == FAILED_BY_OPERATOR
+    explanation = OPERATORS_DECISION if by_operator else explain(status)
+    # RFC 3464 §2.3.7: when the last attempt was made, and left out where that is not known. This was none.
+    last_attempt_at = None if by_operator else now
     utf8 = not delivery.sender.isascii()
     addresses = [named(recipient.address, utf8=utf8) for recipient in delivery.recipients]
     paragraphs = [
@@ -122,7 +125,9 @@ def compose_bounce(
         subject=f"Not delivered: your message to {addresses[0] if len(addresses) == 1 else 'several addresses'}",
         paragraphs=paragraphs,
         recipients=[
-            RecipientStatus(recipient.address, status, diagnostic, last_attempt_at=now, orcpt=recipient.orcpt)
+            RecipientStatus(
+                recipient.address, status, diagnostic, last_attempt_at=last_attempt_at, orcpt=recipient.orcpt
+            )
             for recipient in delivery.recipients
         ],
         arrived_at=delivery.accepted_at,

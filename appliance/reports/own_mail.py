@@ -15,6 +15,7 @@ from appliance.reports.returned import compose_returned
 from appliance.routing.route import route
 from appliance.routing.snapshot import Snapshot
 from appliance.spool.clocks import Clocks
+from appliance.storage.records import Damaged
 from appliance.storage.spool import Accept, AddPart, Operation, ReturnPath
 from smtp.address import Address
 
@@ -45,7 +46,8 @@ class OwnMail:
             try:
                 opened = self.rewriter.open(recipient, now, self.look_up)
                 return self.answer_returned(octets, opened, now, require_tls=require_tls)
-            except NotOpened:
+            except (NotOpened, Damaged):
+                # Whom it was for is not known, and will not be: to ask again and again would help nobody.
                 return []
         deliveries = [
             Delivery(

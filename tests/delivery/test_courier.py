@@ -207,6 +207,7 @@ async def test_eight_bit_content_goes_only_where_it_is_taken(town: Town) -> None
         outcomes = await carry(courier, "alice", "bob", eight_bit=True)
         assert kinds(outcomes) == [Failed, Failed]
         assert told(outcomes)[0] == (554, "5.6.3", "conversion-needed")
+        assert outcomes[0].answer.server_name is None, "nobody else has said so"
         assert kinds(await carry(courier)) == [Delivered], "what is plain still goes"
     assert town.messages == 2
     town.second.extensions = ("8BITMIME",)
@@ -306,7 +307,9 @@ async def test_a_server_that_hangs_up_on_the_new_attempt_too_is_deferred(town: T
     async with town.courier() as courier:
         assert kinds(await carry(courier)) == [Delivered]
         town.first.script = town.second.script = always(Stage.MAIL, CLOSE)
-        assert told(await carry(courier)) == [(0, "4.4.2", "connection-lost")]
+        outcomes = await carry(courier)
+        assert kinds(outcomes) == [Deferred]
+        assert told(outcomes) == [(0, "4.4.2", "connection-lost")]
     assert (town.first.connections, town.second.connections) == (2, 1)
 
 
@@ -315,6 +318,7 @@ async def test_a_first_connection_that_is_lost_is_deferred_and_names_the_stage(t
     town.second.script = always(Stage.RCPT, CLOSE)
     async with town.courier() as courier:
         outcomes = await carry(courier, "alice", "bob")
+        assert kinds(outcomes) == [Deferred, Deferred]
         assert told(outcomes) == [(0, "4.4.2", "connection-lost")] * 2
         assert "rcpt" in outcomes[0].answer.text
         assert outcomes[0].answer.server_address == FIRST
@@ -331,6 +335,7 @@ async def test_lost_behind_the_final_dot_is_deferred_and_not_tried_again_at_once
         # Taken, and then the link breaks before the 250: a second copy is what the schedule risks, once (P3).
         town.first.script = always(Stage.END_OF_DATA, CLOSE)
         outcomes = await carry(courier, "alice", "bob")
+        assert kinds(outcomes) == [Deferred, Deferred]
         assert told(outcomes) == [(0, "4.4.2", "connection-lost")] * 2
         assert "end of data" in outcomes[0].answer.text
         assert (town.first.connections, town.second.connections) == (before, 0)
@@ -341,6 +346,7 @@ async def test_silence_is_not_waited_for_for_ever(town: Town, stage: Stage) -> N
     town.first.script = town.second.script = always(stage, Answer(stall=30))
     async with town.courier(timeouts=QUICK) as courier:
         outcomes = await carry(courier)
+        assert kinds(outcomes) == [Deferred]
         assert told(outcomes) == [(0, "4.4.2", "connection-lost")]
         assert "timed out" in outcomes[0].answer.text
     assert town.first.connections == 1

@@ -3,9 +3,9 @@
 The spool is real; a script stands where connections would be, because no real socket works under such a clock.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from values import NOW, answer, delivery
 from appliance.delivery import operator as operator_module
 from appliance.delivery.courier import Content, Unreachable
 from appliance.delivery.holds import Holds
-from appliance.delivery.operator import QueueFilter, QueueOperator
+from appliance.delivery.operator import GIVING_UP, QueueFilter, QueueOperator
+from appliance.delivery.relay_connections import RelayConnections
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.scheduler import Scheduler
 from appliance.delivery.settlement import Settler
@@ -33,7 +34,7 @@ from appliance.routing.snapshot import Settings, Snapshot
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
 from appliance.storage.records import StoreUnavailable
-from appliance.storage.spool import Accept, AddPart, Operation
+from appliance.storage.spool import Accept, AddPart, Keep, Operation
 from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
 
@@ -125,7 +126,7 @@ def pages_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def running(store: SqliteSpool) -> AsyncIterator[World]:
+async def running(store: SqliteSpool, relay: RelayConnections | None = None) -> AsyncIterator[World]:
     began = trio.current_time()
 
     def clock() -> int:
@@ -156,7 +157,7 @@ async def running(store: SqliteSpool) -> AsyncIterator[World]:
         clocks,
         1,
     )
-    operator = QueueOperator(spool, scheduler, settler, holds, live, SCHEDULE, clocks)
+    operator = QueueOperator(spool, scheduler, settler, holds, live, SCHEDULE, clocks, relay)
     world = World(store, spool, scheduler, holds, operator, committer)
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -200,6 +201,20 @@ async def test_a_retry_ends_the_pause_of_a_destination(
         assert world.carried == ["d1"]
 
 
+async def test_a_retry_asks_a_smarthost_again_that_could_not_be_reached(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    relay = RelayConnections(1)
+    async with running(store, relay) as world:
+        await relay.borrow()
+        assert not relay.failed(Deferred(answer(0, enhanced_code="4.4.1", reason="connection-failed", text="refused")))
+        relay.give_back(None)
+        with pytest.raises(Unreachable):
+            await relay.borrow()
+        await world.operator.retry(QueueFilter())
+        assert await relay.borrow() is None, "who has repaired it need not wait"
+
+
 async def test_the_operator_drops_what_no_courier_has_begun_with(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -211,6 +226,30 @@ async def test_the_operator_drops_what_no_courier_has_begun_with(
         assert world.carried == ["d0"], "what is in a courier's hands can't be called back"
         assert world.states == {}
         assert world.scheduler.reserve([f"{number}.test" for number in range(20_000)]), "all the room is free again"
+
+
+async def test_what_is_claimed_while_the_disk_is_looked_through_is_dropped_as_well(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        world.busy, world.slowness_s = False, 10
+        await trio.sleep(1)
+        for each in five():
+            store.apply([AddPart(each.message_id, 0, CONTENT), Accept([each])])
+            world.spool.keep_hot(each.message_id, CONTENT, 1)
+        look = world.committer.call
+
+        async def claimed_before(function: Callable[[], Any]) -> Any:
+            world.committer.call = look  # type: ignore[method-assign]
+            world.scheduler.wake()
+            await trio.testing.wait_all_tasks_blocked()
+            return await look(function)
+
+        world.committer.call = claimed_before  # type: ignore[method-assign]
+        assert await world.operator.drop(QueueFilter()) == 4
+        assert [state for state, _ in world.states.values()] == [UNDER_WAY]
+        await trio.sleep(100)
+        assert world.carried == ["d0"]
 
 
 async def test_what_is_held_is_dropped_and_not_retried(
@@ -270,7 +309,34 @@ async def test_what_a_rule_cannot_say_is_held_without_one(
         assert store.holds() == []
 
 
+async def test_a_hold_of_a_sender_is_about_both_forms_of_its_domain(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        _, rule = await world.operator.hold(QueueFilter(sender="ann@xn--bcher-kva.example"))
+        assert rule is not None
+        assert world.holds.rule_for(delivery(sender="Ann@Bücher.example")) == rule
+        assert await world.operator.release(QueueFilter(sender="ann@bücher.example")) == (0, 1)
+
+
 # ---------------------------------------------------------------------- release
+
+
+async def test_what_could_not_be_held_before_its_rule_was_lifted_goes_on(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        world.busy = False
+        await world.operator.hold(QueueFilter(destination="home.test"))
+        store.apply([AddPart("m1", 0, CONTENT), Accept([delivery()])])
+        world.spool.keep_hot("m1", CONTENT, 1000)
+        world.committer.refuses = True
+        world.scheduler.wake()
+        await trio.sleep(0.5)
+        world.committer.refuses = False
+        assert await world.operator.release(QueueFilter(destination="home.test")) == (0, 1)
+        await trio.sleep(5)
+        assert world.states == {}
 
 
 async def test_what_is_released_is_tried_at_once_and_its_rule_is_lifted(
@@ -373,6 +439,23 @@ async def test_what_a_refusing_store_interrupts_is_held_and_given_up_the_next_ti
         assert {state for state, _ in world.states.values()} == {HELD}
         world.committer.refuses = False
         assert await world.operator.fail(QueueFilter(destination="home.test")) == 5
+
+
+async def test_what_a_dead_process_was_about_to_give_up_is_finished_by_the_next(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        await world.operator.hold(QueueFilter(destination="home.test"))
+        await world.accept(*five())
+        begun = {"d1", "d3"}
+        store.apply([Keep(replace(each, held_for=GIVING_UP)) for each in store.deliveries() if each.id in begun])
+        world.committer.refuses = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.operator.finish)
+            await trio.sleep(10)
+            world.committer.refuses = False
+        assert {id for id, (state, _) in world.states.items() if state is HELD} == {"d0", "d2", "d4"}
+        assert [row["type"] for row in store.outbox(10)] == ["HARD_BOUNCED"] * 2
 
 
 async def test_what_a_refusing_store_does_not_let_us_call_back_goes_on(

@@ -253,6 +253,12 @@ async def test_a_source_that_is_not_ours_is_told_in_words_and_keeps_mail_waiting
     assert not why_not_a_source("127.0.0.1")
 
 
+async def test_a_host_without_a_name_is_told_by_its_address_once(town: Town) -> None:
+    town.servers[0].stop()
+    outcome = await town.unreachable(f"[{FIRST}]")
+    assert outcome.answer.text == f"no connection to [{FIRST}]: connect: connection refused"
+
+
 async def test_a_host_that_refuses_is_told_as_such_whatever_the_source(town: Town) -> None:
     town.sources = ("127.0.0.5",)
     for server in town.servers:

@@ -26,6 +26,19 @@ async def test_a_message_is_delivered_and_gone(store: SqliteSpool, autojump_cloc
         assert world.room_is_free()
 
 
+async def test_each_attempt_is_written_down_beside_what_became_of_it(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        world.script = busy
+        await world.accept(delivery())
+        await trio.sleep(1)
+        assert [row["type"] for row in store.outbox(10)] == ["SOFT_BOUNCED"]
+        world.script = ok
+        await trio.sleep(120)
+        assert [row["type"] for row in store.outbox(10)] == ["SOFT_BOUNCED", "DELIVERED"]
+
+
 async def test_the_schedule_is_kept_for_five_days_and_then_the_sender_is_told(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -87,6 +100,7 @@ async def test_one_destination_cannot_fill_the_memory_that_others_need(
             )
         world.scheduler.wake()
         await trio.sleep(5)
+        assert store.states()[DeliveryState.UNDER_WAY] <= MAX_CLAIMED_PER_DESTINATION + scheduler_module.CLAIM_BATCH
         assert not world.scheduler.reserve(["slow.test"])
         assert world.scheduler.reserve(["home.test"])
         world.scheduler.release(["home.test"])

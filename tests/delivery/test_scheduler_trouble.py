@@ -1,6 +1,6 @@
 """Destinations that are dead, slow, stalling, or full: what the scheduler makes of them, and what the others feel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -10,12 +10,13 @@ from inline_committer import InlineCommitter
 from scheduled import CONTENT, DAY_MS, World, busy, closing, lost, ok, running
 from values import NOW, delivery
 
+from appliance.delivery import memory as memory_module
 from appliance.delivery import scheduler as scheduler_module
 from appliance.delivery.destination import FIRST_PAUSE_MS, LONGEST_PAUSE_MS
 from appliance.delivery.memory import MAX_CLAIMED_PER_DESTINATION
 from appliance.model.delivery import Delivery, DeliveryState
 from appliance.model.hold import Hold
-from appliance.storage.spool import Accept, AddPart
+from appliance.storage.spool import Accept, AddPart, Operation
 from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
 
@@ -160,6 +161,31 @@ async def test_a_long_queue_for_a_dead_destination_shares_one_attempt_also_as_fa
         assert world.room_is_free()
 
 
+async def test_what_becomes_due_while_a_pause_is_told_keeps_no_other_mail_waiting(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be claimed and put back again and again, and nothing else would find room in a claim."""
+    monkeypatch.setattr(scheduler_module, "CLAIM_BATCH", 5)
+    monkeypatch.setattr(memory_module, "MAX_CLAIMED_PER_DESTINATION", 5)
+    async with running(store) as world:
+        settle = world.spool.settle
+
+        async def slowly(operations: Sequence[Operation]) -> None:
+            await trio.sleep(0.1)
+            await settle(operations)
+
+        monkeypatch.setattr(world.spool, "settle", slowly)
+        world.unreachable.add("home.test")
+        old = [delivery(f"a{n}", f"m{n}") for n in range(10)]
+        new = [delivery(f"b{n}", f"n{n}", next_attempt_at=NOW + 50) for n in range(10)]
+        await world.accept(*old, *new, to("else.test", "other", next_attempt_at=NOW + 1000))
+        await trio.sleep(FIRST_PAUSE_S / 2)
+        assert "other" in sent(world)
+        assert {each.id: each.attempts for each in world.waiting()} == {
+            each.id: int(each in old) for each in (*old, *new)
+        }
+
+
 async def test_what_has_had_its_time_ends_with_the_next_pause_and_the_sender_is_told(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -168,10 +194,12 @@ async def test_what_has_had_its_time_ends_with_the_next_pause_and_the_sender_is_
         old = [
             delivery(f"o{n}", f"o{n}", accepted_at=NOW - 6 * DAY_MS, running_since=NOW - 6 * DAY_MS) for n in range(3)
         ]
-        await world.accept(delivery("young", "young", next_attempt_at=NOW - 1), *old)
+        # Old only by the wall clock, which somebody has set.
+        jumped = delivery("jumped", "jumped", accepted_at=NOW - 40 * DAY_MS, running_since=NOW)
+        await world.accept(delivery("young", "young", next_attempt_at=NOW - 1), *old, jumped)
         await trio.sleep(10)
         assert [ids for _, ids in world.carried if ids[0].startswith("o")] == []
-        assert [each.id for each in world.waiting()] == ["young"]
+        assert [(each.id, each.attempts) for each in world.waiting()] == [("jumped", 0), ("young", 1)]
         types = [row["type"] for row in store.outbox(100)]
         assert types.count("HARD_BOUNCED") == 3
         reports = [ids for _, ids in world.carried if ids != ["young"]]
@@ -356,6 +384,29 @@ async def test_an_end_in_the_middle_of_work_finishes_what_is_under_way_and_the_n
 
 
 # ------------------------------------------------------------------ in words
+
+
+async def test_an_end_waits_for_no_courier_that_has_held_its_last_message(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(store) as world:
+        await trio.sleep(0.1)
+        world.holds.add(Hold("h1", NOW, destination="home.test"))
+        commit = world.spool.committer.commit
+
+        async def slowly(operations: Sequence[Operation]) -> None:
+            await trio.sleep(1)
+            await commit(operations)
+
+        monkeypatch.setattr(world.spool.committer, "commit", slowly)
+        assert world.scheduler.reserve(["home.test"])
+        held = delivery(state=DeliveryState.UNDER_WAY)
+        store.apply([AddPart("m1", 0, CONTENT), Accept([held])])
+        world.scheduler.take([held])
+        await trio.sleep(0.5)
+        began = trio.current_time()
+    assert trio.current_time() - began < 1
+    assert [each.state for each in store.deliveries()] == [DeliveryState.HELD]
 
 
 async def test_why_a_delivery_is_still_here_is_said_in_words(

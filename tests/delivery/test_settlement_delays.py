@@ -11,11 +11,11 @@ from settlement_desk import CONTENT, DELAY_NOTICE_AFTER, GIVE_UP_AFTER, Desk, as
 from values import NOW, answer
 
 from appliance.delivery.settlement import Settlement
-from appliance.model.delivery import Deferred, Delivery
+from appliance.model.delivery import Deferred, Delivery, Failed
 from appliance.model.time import DAY_MS, HOUR_MS
 from appliance.privacy.sealing import Sealer
 from appliance.reports import delayed
-from appliance.storage.records import StoreUnavailable
+from appliance.storage.records import Damaged, StoreUnavailable
 from appliance.storage.spool import Accept, AddPart, Keep
 from appliance.storage.sqlite_spool import SqliteSpool
 
@@ -228,3 +228,15 @@ async def test_a_sender_who_can_not_be_looked_up_leaves_the_notice_for_later(des
     desk.look_up = fails
     with pytest.raises(StoreUnavailable):
         await desk.settle(proved("", sender=rewritten.return_path), FULL)
+
+
+async def test_a_sender_who_can_never_be_looked_up_again_holds_nothing_up(desk: Desk) -> None:
+    """Else the store would be asked for ever, and meanwhile the delivery be neither done nor tried."""
+    rewritten = desk.rewriter.rewrite("a-sender-with-a-name-that-is-far-too-long@sender.test", "refaaa", NOW)
+
+    def is_damaged(token: str) -> None:
+        raise Damaged("the return path can't be opened")
+
+    desk.look_up = is_damaged
+    settlement = await desk.settle(proved("", sender=rewritten.return_path), Failed(answer(550)))
+    assert [type(each).__name__ for each in settlement.operations] == ["Complete"]

@@ -17,7 +17,7 @@ from destination import Destination
 from destination_scripts import Answer, Moment, Stage, always
 from dns_server import Behaviour, DnsServer
 from relay import Relay
-from values import NOW, delivery
+from values import NOW, answer, delivery
 
 from appliance.delivery import relay_connections as relay_connections_module
 from appliance.delivery.connecting import ConnectionSettings
@@ -313,7 +313,10 @@ async def test_a_relay_that_wants_nobody_is_asked_only_so_often_for_all_destinat
         assert relay.connections <= 3
 
 
-async def test_a_relay_that_has_enough_of_our_connections_still_gets_our_mail(dns: DnsServer) -> None:
+async def test_who_is_one_too_many_for_the_relay_waits_for_one_of_the_connections_that_there_are(
+    dns: DnsServer,
+) -> None:
+    """It is no trouble of the destination's that the relay bears fewer connections than we would make."""
     seen = itertools.count(1)
 
     def one_only(moment: Moment) -> Answer | None:
@@ -323,24 +326,58 @@ async def test_a_relay_that_has_enough_of_our_connections_still_gets_our_mail(dn
     with Destination(HERE, name="relay.test", script=one_only) as relay:
         way = Way(dns, Smarthost(HERE, relay.port))
         held = trio.Event()
+        outcomes: list[Outcome] = []
 
         async def content() -> AsyncIterator[bytes]:
             await held.wait()
             yield CONTENT
 
-        async with way.courier("a.test") as first, way.courier("b.test") as second:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(first.carry, to(domain="a.test"), content)
+        async def send(domain: str) -> None:
+            async with way.courier(domain) as courier:
+                outcomes.extend(await courier.carry(to(domain=domain), content))
+
+        async with trio.open_nursery() as nursery:
+            for domain in ("a.test", "b.test", "c.test", "d.test"):
+                nursery.start_soon(send, domain)
                 await trio.testing.wait_all_tasks_blocked(0.05)
-                for connections in (2, 3):
-                    with pytest.raises(Unreachable):
-                        await carry(second, domain="b.test")
-                    assert relay.connections == connections, "it is there: each may ask for itself"
-                held.set()
-            assert [type(outcome) for outcome in await carry(second, domain="b.test")] == [Delivered], (
-                "by the first one"
-            )
-        assert len(relay.messages) == 2
+            assert relay.connections == 2, "who has seen that one is enough asks for no other"
+            held.set()
+        assert [type(outcome) for outcome in outcomes] == [Delivered] * 4
+        assert len(relay.messages) == 4
+
+
+async def test_a_relay_that_bears_few_connections_is_asked_for_one_more_after_a_while(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    shared = RelayConnections(3)
+    refused = Deferred(answer(421, reason="host-refused", text="too many connections"))
+    at_once = most = 0
+
+    async def speak() -> None:
+        nonlocal at_once, most
+        await shared.borrow()
+        at_once += 1
+        most = max(most, at_once)
+        await trio.sleep(1)
+        at_once -= 1
+        shared.give_back(None)
+
+    async def be_refused() -> None:
+        await shared.borrow()
+        assert shared.failed(refused)
+        shared.give_back(None)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(speak)
+        await trio.sleep(0)
+        nursery.start_soon(be_refused)
+    for seconds, bears in ((0, 1), (60, 2), (60, 3), (60, 3)):
+        await trio.sleep(seconds)
+        most = 0
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(speak)
+        assert most == bears
 
 
 async def test_who_waits_for_the_relay_gets_a_turn_before_who_has_had_one(dns: DnsServer) -> None:

@@ -16,7 +16,7 @@ from appliance.model.delivery import Answer, Delivery, Recipient
 from appliance.model.time import DAY_MS, HOUR_MS, MINUTE_MS
 from appliance.reports.bounce import WORDS_WITHHELD, compose_bounce, is_automatic, may_report
 from appliance.reports.composing import ORIGINAL_HEADER_OCTETS
-from appliance.reports.explanations import explain, registered_status, span_in_words
+from appliance.reports.explanations import FAILED_BY_OPERATOR, explain, registered_status, span_in_words
 from smtp.address import Address
 
 NOW = 1_790_000_000_000
@@ -114,6 +114,23 @@ def test_harmless_words_of_the_server_are_shown() -> None:
     assert "The mailbox behind this address is full." in report.text
 
 
+def test_what_the_operator_has_ended_says_so_and_was_no_attempt() -> None:
+    report = read_report(bounce(Answer(0, "5.3.0", FAILED_BY_OPERATOR, "the operator has given it up")))
+    (of_recipient,) = report.of_recipients
+    assert of_recipient.keys() == ["Final-Recipient", "Action", "Status"]
+    assert "The operator of this mail server has given the message up." in report.text
+
+
+def test_where_no_server_was_asked_none_is_quoted() -> None:
+    """An answer of our own may have a code, such as that of a domain which takes no mail."""
+    report = read_report(bounce(Answer(556, "5.1.10", "null-mx", "home.example takes no mail")))
+    (of_recipient,) = report.of_recipients
+    assert of_recipient["Status"] == "5.1.10"
+    assert "Diagnostic-Code" not in of_recipient
+    assert "The domain behind this address says that it takes no mail at all." in report.text
+    assert "What the other server said" not in report.text
+
+
 @pytest.mark.parametrize(
     ("code", "enhanced_code", "status", "diagnostic"),
     [
@@ -126,7 +143,7 @@ def test_harmless_words_of_the_server_are_shown() -> None:
 )
 def test_giving_up(code: int, enhanced_code: str, status: str, diagnostic: str | None) -> None:
     """What was only put off for days says so, and for how long."""
-    answer = Answer(code, enhanced_code, "expired", "Try later")
+    answer = Answer(code, enhanced_code, "expired", "Try later", server_name="mx.home.example")
     report = read_report(bounce(answer))
     (of_recipient,) = report.of_recipients
     assert of_recipient["Action"] == "failed"

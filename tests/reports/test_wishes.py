@@ -34,7 +34,7 @@ DELIVERY = Delivery(
     recipients=(Recipient(ALIAS, "domain1"),),
     eight_bit=True,
 )
-NO_SUCH_USER = Answer(550, "5.1.1", "mailbox-unknown", "5.1.1 no such user")
+NO_SUCH_USER = Answer(550, "5.1.1", "mailbox-unknown", "5.1.1 no such user", server_name="mx.home.test")
 NON_ASCII = "jörg@größe.example"
 
 
@@ -69,7 +69,7 @@ def delayed(delivery: Delivery = DELIVERY) -> bytes:
         hostname="mx.onward.example",
         postmaster="postmaster@mx.onward.example",
         delivery=delivery,
-        answer=Answer(450, "4.2.2", "mailbox-full", "4.2.2 jane.doe is over quota"),
+        answer=Answer(450, "4.2.2", "mailbox-full", "4.2.2 jane.doe is over quota", server_name="mx.home.test"),
         until=NOW + 60_000,
         header_section=HEADER,
     )
