@@ -17,6 +17,8 @@ class Store(Enum):
     """Accounts, domains, aliases and the log: survives everything, in backups (but for the log)."""
     SPOOL = "spool"
     """Mail under way: durable before the sender's 250, erased with the last delivery, never in a backup."""
+    EPHEMERAL = "ephemeral"
+    """What may be forgotten at any time, and is when its time is over: the store itself sees to that."""
 
 
 class Protection(Enum):
@@ -48,7 +50,8 @@ class Field:
     protection: Protection = Protection.CLEAR
     optional: bool = False
     of: str = ""
-    """For a keyed field: the name of the field that it is the MAC of."""
+    """For a keyed field: the name of the field that it is the MAC of. The ephemeral store has such fields of what it
+    never gets to see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,12 @@ class Collection:
     retention: tuple[Retention, ...] = ()
     """Empty: kept until its owner deletes it or its work is done, as the purpose says."""
     sealed_under: str = ""
-    """The name of the key for the sealed and keyed fields; see `appliance.privacy.secrets`."""
+    """The name of the key for the sealed and keyed fields; see `appliance.privacy.secrets`. Empty in the ephemeral
+    store: its key is as fleeting as itself."""
     sealed_as: str = ""
     """A sealed row opens only under this name; the collection's own where empty. Rows move between two alike."""
+    at_most: int = 0
+    """Ephemeral: beyond so many rows the oldest is forgotten, so that no stranger makes memory grow."""
 
     def field(self, name: str) -> Field:
         """Raises KeyError where no such field is declared."""
@@ -317,6 +323,50 @@ CLOCKS = Collection(
     fields=(Field("id"), _number("value")),
 )
 
+# ------------------------------------------------------------------ ephemeral
+
+TRANSIT_DELIVERED = Collection(
+    name="transit_delivered",
+    store=Store.EPHEMERAL,
+    purpose="Which mailboxes have a message already that its sender was asked to send again (a MAC of the envelope and "
+    "the message), so that the next attempt leaves them out.",
+    fields=(_keyed("handover"), _number("remembered_at")),
+    key=("handover_key",),
+    # RFC 5321 §4.5.4.1: senders give up after four or five days.
+    retention=(Retention("5d", since="remembered_at"),),
+    at_most=100_000,
+)
+
+TRANSIT_REFUSED = Collection(
+    name="transit_refused",
+    store=Store.EPHEMERAL,
+    purpose="Which aliases a message was refused for while others took it, so that its sender hears that at the next "
+    "attempt.",
+    fields=(_keyed("envelope"), _number("remembered_at"), _sealed("code"), _sealed("text"), _sealed("status")),
+    key=("envelope_key",),
+    # Whoever was put off comes back within that (RFC 5321 §4.5.4.1: after half an hour or so). Longer would catch more
+    # messages that only look like the retry; shorter costs the sender one more round.
+    retention=(Retention("4h", since="remembered_at"),),
+    at_most=10_000,
+)
+
+TRANSIT_RETURN_PATHS = Collection(
+    name="transit_return_paths",
+    store=Store.EPHEMERAL,
+    purpose="Senders whose address is too long to be carried inside a rewritten one, so that a bounce can find them.",
+    fields=(
+        _keyed("token"),
+        _number("remembered_at"),
+        _sealed("sender"),
+        _sealed("reference"),
+        _sealed("created_at"),
+    ),
+    key=("token_key",),
+    # As long as a rewritten sender is valid (`appliance.forwarding.srs.VALID_DAYS`).
+    retention=(Retention("21d", since="remembered_at"),),
+    at_most=100_000,
+)
+
 COLLECTIONS: tuple[Collection, ...] = (
     ACCOUNTS,
     DOMAINS,
@@ -330,6 +380,9 @@ COLLECTIONS: tuple[Collection, ...] = (
     RETURN_PATHS,
     HOLDS,
     CLOCKS,
+    TRANSIT_DELIVERED,
+    TRANSIT_REFUSED,
+    TRANSIT_RETURN_PATHS,
 )
 
 

@@ -1,7 +1,8 @@
-"""The broom: erases, in both stores, what has outlived the retention that its declaration names.
+"""The broom: erases, in both durable stores, what has outlived the retention that its declaration names.
 
 It goes through the declarations and nothing else, so that a class of data with a retention can't be forgotten, on any
-backend. It keeps no clock of its own and no task: whoever calls `sweep` says what time it is.
+backend. (The ephemeral store forgets by itself.) It keeps no clock of its own and no task: whoever calls `sweep` says
+what time it is.
 """
 
 from collections.abc import Callable
@@ -63,5 +64,5 @@ class Sweeper:
 
 
 def _retentions() -> list[tuple[Collection, Retention]]:
-    declared = chain.from_iterable(collections_of(store) for store in Store)
+    declared = chain.from_iterable(collections_of(store) for store in (Store.RECORDS, Store.SPOOL))
     return [(collection, retention) for collection in declared for retention in collection.retention]

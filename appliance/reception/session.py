@@ -29,6 +29,7 @@ from appliance.storage.spool import Operation, ReturnPath
 from smtp.address import Address
 from smtp.parameters import Notify
 from smtp.reply import Reply
+from smtp.server.serving import client_key
 from smtp.server.trio_server import MailParameters, Peer, RecipientParameters
 
 MAX_HEADER_SECTION = 64 << 10
@@ -172,12 +173,14 @@ class Session:
         self._reception = reception
         self._peer = peer
         self._transaction: _Transaction | None = None
+        self.asked_elsewhere = False
+        """See PassesOn."""
         # Begins to look for it: by the time there is something to log, it is mostly known.
         reception.client_names.name(peer.address)
 
     @property
     def holds_whole(self) -> bool:
-        """See HoldsWhole."""
+        """See PassesOn."""
         transaction = self._transaction
         return transaction is not None and transaction.mode is DeliveryMode.TRANSIT
 
@@ -191,6 +194,7 @@ class Session:
     async def recipient(self, recipient: Address, parameters: RecipientParameters) -> Reply:
         """See Receiver."""
         transaction = self._current()
+        self.asked_elsewhere = False
         # The present one: an alias made a moment ago counts even in a transaction that began before.
         transaction.snapshot = self._reception.routing.snapshot
         try:
@@ -218,7 +222,10 @@ class Session:
             # Not at MAIL: who writes to others than these needs no room (RFC 1870 §6.1 has 452 for both commands).
             return None if self._reception.spool.has_room(transaction.parameters.size or 0) else STORE_FULL
         if transaction.transit is None:
-            transaction.transit = self._reception.transit.begin(transaction.sender, transaction.parameters)
+            transaction.transit = self._reception.transit.begin(
+                transaction.sender, transaction.parameters, client_key(self._peer.address)
+            )
+        self.asked_elsewhere = True
         refusal = await transaction.transit.recipient(decision, recipient)
         if refusal is None:
             return None

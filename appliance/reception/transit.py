@@ -48,6 +48,9 @@ MAX_NEXT_HOPS = 20
 """Connections that one transaction opens. Where it has as many, further recipients come in another one (RFC 5321
 §4.5.3.1.10); a single alias may have more, up to the mailboxes that one may lead to."""
 
+MEMORY_THREADS = 10
+"""Looks into what is remembered, at once. Threads of its own: what waits for a disk must not stand in the way."""
+
 TRACE_OCTETS = 500
 """What our own header line adds to a message at most; it is part of the SIZE that next hops are told (RFC 1870
 §6.1)."""
@@ -76,8 +79,11 @@ class NextHop(Protocol):
 class NextHops(Protocol):
     """Whoever finds and speaks to next hops."""
 
-    def next_hop(self, destination: str) -> NextHop:
-        """A transaction with a server of this domain (lower case). It begins when something is asked."""
+    def next_hop(self, destination: str, client: str) -> NextHop:
+        """A transaction with a server of this domain (lower case). It begins when something is asked.
+
+        `client` is whom the sender's connection is counted as: no client is to have all places of a destination.
+        """
 
 
 class Waits:
@@ -115,10 +121,11 @@ class Transit:
     new_id: IdSource
     clocks: Clocks
     waits: Waits = field(default_factory=Waits)
+    threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(MEMORY_THREADS))
 
-    def begin(self, sender: Address | None, parameters: MailParameters) -> "TransitTransaction":
-        """A transaction, at its first recipient."""
-        return TransitTransaction(self, str(sender) if sender else "", parameters)
+    def begin(self, sender: Address | None, parameters: MailParameters, client: str) -> "TransitTransaction":
+        """A transaction, at its first recipient. `client` is whom the connection is counted as."""
+        return TransitTransaction(self, str(sender) if sender else "", parameters, client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +165,12 @@ class _Alias:
 class TransitTransaction:
     """One transaction of one sender, and those with the next hops behind its recipients."""
 
-    def __init__(self, shared: Transit, sender: str, parameters: MailParameters) -> None:
+    def __init__(self, shared: Transit, sender: str, parameters: MailParameters, client: str) -> None:
         self.message_id = shared.new_id()
         self._shared = shared
         self._sender = sender
         self._parameters = parameters
+        self._client = client
         self._aliases: list[_Alias] = []
         self._copies: dict[tuple[str, str], _Copy] = {}
         self._hops: list[NextHop] = []
@@ -181,7 +189,9 @@ class TransitTransaction:
         targets = self._mailboxes(decision)
         if decision.targets and not targets:
             return our_own(NOBODY_YET, "postmaster-unassigned")
-        said, have_it = await trio.to_thread.run_sync(self._look_back, recipient.address, targets)
+        said, have_it = await trio.to_thread.run_sync(
+            self._look_back, recipient.address, targets, limiter=self._shared.threads
+        )
         if said is not None:
             return our_own(said, "refused-before")
         known = [self._copies[target.key] for target in targets if target.key in self._copies]
@@ -212,7 +222,7 @@ class TransitTransaction:
         """What an attempt before may have left: a refusal of this recipient, and mailboxes that seem to have the
         message. (In a thread.)"""
         memory = self._shared.memory
-        said = memory.take_refusal(self._sender, self._parameters, recipient)
+        said = memory.take_refusal(self._sender, self._parameters, self._client, recipient)
         ways = [Handover(self._sender, recipient, target) for target in targets]
         return said, {way.target.key for way in ways if memory.may_be_there(way, self._parameters)}
 
@@ -257,15 +267,18 @@ class TransitTransaction:
                 next_attempt_at=clocks.steady(),
                 running_since=clocks.running(),
             )
-            next_hop = group[0].next_hop if group else self._shared.next_hops.next_hop(target.key[1])
+            next_hop = group[0].next_hop if group else self._next_hop(target)
             group.append(_Copy(delivery, next_hop, rewritten, to_be_asked=target.key not in have_it))
         return list(groups.values())
 
     def _put_aside(self, copy: _Copy) -> None:
         """A mailbox has refused, for another recipient, and seems to have the message: the end will show."""
         copy.outcome, copy.to_be_asked = None, False
-        copy.next_hop = self._shared.next_hops.next_hop(copy.delivery.target.key[1])
+        copy.next_hop = self._next_hop(copy.delivery.target)
         self._hops.append(copy.next_hop)
+
+    def _next_hop(self, target: Address) -> NextHop:
+        return self._shared.next_hops.next_hop(target.key[1], self._client)
 
     async def _ask(self, groups: list[list[_Copy]]) -> None:
         asking = [group for group in groups if group[0].to_be_asked]
@@ -307,7 +320,7 @@ class TransitTransaction:
             utf8 = (self._parameters.smtputf8 and eight_bit) or not plain
             copy.delivery = replace(copy.delivery, size=size, eight_bit=eight_bit, utf8=utf8)
         try:
-            handovers = await trio.to_thread.run_sync(self._recall, head)
+            handovers = await trio.to_thread.run_sync(self._recall, head, limiter=shared.threads)
             with shared.waits.at_most(WAIT_S):
                 await self._send()
         finally:
@@ -376,7 +389,7 @@ class TransitTransaction:
             reply = IN_PARTS
         else:
             reply = refusals[0][1].reply
-        await trio.to_thread.run_sync(self._remember, reply, permanent, handovers)
+        await trio.to_thread.run_sync(self._remember, reply, permanent, handovers, limiter=self._shared.threads)
         refused = [(recipient, refusal.told) for recipient, refusal in refusals]
         return Conclusion(reply, refused, list(self._attempts()))
 
@@ -395,7 +408,7 @@ class TransitTransaction:
                 memory.forget_delivered(handovers[key], self._parameters)
         if reply.transient:
             for recipient, refusal in permanent:
-                memory.remember_refusal(self._sender, self._parameters, recipient.address, refusal.reply)
+                memory.remember_refusal(self._sender, self._parameters, self._client, recipient.address, refusal.reply)
 
     def _attempts(self) -> Iterator[tuple[EventType, Delivery, Answer]]:
         """What was delivered now; and what was refused for good beside it, of which nobody else would hear."""

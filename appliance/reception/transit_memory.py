@@ -8,19 +8,13 @@ Keys are MACs and values are sealed, under a key that nobody else has: what a st
 """
 
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from appliance.forwarding.trace import field as header_field
+from appliance.privacy.declarations import TRANSIT_DELIVERED, TRANSIT_REFUSED, TRANSIT_RETURN_PATHS, Collection
 from appliance.privacy.sealing import Sealer, Unsealable
-from appliance.storage.ephemeral import (
-    TRANSIT_DELIVERED,
-    TRANSIT_REFUSED,
-    TRANSIT_RETURN_PATHS,
-    EphemeralStore,
-    Fleeting,
-)
+from appliance.storage.ephemeral import EphemeralStore, packed, unpacked
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.spool import ReturnPath
 from smtp.address import Address
@@ -40,19 +34,26 @@ class Handover:
     """See `identity`; empty while the content is not known."""
 
 
+SHOWN = ("Message-ID", "From", "Reply-To", "Subject", "Date", "Content-Type", "Content-Transfer-Encoding")
+"""What no sender changes from one attempt to the next. The Message-ID alone would let whoever has seen a message have
+another one delivered in its place: the same body, with another From or Subject, sent in its sender's name before it."""
+
+
 def identity(content: Sequence[bytes], head: bytes) -> str:
     """What a message is known by when it comes again. `content` is as received; `head` is its header section.
 
-    That is its Message-ID and its body, for a sender may well sign or stamp it anew at each attempt. Without a
-    Message-ID it is every octet. Takes some milliseconds for each megabyte, without the interpreter's lock.
+    That is what people see of its header (`SHOWN`) and its body, for a sender may well sign or stamp it anew at each
+    attempt. Without a Message-ID it is every octet. Takes some milliseconds for each megabyte, without the
+    interpreter's lock.
     """
     digest = hashlib.sha256()
     message_id = header_field(head, "Message-ID")
     # A header section that was cut off has no blank line: there is no telling where the body begins.
     passed_over = len(head) if message_id and head.endswith((b"\n\r\n", b"\n\n")) else 0
     if passed_over:
-        assert message_id is not None
-        digest.update(b"%d:%b" % (len(message_id), message_id))
+        for name in SHOWN:
+            value = header_field(head, name) or b""
+            digest.update(b"%d:%b" % (len(value), value))
     for octets in content:
         digest.update(memoryview(octets)[passed_over:])
         passed_over = max(0, passed_over - len(octets))
@@ -102,21 +103,24 @@ class TransitMemory:
 
     # ------------------------------------------------------------------ who has refused it for good
 
-    def remember_refusal(self, sender: str, parameters: MailParameters, recipient: str, reply: Reply) -> None:
+    def remember_refusal(
+        self, sender: str, parameters: MailParameters, client: str, recipient: str, reply: Reply
+    ) -> None:
         """The next transaction that looks like this one hears this reply at the RCPT of this recipient."""
-        key = self._envelope_key(sender, parameters, recipient)
+        key = self._envelope_key(sender, parameters, client, recipient)
         self._remember(
             TRANSIT_REFUSED, key, {"code": str(reply.code), "text": reply.text, "status": reply.enhanced or ""}
         )
 
-    def take_refusal(self, sender: str, parameters: MailParameters, recipient: str) -> Reply | None:
+    def take_refusal(self, sender: str, parameters: MailParameters, client: str, recipient: str) -> Reply | None:
         """What was remembered for this transaction. It is said once.
 
         RCPT comes before the content, so that another message by the same sender to the same alias, within hours and of
         the very same SIZE and ENVID, would hear it in place of the retry. Once said it is gone, so that it is one
-        message at most, and its sender is told.
+        message at most, and its sender is told. Without a SIZE all messages of a sender look alike: then it is said to
+        the same client alone.
         """
-        found = self._take(TRANSIT_REFUSED, self._envelope_key(sender, parameters, recipient))
+        found = self._take(TRANSIT_REFUSED, self._envelope_key(sender, parameters, client, recipient))
         return Reply(int(found["code"]), found["text"], found["status"] or None) if found else None
 
     # ------------------------------------------------------------------ senders behind a token
@@ -143,37 +147,40 @@ class TransitMemory:
         look = _look(parameters)
         return self._key(TRANSIT_DELIVERED, handover.sender, handover.recipient.lower(), target, "look", *look)
 
-    def _envelope_key(self, sender: str, parameters: MailParameters, recipient: str) -> bytes:
-        return self._key(TRANSIT_REFUSED, sender, recipient.lower(), *_look(parameters))
+    def _envelope_key(self, sender: str, parameters: MailParameters, client: str, recipient: str) -> bytes:
+        # Whoever declares a SIZE may come from another address next time: large senders have many.
+        known_by = client if parameters.size is None else ""
+        return self._key(TRANSIT_REFUSED, sender, recipient.lower(), known_by, *_look(parameters))
 
-    def _key(self, what: Fleeting, *parts: str) -> bytes:
+    def _key(self, what: Collection, *parts: str) -> bytes:
         # None of them can have a NUL in it: no two lists read alike.
         return self._sealer.mac("\0".join(parts), what.name)
 
-    def _remember(self, what: Fleeting, key: bytes, value: dict[str, str] | None = None) -> None:
-        sealed = self._sealer.seal(json.dumps(value).encode(), what.name.encode() + key) if value else b""
+    def _remember(self, what: Collection, key: bytes, row: Mapping[str, str] = {}) -> None:
+        octets = packed(what, row)
+        sealed = self._sealer.seal(octets, what.name.encode() + key) if octets else b""
         try:
             self._store.remember(what, key, sealed)
         except StoreUnavailable:
             pass
 
-    def _recall(self, what: Fleeting, key: bytes) -> bytes | None:
+    def _recall(self, what: Collection, key: bytes) -> bytes | None:
         try:
             return self._store.recall(what, key)
         except StoreUnavailable:
             return None
 
-    def _take(self, what: Fleeting, key: bytes) -> dict[str, str]:
+    def _take(self, what: Collection, key: bytes) -> dict[str, str]:
         try:
             return self._opened(what, key, self._store.forget(what, key))
         except StoreUnavailable:
             return {}
 
-    def _opened(self, what: Fleeting, key: bytes, sealed: bytes | None) -> dict[str, str]:
+    def _opened(self, what: Collection, key: bytes, sealed: bytes | None) -> dict[str, str]:
         if not sealed:
             return {}
         try:
-            found: dict[str, str] = json.loads(self._sealer.open(sealed, what.name.encode() + key))
+            octets = self._sealer.open(sealed, what.name.encode() + key)
         except Unsealable:
             return {}  # By a run before, or another key: as good as forgotten.
-        return found
+        return unpacked(what, octets)

@@ -186,6 +186,7 @@ class Connection:
         eight_bit: bool,
         utf8: bool,
         require_tls: bool,
+        ret: Literal["FULL", "HDRS"] | None = None,
     ) -> Reply:
         """Begin a message step by step: say MAIL, and wait for the reply. Raises Lost, and ValueError as `send` does.
 
@@ -197,7 +198,7 @@ class Connection:
         where it does not, `send_content` refuses what it can't have.
         """
         self._need_standing()
-        parameters = MailParameters(size, "8BITMIME" if eight_bit else "7BIT", utf8, require_tls)
+        parameters = MailParameters(size, "8BITMIME" if eight_bit else "7BIT", utf8, require_tls, ret)
         self._session.begin_by_steps(str(sender), parameters)
         return await self._step()
 

@@ -80,14 +80,16 @@ class _Score:
 class _Client:
     """One client's record."""
 
-    __slots__ = ("errors", "refused")
+    __slots__ = ("errors", "refused", "refused_elsewhere")
 
     def __init__(self, limits: ConductLimits) -> None:
-        self.refused = _Score(limits.recipient_leak_s, max(limits.unknown_recipients_max, limits.tarpit_after))
+        refusals = max(limits.unknown_recipients_max, limits.tarpit_after)
+        self.refused = _Score(limits.recipient_leak_s, refusals)
+        self.refused_elsewhere = _Score(limits.recipient_leak_s, refusals)
         self.errors = _Score(limits.error_leak_s, limits.errors_max)
 
     def clean(self, now: float) -> bool:
-        return not self.refused.points(now) and not self.errors.points(now)
+        return not (self.refused.points(now) or self.refused_elsewhere.points(now) or self.errors.points(now))
 
 
 class Conduct:
@@ -109,9 +111,14 @@ class Conduct:
         """How many clients have a record; one that has leaked away counts until the client is heard of again."""
         return len(self._clients)
 
-    def recipient_refused(self, key: str, now: float) -> None:
-        """A recipient was refused because there is no such one (550 5.1.1), not for any other reason."""
-        self._blame(key).refused.add(now)
+    def recipient_refused(self, key: str, now: float, *, elsewhere: bool = False) -> None:
+        """A recipient was refused because there is no such one (550 5.1.1), not for any other reason.
+
+        `elsewhere`: there is, and the server behind it has refused. Whoever writes to such guesses nothing, and is not
+        sent away; but through us that server is not to be asked at any speed.
+        """
+        client = self._blame(key)
+        (client.refused_elsewhere if elsewhere else client.refused).add(now)
 
     def error(self, key: str, now: float) -> None:
         """A command was answered with an error that is the client's own: syntax, order, an unknown command."""
@@ -122,6 +129,7 @@ class Conduct:
         client = self._clients.get(key)
         if client is not None:
             client.refused.take_back(now)
+            client.refused_elsewhere.take_back(now)
             self._forget_if_clean(key, client, now)
 
     def message_accepted(self, key: str, now: float) -> None:
@@ -138,9 +146,10 @@ class Conduct:
         the five minutes for which a client waits for the first of the answers.
         """
         client = self._clients.get(key)
-        if client is None or client.refused.points(now) < self._limits.tarpit_after:
+        if client is None:
             return 0.0
-        return self._limits.tarpit_s
+        refused = max(client.refused.points(now), client.refused_elsewhere.points(now))
+        return self._limits.tarpit_s if refused >= self._limits.tarpit_after else 0.0
 
     def is_unwelcome(self, key: str, now: float) -> bool:
         """Whether the client is to be sent away for now, with 421: at its connection, and after each error."""

@@ -117,12 +117,18 @@ class Receiver(Protocol):
 
 
 @runtime_checkable
-class HoldsWhole(Protocol):
-    """A receiver that may have to keep a message in memory whole, whatever `max_held_octets` says of the others."""
+class PassesOn(Protocol):
+    """A receiver that may pass a message on while its sender waits, instead of keeping it."""
 
     @property
     def holds_whole(self) -> bool:
-        """Whether it does so in this transaction. Asked when the content begins."""
+        """Whether it keeps this message in memory whole, whatever `max_held_octets` says of the others. Asked when the
+        content begins."""
+
+    @property
+    def asked_elsewhere(self) -> bool:
+        """Whether its last answer about a recipient was that of another server. Such a refusal tells nothing of who
+        exists here, and makes no client unwelcome."""
 
 
 class Statistics:

@@ -7,6 +7,7 @@ the receiver: it may be making its promise.
 
 import math
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,16 @@ from smtp.server.conduct import Conduct
 from smtp.server.events import Closed, Content, Data, EndOfData, Event, Hello, Mail, Paused, Recipient, Reset, StartTls
 from smtp.server.offer import SessionSettings
 from smtp.server.proxy import ProxyReader
-from smtp.server.serving import HoldsWhole, Peer, Receiver, ServerSettings, Statistics, client_key
+from smtp.server.serving import PassesOn, Peer, Receiver, ServerSettings, Statistics, client_key
 from smtp.server.session import ServerSession
 from smtp.trio_socket import Socket
 
 # When a session is torn down from outside, its receiver may still take this long to let go of what it holds.
 RESET_GRACE_S = 5.0
+# Of what may be in flight, how much all messages may take together that are kept whole; and those of one client where
+# it has several under way. Who sends slowly can hold them for as long as a transaction lasts.
+WHOLE_SHARE = 3 / 4
+CLIENT_SHARE = 1 / 4
 # Innermost frames that a report of a receiver's fault names.
 REPORTED_FRAMES = 3
 
@@ -46,6 +51,8 @@ class House:
     sessions: "set[Session]" = field(default_factory=set)
     in_flight_octets: int = 0
     """Content of unfinished messages that receivers hold."""
+    kept_whole: Counter[str] = field(default_factory=Counter)
+    """Of that, what is of messages that are kept whole, by client."""
     now: float = field(default_factory=trio.current_time)
     """Trio's clock as the sweeper has last seen it: what it looks at need not be more exact, and it costs nothing."""
 
@@ -53,6 +60,15 @@ class House:
         self.terms = self.settings.session
         self.admission = Admission(self.settings.max_connections, self.settings.max_connections_per_client)
         self.conduct = Conduct(self.settings.conduct)
+
+    def may_keep_whole(self, client: str, held: int, more: int) -> bool:
+        """Whether a message that is kept whole, with so much of it held, may grow. It has room for itself, but not for
+        all that its client sends at once; and together such messages leave room for those that need little."""
+        limit = self.settings.max_in_flight_octets
+        others = self.kept_whole[client] - held
+        if others and others + held + more > limit * CLIENT_SHARE:
+            return False
+        return self.kept_whole.total() + more <= limit * WHOLE_SHARE
 
     def refusal(self, client: str, now: float, *, is_proxy: bool = False) -> Reply | None:
         """Why a client is not let in now, if it is not. Somebody else may have to go for it."""
@@ -103,7 +119,7 @@ class Session:
         self._held_octets = 0
         # How much of the present message its receiver keeps at most.
         self._held_at_most: float = house.settings.max_held_octets
-        self._may_hold_whole = False
+        self._may_pass_on = False
         # The rate of content: what had come when the present window began, and for how long we have waited in it.
         self._window_octets = 0
         self._waited_s = 0.0
@@ -226,7 +242,7 @@ class Session:
         protocol = self._protocol
         command_timeout_s = self._house.settings.command_timeout_s
         # Asked once: a look at the methods takes as long as a whole command.
-        self._may_hold_whole = isinstance(receiver, HoldsWhole)
+        self._may_pass_on = isinstance(receiver, PassesOn)
         while True:
             event = protocol.next_event()
             if event is None:
@@ -272,11 +288,12 @@ class Session:
                     protocol.answer(await self._begin_transaction(event, receiver))
                     self._transaction_due = self._house.now + self._house.settings.transaction_timeout_s
                 case Recipient():
+                    began = self._house.now
                     reply = await receiver.recipient(event.address, event.parameters)
                 case Data():
                     refusal = await receiver.data()
-                    if self._may_hold_whole:
-                        holds_whole = cast(HoldsWhole, receiver).holds_whole
+                    if self._may_pass_on:
+                        holds_whole = cast(PassesOn, receiver).holds_whole
                         self._held_at_most = math.inf if holds_whole else self._house.settings.max_held_octets
                     protocol.answer(refusal)
                     self._begin_window()
@@ -300,21 +317,26 @@ class Session:
             await self._excuse(event, receiver)
         else:
             if isinstance(event, Recipient):
-                await self._answer_recipient(reply)
+                elsewhere = self._may_pass_on and cast(PassesOn, receiver).asked_elsewhere
+                await self._answer_recipient(reply, elsewhere=elsewhere)
+                if self._house.now != began:
+                    # So long did that take that the sweeper has come by. In a pipelined group (RFC 2920) several may
+                    # take longer, together, than the five minutes for which the client waits for the first of them.
+                    await self._flush()
 
     async def _begin_transaction(self, event: Mail, receiver: Receiver) -> Reply:
         if self._house.in_flight_octets >= self._house.settings.max_in_flight_octets:
             return answers.TOO_MUCH_IN_FLIGHT
         return await receiver.mail(event.sender, event.parameters)
 
-    async def _answer_recipient(self, reply: Reply) -> None:
+    async def _answer_recipient(self, reply: Reply, *, elsewhere: bool) -> None:
         """Whoever asks for many that do not exist waits for each answer, and in the end gets no more."""
         conduct, now = self._house.conduct, self._house.now
         if reply.positive:
             conduct.recipient_accepted(self.client, now)
         elif reply.permanent and (reply.enhanced or "").startswith("5.1."):
             # RFC 3463 §3.2: it is the address that is wrong. A refusal for another reason tells nobody who exists.
-            conduct.recipient_refused(self.client, now)
+            conduct.recipient_refused(self.client, now, elsewhere=elsewhere)
             if conduct.is_unwelcome(self.client, now):
                 reply = answers.UNWELCOME
             elif self._farewell is None and (delay := conduct.delay(self.client, now)):
@@ -360,11 +382,19 @@ class Session:
         more = int(min(octets, self._held_at_most - self._held_octets))
         if house.in_flight_octets + more > house.settings.max_in_flight_octets:
             return False
+        if self._held_at_most == math.inf:
+            if not house.may_keep_whole(self.client, self._held_octets, more):
+                return False
+            house.kept_whole[self.client] += more
         house.in_flight_octets += more
         self._held_octets += more
         return True
 
     def _let_go(self) -> None:
+        if self._held_octets and self._held_at_most == math.inf:
+            # Unary plus: without those who keep nothing any more.
+            self._house.kept_whole[self.client] -= self._held_octets
+            self._house.kept_whole = +self._house.kept_whole
         self._house.in_flight_octets -= self._held_octets
         self._held_octets = 0
 

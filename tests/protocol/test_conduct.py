@@ -39,6 +39,19 @@ def test_unknown_recipients_make_answers_slow_and_then_the_client_unwelcome(
     assert conduct.is_unwelcome("x", 0.0) is unwelcome
 
 
+def test_what_others_refuse_makes_answers_slow_and_nobody_unwelcome() -> None:
+    conduct = Conduct()
+    for _ in range(1000):
+        conduct.recipient_refused("x", 0.0, elsewhere=True)
+    assert conduct.delay("x", 0.0) == 5.0
+    assert not conduct.is_unwelcome("x", 0.0)
+    for _ in range(41):
+        conduct.recipient_accepted("x", 0.0)
+    assert conduct.delay("x", 0.0) == 0.0
+    conduct.recipient_accepted("x", 600.0)
+    assert conduct.remembered == 0
+
+
 @pytest.mark.parametrize(("errors", "unwelcome"), [(0, False), (99, False), (100, True), (1000, True)])
 def test_errors_make_unwelcome_and_no_answer_slow(errors: int, unwelcome: bool) -> None:
     conduct = erred(errors)

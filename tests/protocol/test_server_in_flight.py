@@ -97,6 +97,8 @@ async def test_what_the_receiver_does_not_keep_in_memory_takes_no_room() -> None
 class Whole(MemoryReceiver):
     """Keeps some messages whole: those of `whole@`."""
 
+    asked_elsewhere = False
+
     @property
     def holds_whole(self) -> bool:
         return self.sender is not None and self.sender.local_part == "whole"
@@ -120,6 +122,35 @@ async def test_what_a_receiver_keeps_whole_counts_as_a_whole() -> None:
         assert await one.code() == "250"
         # The next message on the same connection is counted anew.
         assert (await one.send(b"x" * 3 * ROOM) or "").startswith("250 ")
+
+
+async def test_no_client_keeps_so_much_whole_that_others_find_no_room() -> None:
+    settings = quick_settings(max_in_flight_octets=ROOM, max_held_octets=ROOM // 10)
+    mailbox = Mailbox()
+
+    def new_receiver(_: Peer) -> Whole:
+        return Whole(mailbox)
+
+    async with open_house(settings, new_receiver=new_receiver) as house, call(house) as one, call(house) as two:
+        # A single message may be as large as it likes.
+        await begin(one, ROOM // 2, "whole")
+        assert await one.codes(3) == ["250"] * 3
+        await two.greeted()
+        await two.say(ENVELOPE.replace(b"a@", b"whole@") + bdat(b"x" * (ROOM // 10), last=True))
+        assert await two.codes(3) == ["250", "250", "452"]
+        assert (await two.send(b"x" * 3 * ROOM) or "").startswith("250 "), "this one is not kept whole"
+        async with call(house, "127.0.0.2") as other, call(house, "127.0.0.3") as third:
+            await begin(other, ROOM // 5, "whole")
+            assert await other.codes(3) == ["250"] * 3
+            await third.greeted()
+            await third.say(ENVELOPE.replace(b"a@", b"whole@") + bdat(b"x" * (ROOM // 10), last=True))
+            assert await third.codes(3) == ["250", "250", "452"], "there must be room for the others"
+            assert (await third.send(b"x" * 3 * ROOM) or "").startswith("250 ")
+            for caller in (one, other):
+                await caller.say(bdat(b"", last=True))
+                assert await caller.code() == "250"
+            await third.say(ENVELOPE.replace(b"a@", b"whole@") + bdat(b"x" * (ROOM // 2), last=True))
+            assert await third.codes(3) == ["250"] * 3
 
 
 async def _accepted(caller: Caller, house: House) -> None:

@@ -8,6 +8,8 @@ import trio
 from smtp_house import LIMIT_S, Caller, House, call, open_house, quick_settings
 from smtp_memory import Mailbox, MemoryReceiver
 
+from smtp.address import Address
+from smtp.parameters import RecipientParameters
 from smtp.reply import Reply
 from smtp.server.conduct import ConductLimits
 from smtp.server.serving import Peer, Statistics
@@ -440,6 +442,47 @@ async def test_errors_are_remembered_from_one_connection_to_the_next() -> None:
             assert (await caller.reply() or "").startswith("421 mx.example.org ")
         async with call(house, "127.0.0.2") as other:
             assert await other.code() == "220"
+
+
+async def test_a_recipient_that_others_refuse_is_no_guess() -> None:
+    class Asking(MemoryReceiver):
+        holds_whole = False
+        asked_elsewhere = False
+
+        async def recipient(self, recipient: Address, parameters: RecipientParameters) -> Reply:
+            self.asked_elsewhere = recipient.local_part == "departed"
+            return Reply(550, "There is no such mailbox", "5.1.1")
+
+    mailbox = Mailbox()
+    settings = quick_settings(conduct=QUICK_CONDUCT)
+    async with open_house(settings, new_receiver=lambda peer: Asking(mailbox)) as house, call(house) as caller:
+        await caller.greeted()
+        await caller.say(b"MAIL FROM:<a@example.com>\r\n" + b"RCPT TO:<departed@example.org>\r\n" * 20)
+        began = trio.current_time()
+        assert await caller.codes(21) == ["250"] + ["550"] * 20
+        assert trio.current_time() - began >= SHORT_S, "but whoever is asked elsewhere must not be asked too often"
+        await caller.say(b"RCPT TO:<guess@example.org>\r\n" * 10)
+        assert (await everything(caller))[-1].startswith("421 4.7.0 ")
+
+
+async def test_an_answer_that_took_its_time_does_not_wait_for_the_next_one() -> None:
+    known = trio.Event()
+
+    class Asking(MemoryReceiver):
+        async def recipient(self, recipient: Address, parameters: RecipientParameters) -> Reply:
+            if recipient.local_part == "next":
+                await known.wait()
+            else:
+                await trio.sleep(SHORT_S)
+            return Reply(250, "Recipient OK", "2.1.5")
+
+    mailbox = Mailbox()
+    async with open_house(new_receiver=lambda peer: Asking(mailbox)) as house, call(house) as caller:
+        await caller.greeted()
+        await caller.say(b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\nRCPT TO:<next@example.org>\r\n")
+        assert await caller.codes(2) == ["250"] * 2
+        known.set()
+        assert await caller.code() == "250"
 
 
 async def test_recipients_refused_for_another_reason_are_no_guesses() -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from reception_house import CONTENT, SENDER, open_reception, parsed
+from reception_house import CONTENT, SENDER, open_reception, parsed, parts_on_the_disk
 
 from appliance.model.delivery import DeliveryState
 from appliance.reception.session import MAX_RECEIVED
-from appliance.storage.records import StoreUnavailable
+from appliance.storage.records import StoreFull, StoreUnavailable
 from smtp.address import Address
 from smtp.parameters import NO_RECIPIENT_PARAMETERS, Notify, OriginalRecipient
 from smtp.server.trio_server import MailParameters, RecipientParameters
@@ -150,9 +150,11 @@ async def test_a_reset_leaves_nothing_behind(tmp_path: Path) -> None:
         await session.recipient(Address.parse("sales@example.org"), RecipientParameters())
         await session.data()
         await session.content(b"x" * 1_000_000)
+        assert parts_on_the_disk(tmp_path) == 3
         await session.reset()
         await session.reset()
         assert world.store.deliveries() == []
+        assert parts_on_the_disk(tmp_path) == 0
         assert world.events() == []
         _, final = await world.transact("sales@example.org", session=session)
         assert final is not None
@@ -180,6 +182,32 @@ async def test_a_store_that_refuses_is_a_451_and_gives_the_room_back(
         _, final = await world.transact("sales@example.org")
         assert final is not None
         assert final.code == 250
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code", "enhanced"),
+    [(StoreUnavailable("the disk reports an error"), 451, "4.3.0"), (StoreFull("the disk is full"), 452, "4.3.1")],
+)
+async def test_content_that_could_not_be_stored_is_not_accepted_when_the_disk_is_well_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: StoreUnavailable, code: int, enhanced: str
+) -> None:
+    async with open_reception(tmp_path) as world:
+        session = world.session()
+        await session.mail(SENDER, MailParameters())
+        await session.recipient(Address.parse("sales@example.org"), RecipientParameters())
+        await session.data()
+
+        def refuse(operations: object) -> None:
+            raise trouble
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store, "write", refuse)
+            await session.content(b"x" * 1_000_000)
+        await session.content(b"the rest\r\n")
+        final = await session.end_of_data()
+        assert (final.code, final.enhanced) == (code, enhanced)
+        assert world.store.deliveries() == []
+        assert world.onward.taken == []
 
 
 REPORT = (

@@ -1,10 +1,13 @@
 """Mail in transit: what the sender hears, who gets what, and how long anybody is waited for."""
 
+import threading
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
 from scripted_next_hops import ScriptedHops, later, never
-from transit_house import CONTENT, HEAD, MANY, SENDER, TRACE, House
+from transit_house import CLIENT, CONTENT, HEAD, MANY, SENDER, TRACE, House
 from values import NOW
 
 from appliance.model.delivery import Deferred, Failed
@@ -263,9 +266,24 @@ async def test_what_the_only_next_hop_says_to_the_final_dot_is_the_reply(outcome
     assert list(ended.attempts) == []
 
 
+async def test_a_disk_that_stalls_holds_nothing_up() -> None:
+    house = House()
+    stalled = threading.Event()
+    waiting = partial(trio.to_thread.run_sync, stalled.wait)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for _ in range(int(trio.to_thread.current_default_thread_limiter().total_tokens)):
+                nursery.start_soon(waiting)
+            try:
+                with trio.fail_after(5):
+                    assert (await house.final("ali")).code == 250
+            finally:
+                stalled.set()
+
+
 async def test_who_breaks_off_sends_nothing() -> None:
     house = House()
-    transaction = house.transit.begin(SENDER, NO_MAIL_PARAMETERS)
+    transaction = house.transit.begin(SENDER, NO_MAIL_PARAMETERS, CLIENT)
     await transaction.recipient(*house.decided("team"))
     transaction.start(TRACE)
     transaction.content(CONTENT)

@@ -15,6 +15,7 @@ from smtp.reply import Reply
 
 MESSAGE = b"Subject: Apples\r\nMessage-ID: <1@sender.test>\r\n\r\nHello\r\n\r\nGood bye\r\n"
 WAY = Handover("ann@sender.test", "info@example.org", Address("alice", "home.test"), "m")
+ENVELOPE = ("ann@sender.test", NO_MAIL_PARAMETERS, "192.0.2.7", "info@example.org")
 PATH = ReturnPath("token", "somebody@sender.test", "refaaa", 1)
 
 
@@ -56,12 +57,12 @@ def test_what_another_key_has_written_is_as_good_as_forgotten() -> None:
     store = MemoryEphemeral()
     one, other = TransitMemory(store, Sealer(bytes(32))), TransitMemory(store, Sealer(bytes(31) + b"1"))
     one.remember_delivered([WAY], NO_MAIL_PARAMETERS)
-    one.remember_refusal("ann@sender.test", NO_MAIL_PARAMETERS, "info@example.org", Reply(550, "No", "5.1.1"))
+    one.remember_refusal(*ENVELOPE, Reply(550, "No", "5.1.1"))
     one.remember_return_path(PATH)
     assert not other.was_delivered([WAY])
     assert not other.may_be_there(WAY, NO_MAIL_PARAMETERS)
-    assert other.take_refusal("ann@sender.test", NO_MAIL_PARAMETERS, "info@example.org") is None
+    assert other.take_refusal(*ENVELOPE) is None
     assert other.return_path("token") is None
     assert one.was_delivered([WAY])
-    assert one.take_refusal("ann@sender.test", NO_MAIL_PARAMETERS, "info@example.org") == Reply(550, "No", "5.1.1")
+    assert one.take_refusal(*ENVELOPE) == Reply(550, "No", "5.1.1")
     assert one.return_path("token") == PATH

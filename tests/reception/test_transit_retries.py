@@ -15,7 +15,8 @@ from values import NOW
 
 from appliance.model.delivery import Deferred, Failed
 from appliance.model.event import EventType
-from appliance.storage.ephemeral import TRANSIT_DELIVERED, TRANSIT_REFUSED, Fleeting
+from appliance.privacy.declarations import TRANSIT_DELIVERED, TRANSIT_REFUSED, Collection
+from appliance.storage.ephemeral import lifetime_ms
 from appliance.storage.memory_ephemeral import MemoryEphemeral
 from appliance.storage.records import StoreUnavailable
 from smtp.address import Address
@@ -79,12 +80,14 @@ NO_ID = b"Subject: Apples\r\n\r\nHello\r\n"
     [
         (CONTENT, OTHER_ID, "team", SENDER),
         (CONTENT, CONTENT + b"More\r\n", "team", SENDER),
+        (CONTENT.replace(b"Apples", b"Pears"), CONTENT, "team", SENDER),
+        (CONTENT.replace(b"From: friend", b"From: fiend"), CONTENT, "team", SENDER),
         (NO_ID, b"X: y\r\n" + NO_ID, "team", SENDER),
         (CONTENT, CONTENT, "trio", SENDER),
         (CONTENT, CONTENT, "team", Address.parse("other@sender.test")),
         (CONTENT, CONTENT, "team", None),
     ],
-    ids=["Message-ID", "body", "header without Message-ID", "alias", "sender", "null sender"],
+    ids=["Message-ID", "body", "Subject", "From", "header without Message-ID", "alias", "sender", "null sender"],
 )
 async def test_another_message_is_not_taken_for_the_retry(
     first: bytes, second: bytes, alias: str, sender: Address | None
@@ -170,13 +173,24 @@ async def test_that_is_said_once_and_not_to_a_message_that_looks_different() -> 
     assert await house.at_rcpt("carol", parameters=declared) is None
 
 
+@pytest.mark.parametrize(("size", "heard"), [(4000, True), (None, False)])
+async def test_without_a_size_only_the_same_client_comes_again(size: int | None, heard: bool) -> None:
+    house = House(ScriptedHops(at_the_end={"carol@work.test": never()}))
+    declared = MailParameters(size=size)
+    assert (await house.final("ali", "carol", sender=None, parameters=declared)).transient
+    house.hops.at_the_end.clear()
+    reply = await house.at_rcpt("carol", None, declared, client="192.0.2.99")
+    assert (reply is not None) is heard
+    assert (await house.at_rcpt("carol", None, declared) is None) is heard
+
+
 async def test_both_kinds_of_memory_end(autojump_clock: trio.testing.MockClock) -> None:
     house = House(ScriptedHops(at_the_end={"carol@work.test": never()}))
     assert (await house.final("ali", "carol")).transient
-    house.clock.now += TRANSIT_REFUSED.lifetime_ms / 1000 + 1
+    house.clock.now += lifetime_ms(TRANSIT_REFUSED) / 1000 + 1
     assert (await house.final("ali", "carol")).transient, "the refusal was forgotten, and said once more"
     assert house.hops.mailboxes == ["alice@home.test"]
-    house.clock.now += TRANSIT_DELIVERED.lifetime_ms / 1000 + 1
+    house.clock.now += lifetime_ms(TRANSIT_DELIVERED) / 1000 + 1
     await house.final("ali", "carol")
     assert house.hops.mailboxes == ["alice@home.test"] * 2
 
@@ -191,13 +205,13 @@ async def test_a_5xx_never_follows_a_delivery() -> None:
 
 async def test_while_the_store_is_away_mail_goes_on_and_a_retry_may_double() -> None:
     class Away(MemoryEphemeral):
-        def remember(self, what: Fleeting, key: bytes, value: bytes = b"") -> None:
+        def remember(self, what: Collection, key: bytes, value: bytes = b"") -> None:
             raise StoreUnavailable("away")
 
-        def recall(self, what: Fleeting, key: bytes) -> bytes | None:
+        def recall(self, what: Collection, key: bytes) -> bytes | None:
             raise StoreUnavailable("away")
 
-        def forget(self, what: Fleeting, key: bytes) -> bytes | None:
+        def forget(self, what: Collection, key: bytes) -> bytes | None:
             raise StoreUnavailable("away")
 
     house = House(ScriptedHops(at_the_end={"carol@work.test": later()}))
@@ -225,7 +239,7 @@ async def test_what_is_remembered_names_nobody() -> None:
     class Watched(MemoryEphemeral):
         octets = b""
 
-        def remember(self, what: Fleeting, key: bytes, value: bytes = b"") -> None:
+        def remember(self, what: Collection, key: bytes, value: bytes = b"") -> None:
             Watched.octets += key + b"\n" + value + b"\n"
             super().remember(what, key, value)
 

@@ -31,6 +31,7 @@ class Deed(Enum):
     OPEN = apsw.SQLITE_CANTOPEN
     CREATE = "create"
     CUT = "cut"
+    RENEW = "write once more"
     SYNC_FILE = "sync a file"
     SYNC_NAMES = "sync a directory"
     RENAME = "rename"
@@ -89,6 +90,9 @@ class BreakingDisk(Disk):
 
     def sync(self, path: Path) -> None:
         self._do(Deed.SYNC_FILE, lambda: super(BreakingDisk, self).sync(path))
+
+    def renew(self, path: Path) -> None:
+        self._do(Deed.RENEW, lambda: super(BreakingDisk, self).renew(path))
 
     def rename(self, path: Path, to: Path) -> None:
         self._do(Deed.RENAME, lambda: super(BreakingDisk, self).rename(path, to))

@@ -14,6 +14,7 @@ from values import NOW, answer
 from appliance.delivery.courier import Content, Unreachable
 from appliance.delivery.holds import Holds
 from appliance.delivery.memory import MAX_CLAIMED
+from appliance.delivery.operator import QueueOperator
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.scheduler import Scheduler
 from appliance.delivery.settlement import Settler
@@ -26,6 +27,7 @@ from appliance.model.ids import id_source
 from appliance.reports.own_mail import OwnMail
 from appliance.routing.snapshot import Settings, Snapshot
 from appliance.spool.clocks import Clocks
+from appliance.spool.committer import Committer
 from appliance.spool.spool import Spool
 from appliance.storage.spool import Accept, AddPart, Operation
 from appliance.storage.sqlite_spool import SqliteSpool
@@ -80,6 +82,7 @@ class World:
     store: SqliteSpool
     spool: Spool
     scheduler: Scheduler
+    operator: QueueOperator
     script: Script = ok
     unreachable: set[str] = field(default_factory=set)
     carried: list[tuple[float, list[str]]] = field(default_factory=list)
@@ -158,9 +161,12 @@ class ScriptedCourier:
 
 @asynccontextmanager
 async def running(
-    store: SqliteSpool, max_per_destination: int = 3, snapshot: Snapshot = SNAPSHOT
+    store: SqliteSpool,
+    max_per_destination: int = 3,
+    snapshot: Snapshot = SNAPSHOT,
+    committer: Committer | None = None,
 ) -> AsyncIterator[World]:
-    """A scheduler that runs, until the end of the block."""
+    """A scheduler that runs, until the end of the block. Without a `committer`, one that takes no time."""
     began = trio.current_time()
 
     def clock() -> int:
@@ -168,7 +174,7 @@ async def running(
 
     clocks = Clocks.all_from(clock)
     new_id = id_source(clock)
-    spool = Spool(store, InlineCommitter(store), new_id)
+    spool = Spool(store, committer or InlineCommitter(store), new_id)
     logbook = Logbook(SNAPSHOT.log_level, clock, new_id)
     own_mail = OwnMail(
         hostname="mx.example.net",
@@ -180,18 +186,19 @@ async def running(
         clocks=clocks,
     )
     settler = Settler(spool, logbook, SCHEDULE, own_mail, lambda: snapshot, clocks)
-    holds = Holds()
+    holds, live = Holds(), LiveStream()
     scheduler = Scheduler(
         spool,
         settler,
-        LiveStream(),
+        live,
         lambda domain: ScriptedCourier(world, domain),  # type: ignore[arg-type,return-value]
         holds,
         SCHEDULE,
         clocks,
         max_per_destination,
     )
-    world = World(store, spool, scheduler, holds=holds)
+    operator = QueueOperator(spool, scheduler, settler, holds, live, SCHEDULE, clocks)
+    world = World(store, spool, scheduler, operator, holds=holds)
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scheduler.run, stop)

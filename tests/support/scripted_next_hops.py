@@ -69,7 +69,7 @@ class ScriptedHops:
     deliveries: list[Delivery] = field(default_factory=list)
     """The same, as they were handed over."""
 
-    def next_hop(self, destination: str) -> ScriptedHop:
+    def next_hop(self, destination: str, client: str) -> ScriptedHop:
         """See NextHops."""
         hop = ScriptedHop(self, destination)
         self.hops.append(hop)

@@ -34,10 +34,16 @@ class SmtpClient:
     """One connection. Raises OSError where it cannot be made or breaks, Closed where the server ends it."""
 
     def __init__(
-        self, address: str, port: int, *, helo: str | None = "client.example.net", timeout: float = 20
+        self,
+        address: str,
+        port: int,
+        *,
+        helo: str | None = "client.example.net",
+        timeout: float = 20,
+        source: str = "",
     ) -> None:
-        """With a `helo`, the greeting is read and EHLO said at once."""
-        self._socket = socket.create_connection((address, port), timeout=timeout)
+        """With a `helo`, the greeting is read and EHLO said at once. `source` is the address to come from."""
+        self._socket = socket.create_connection((address, port), timeout=timeout, source_address=(source, 0))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stream = self._socket.makefile("rb")
         self.extensions: tuple[str, ...] = ()

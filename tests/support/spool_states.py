@@ -163,14 +163,15 @@ written there, then erased here. A crash between the two finds it in both, and t
   copy can come from (at most one for each message, recipient and interruption).
 - Content without a delivery is searched for while mail flows already, and erased. Nothing that is searched for can be
   sent: only deliveries are. What is arriving meanwhile is left alone.
-- The log is written back and synced before the first message is taken: what the run before has left in memory only,
-  after a sync that had failed, is not built upon.
+- The log is written to its place once more, synced and written back before the first message is taken: what the run
+  before has left in memory only, after a sync that had failed, is not built upon.
 
 ## When the disk fails
 
 After a write or a sync that has failed, nobody knows what the disk has. Nothing more is written to that file; all that
-is committed is copied into the next one (`spool-2.sqlite`, then `spool-3.sqlite`), which counts from the instant at
-which its name is durable, and the old one is erased. Until then senders get 451 at once. Two things are between:
+is committed is copied into the next one (`spool-2.sqlite`, then `spool-3.sqlite`) and looked through. It counts from
+the instant at which its name and that of its log are durable, and the old one is erased. Until then senders get 451 at
+once. Two things are between:
 
 - What was in the transaction that failed is cut off from the end of the log before anybody is told 451. Where not even
   that can be made durable, nobody is told anything until the fresh file counts: the next start might find the message

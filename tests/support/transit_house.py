@@ -29,6 +29,7 @@ LONG_SENDER = Address.parse(f"{'x' * 60}@sender.test")
 HEAD = b"Subject: Apples\r\nMessage-ID: <1@sender.test>\r\nFrom: friend@sender.test\r\n\r\n"
 CONTENT = HEAD + b"Hello\r\n"
 TRACE = b"Received: from here\r\n"
+CLIENT = "192.0.2.7"
 
 TARGETS = ["alice@home.test", "bob@home.test", "carol@work.test", "dave@far.test", "j\u00f6rg@home.test"]
 MANY = [f"box@host{number}.test" for number in range(MAX_NEXT_HOPS + 1)]
@@ -97,7 +98,7 @@ class House:
         parameters: MailParameters = NO_MAIL_PARAMETERS,
     ) -> tuple[list[Refusal | None], Conclusion | None]:
         """One transaction: what each RCPT comes to, and how it ends where one was accepted."""
-        transaction = self.transit.begin(sender, parameters)
+        transaction = self.transit.begin(sender, parameters, CLIENT)
         refusals = [await transaction.recipient(*self.decided(alias, sender)) for alias in aliases]
         if None not in refusals:
             transaction.leave()
@@ -122,10 +123,14 @@ class House:
         return ended.reply
 
     async def at_rcpt(
-        self, alias: str, sender: Address | None = SENDER, parameters: MailParameters = NO_MAIL_PARAMETERS
+        self,
+        alias: str,
+        sender: Address | None = SENDER,
+        parameters: MailParameters = NO_MAIL_PARAMETERS,
+        client: str = CLIENT,
     ) -> Reply | None:
         """The reply that RCPT is refused with; None where it is accepted."""
-        transaction = self.transit.begin(sender, parameters)
+        transaction = self.transit.begin(sender, parameters, client)
         refusal = await transaction.recipient(*self.decided(alias, sender))
         transaction.leave()
         return refusal.reply if refusal else None

@@ -18,6 +18,7 @@ TOWN = {
     **{f"{name}@transit.test": [f"{name}.box@dest.test"] for name in BOXES},
     **{f"{name}@loud.test": [f"{name}.loud@dest.test"] for name in ("ok", "unknown", "dot")},
     **{f"{name}@errors.test": [f"{name}.errors@dest.test"] for name in ("ok", "unknown")},
+    **{f"held{number}@transit.test": [f"held{number}.box@dest.test"] for number in range(10)},
     "two@transit.test": ["two.box@dest.test", "two.box@other.test"],
     "third@transit.test": ["third.box@other.test"],
     "pair@transit.test": ["one.box@dest.test", "other.box@dest.test"],
@@ -150,12 +151,40 @@ def test_a_next_hop_that_is_gone_by_then_is_a_451_and_nothing_else(world: World)
         assert [reply.code for reply in client.envelope("ann@sender.test", ["third@transit.test"])] == [250, 250]
         world.second.stop()
         try:
-            assert str(client.data(letter("third@transit.test"))).startswith("451 4.4.2")
+            assert str(client.data(letter("third@transit.test"))).startswith("451 4.4.1")
         finally:
             world.second.start()
         assert client.message("ann@sender.test", ["third@transit.test"], letter("third@transit.test")).code == 250
         client.quit()
     assert len(world.second.for_recipient("third.box@other.test")) == 1
+
+
+def test_a_next_hop_that_hangs_up_on_a_slow_sender_is_called_once_more(world: World) -> None:
+    content = letter("third@transit.test", "Slow")
+    with world.appliance.client() as client:
+        begin(client, "third@transit.test")
+        world.second.stop()
+        world.second.start()
+        client.send(stuffed(content))
+        assert client.reply().code == 250
+        client.quit()
+    assert len(world.second.containing(b"Subject: Slow")) == 1
+
+
+def test_who_waits_with_many_connections_keeps_nobody_else_out(world: World) -> None:
+    with world.appliance.client() as one, world.appliance.client() as two:
+        for client in (one, two):
+            replies = client.envelope("slow@sender.test", [f"held{number}@transit.test" for number in range(10)])
+            assert [reply.code for reply in replies] == [250] * 11
+        with world.appliance.client(source="127.0.0.9") as other:
+            content = letter("pair@transit.test", "Quick")
+            assert other.message("ann@sender.test", ["pair@transit.test"], content).code == 250
+            other.quit()
+        assert len(world.main.containing(b"Subject: Quick")) == 1
+        for client in (one, two):
+            assert client.data(letter("held0@transit.test", "All of them")).code == 250
+            client.quit()
+    assert len(world.main.containing(b"Subject: All of them")) == 20
 
 
 def test_the_retry_reaches_only_the_next_hop_that_has_it_not(world: World) -> None:
@@ -275,6 +304,16 @@ def test_the_log_has_what_the_domains_level_declares(world: World, domain: str, 
     events = world.appliance.log_events("--domain", domain)
     assert sorted(event["type"] for event in events) == sorted(kinds)
     assert "dest.test is unknown" not in str(events)
+
+
+def test_what_an_operator_holds_is_put_off_until_it_is_released(world: World) -> None:
+    """There is no place for it here: its sender keeps it."""
+    world.appliance.done("queue", "hold", "--domain", "transit.test")
+    refused = world.send("ok@transit.test")
+    assert str(refused).startswith("451 4.3.2")
+    assert world.send("ok@loud.test").code == 250
+    world.appliance.done("queue", "release", "--domain", "transit.test")
+    assert world.send("ok@transit.test").code == 250
 
 
 def test_explain_tells_the_mode(world: World) -> None:
