@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Long tests and benches take their numbers from variables; see CONTRIBUTING.md.
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install run test test-long check bench fuzz binary lock clean
+.PHONY: help install run test test-long check bench fuzz faults binary lock clean
 
 help:
 	@echo 'make install    build .venv; the command is then .venv/bin/onward'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test-long  the tests that take minutes'
 	@echo 'make bench      messages per second beside smtp-sink and Postfix'
 	@echo 'make fuzz       a fuzzer led by coverage, at the SMTP server'
+	@echo 'make faults     put faults into a copy of the code: do the tests find them?'
 	@echo 'make binary     freeze dist/onward'
 	@echo 'make lock       renew the lock files'
 
@@ -43,7 +44,8 @@ test: check
 
 test-long: $(VENV)/.installed-checks
 	@PYTHON=$(BIN)/python tests/install-peers
-	$(PYTEST) -m long
+	@# Hours instead of minutes for each, before a test counts as hanging: some do as much as they are asked for.
+	$(PYTEST) -m long -o faulthandler_timeout=36000
 
 check: $(VENV)/.installed-checks
 	$(BIN)/ruff check .
@@ -59,6 +61,9 @@ bench: $(VENV)/.installed-checks
 fuzz: $(VENV)/.installed-checks
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-fuzz.lock
 	$(BIN)/python tests/fuzz/coverage.py server -runs=$${ONWARD_FUZZ:-1000000}
+
+faults: $(VENV)/.installed-checks
+	$(BIN)/python tests/faults/seed.py
 
 binary: $(VENV)/.installed-checks
 	$(BIN)/python build/freeze.py
