@@ -196,7 +196,7 @@ class _Engine:
         """
         while True:
             await trio.sleep(WATCH_S)
-            found = self._store.degraded or committer.last_failure
+            found = self._store.degraded or committer.last_failure or _lack_of_room(spool)
             if self._trouble is None and found is not None:
                 _logger.error("the spool takes no mail: %s", found)
                 self._trouble = found
@@ -209,8 +209,9 @@ class _Engine:
                 except StoreUnavailable as error:
                     self._trouble = str(error)
                 else:
-                    _logger.info("the spool takes mail again")
-                    self._trouble = None
+                    self._trouble = _lack_of_room(spool)
+                    if self._trouble is None:
+                        _logger.info("the spool takes mail again")
 
     async def _keep_moving(self, spool: Spool) -> None:
         with self._moving:
@@ -222,11 +223,14 @@ class _Engine:
             pass
 
     async def _keep_time(self, spool: Spool) -> None:
-        """Write down now and then what the clocks have come to; a store that refuses hears it the next time."""
+        """Write down now and then what the clocks have come to; a store that refuses hears it the next time.
+
+        The first time at once: by what is not written down, a clock that is set back would make mail wait.
+        """
         while True:
-            await trio.sleep(MARK_S)
             with contextlib.suppress(StoreUnavailable):
                 await spool.committer.commit([MarkClocks(self._clocks.marks())])
+            await trio.sleep(MARK_S)
 
     async def _sweep(self) -> None:
         while True:
@@ -272,6 +276,11 @@ class _Engine:
 def _identity(found: os.stat_result) -> tuple[int, int]:
     """Which file it is, whatever its name."""
     return found.st_dev, found.st_ino
+
+
+def _lack_of_room(spool: Spool) -> str | None:
+    """Senders hear of it before they have sent anything, so that nothing need ever fail for it."""
+    return None if spool.has_room(PART_OCTETS) else "there is no room on the disk"
 
 
 async def _end_waits(shutdown: trio.Event, waits: Waits) -> None:

@@ -10,8 +10,8 @@ Four clocks, all in milliseconds:
     running   the time for which an appliance has run, over all its runs; being away does not count. A delivery has had
               its time only when it is old by this one too.
 
-What the last three have come to is written down now and then (`ClockMarks`): a crash takes a little of it back, and that
-only prolongs.
+What the last three have come to is written down now and then (`ClockMarks`): a crash takes a little of it back, and
+that only prolongs.
 """
 
 import time

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar, cast
 import outcome
 import trio
 
-from appliance.storage.records import StoreFull, StoreUnavailable
+from appliance.storage.records import Damaged, StoreFull, StoreUnavailable
 from appliance.storage.spool import Operation, Prepared, SpoolStore, Undecided
 
 MAX_GROUP_UNITS = 512
@@ -118,8 +118,8 @@ class GroupCommitter:
             await self._awaited.park()
 
     def _prepare(self, group: list[_Unit]) -> None:
-        """Encode and seal what a group will write. In one go, so that what does it is at hand in the processor's caches:
-        that takes a tenth off the processor time of a whole message."""
+        """Encode and seal what a group will write. In one go, so that what does it is at hand in the processor's
+        caches: that takes a tenth off the processor time of a whole message."""
         for unit in group:
             if unit.operations is not None:
                 try:
@@ -170,7 +170,7 @@ class GroupCommitter:
                     # An outcome can be delivered once, so each task gets one of its own.
                     unit.result = outcome.Error(result.error)
                 if len(writing) > 1 and (
-                    isinstance(result.error, StoreFull) or not isinstance(result.error, StoreUnavailable)
+                    isinstance(result.error, StoreFull | Damaged) or not isinstance(result.error, StoreUnavailable)
                 ):
                     # One unit is to blame, or together they are too much, and nothing was done: each for itself now.
                     for unit, prepared in writing:

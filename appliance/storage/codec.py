@@ -13,6 +13,7 @@ What can be known of a collection is worked out once: encoding is on the way of 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -259,6 +260,7 @@ class Codec:
             raise RowRefused(self.collection, name, "holds a character that UTF-8 does not have") from None
 
 
+@cache
 def _shape(
     collection: Collection, fields: tuple[Field, ...], *, others: bool = False, sparse: bool = False
 ) -> type[msgspec.Struct]:

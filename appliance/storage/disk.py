@@ -12,6 +12,9 @@ from pathlib import Path
 
 from appliance.storage.directory import PRIVATE_FILE_MODE, sync_directory
 
+RENEWED_AT_ONCE = 1 << 20
+"""Octets of a file that are in memory while it is written once more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Space:
@@ -60,6 +63,19 @@ class Disk:
         """Make what is in a file durable."""
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def renew(self, path: Path) -> None:
+        """Write what is in a file to where it is once more, and make it durable: what a sync has failed to write may
+        be in memory alone, and a later sync would not say so.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            offset = 0
+            while octets := os.pread(descriptor, RENEWED_AT_ONCE, offset):
+                offset += os.pwrite(descriptor, octets, offset)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -109,6 +109,7 @@ class Database:
         """A commit has failed and may stand in the log whole: the next start may find it."""
         self._disk = disk
         self._log_pages = 0
+        self._free_octets = 0
         self._collections = {collection.name: collection for collection in collections}
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
@@ -178,10 +179,16 @@ class Database:
     def copy_into(self, path: Path) -> None:
         """Write all that is committed into this file, which is there and empty. Raises StoreUnavailable.
 
-        Whoever reads need not wait. The copy has been synced by nobody.
+        Whoever reads need not wait. The copy has been synced by nobody. What is read for it may be other than what was
+        written, where that never came to the disk: a copy whose tables and indexes do not agree is Damaged.
         """
         with self._write_lock, self._translated():
             self._writer.execute("VACUUM INTO ?", (str(path),))
+            copy = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=self._disk.vfs)
+            with contextlib.closing(copy):
+                ((found,),) = copy.execute("PRAGMA integrity_check(1)").fetchall()
+            if found != "ok":
+                raise Damaged(f"{self.path.name}: the copy is not whole: {found}")
 
     def log_octets(self) -> int:
         """How large the log is on the disk."""
@@ -191,9 +198,19 @@ class Database:
             return 0
 
     def free_octets(self) -> int:
-        """How much of the file itself is free: what is written there does not make it larger."""
-        ((pages,),), ((octets,),) = self.read("PRAGMA freelist_count"), self.read("PRAGMA page_size")
-        return cast(int, pages) * cast(int, octets)
+        """How much of the file itself is free: what is written there does not make it larger.
+
+        Never waits for somebody who is reading: then it is what it was the last time.
+        """
+        if self._read_lock.acquire(blocking=False):
+            try:
+                with self._translated():
+                    ((pages,),) = self._reader.execute("PRAGMA freelist_count").fetchall()
+                    ((octets,),) = self._reader.execute("PRAGMA page_size").fetchall()
+            finally:
+                self._read_lock.release()
+            self._free_octets = cast(int, pages) * cast(int, octets)
+        return self._free_octets
 
     def abandon(self) -> None:
         """Let go of a file without writing anything more to it."""

@@ -8,11 +8,10 @@ The files of a store are numbered: `spool.sqlite`, then `spool-2.sqlite` and so 
 
     spool.sqlite                          in use
     spool.sqlite, spool-2.sqlite.new      the salvage is being written; it counts for nothing
-    spool.sqlite, spool-2.sqlite          synced, then renamed, then the directory synced: from here on it counts
+    spool.sqlite, spool-2.sqlite          looked through, synced, renamed, and with its log durable by name: it counts
     spool-2.sqlite                        the old one is erased with its log
 
-Until the directory is synced nothing is written to the new file, and nothing is written to the old one since its
-failure: killed at any instant, a start finds one or two files that say the same.
+Until then nothing new is written to either: killed at any instant, a start finds one or two files that say the same.
 """
 
 import contextlib
@@ -65,13 +64,12 @@ class LastingDatabase:
         """A group has failed and may be found by the next start: nobody may be told what became of it."""
         try:
             self._number = max(numbers_of(path, disk), default=1)
-            # Whoever made it may have been killed before its name was durable: the others are still there for that.
-            disk.sync_directory(path.parent)
+            self._renew_log(self._numbered(self._number))
         except OSError as error:
             raise StoreUnavailable(f"{path.parent}: {error.strerror}") from error
-        self._database = Database(self._numbered(self._number), collections, disk=disk)
+        self._database = self._opened(self._numbered(self._number))
         self._erase_the_others()
-        # Whoever had it open before may have been killed after a failure: what the log says is written anew and synced.
+        # What the log says goes into the file now, so that no later start has to do with it again.
         self._database.cut_log()
         self._look_for_failure()
 
@@ -179,16 +177,45 @@ class LastingDatabase:
             self._erase_the_others()
             path = self._numbered(number)
             unfinished = path.with_name(f"{path.name}.new")
-            self._copy(old, unfinished)
+            try:
+                self._copy(old, unfinished)
+            except StoreUnavailable:
+                # Others need the room meanwhile.
+                self._disk.erase(unfinished)
+                raise
             self._disk.sync(unfinished)
             self._disk.rename(unfinished, path)
-            self._disk.sync_directory(path.parent)
         except OSError as error:
             raise StoreUnavailable(f"{self._path.parent}: {error.strerror}") from error
-        self._database = Database(path, self._collections, disk=self._disk)
+        self._database = self._opened(path)
         self._number = number
         self._erase_the_others()
         old.abandon()
+
+    def _renew_log(self, path: Path) -> None:
+        """Make a log that somebody has left behind as durable as it looks. Raises OSError.
+
+        He may have been killed after a sync had failed: it is all there to be read, and may be on no disk. SQLite would
+        sync it, which proves nothing, and then write into the file what the log has to be there for.
+        """
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists():
+            self._disk.renew(log)
+
+    def _opened(self, path: Path) -> Database:
+        """Open a file, durable by name with its log. Raises StoreUnavailable, SchemaMismatch.
+
+        SQLite syncs the name of its log with the first commit, and says nothing where that fails. Without the name,
+        all that is in the log would be gone. And whoever made the file may have been killed before its own name was
+        durable: the others are there until it is.
+        """
+        database = Database(path, self._collections, disk=self._disk)
+        try:
+            self._disk.sync_directory(path.parent)
+        except OSError as error:
+            database.close()
+            raise StoreUnavailable(f"{path.parent}: {error.strerror}") from error
+        return database
 
     def _copy(self, old: Database, unfinished: Path) -> None:
         self._disk.erase(unfinished)

@@ -10,7 +10,8 @@ from appliance_process import Appliance, eventually
 
 from appliance import wire
 from appliance.configuration import CONTROL_SOCKET
-from appliance.run.stores import RECORDS_FILE
+from appliance.model.time import DAY_MS, wall_clock
+from appliance.run.stores import RECORDS_FILE, SPOOL_FILE
 
 NOBODY = "127.0.0.1:9"
 
@@ -49,6 +50,38 @@ def test_a_spool_that_refuses_is_told_and_one_that_works_again_too(appliance: Ap
         # Nobody sends anything: it tries by itself.
         eventually(lambda: appliance.http("/health/ready")[0] == 200)
         assert send(appliance, "first@forward.test") == 250
+
+
+def test_mail_waits_by_the_clock_of_the_run_before_where_the_wall_clock_is_behind_it(appliance: Appliance) -> None:
+    def told(statement: str, *values: int) -> list[tuple[int]]:
+        with sqlite3.connect(appliance.data_dir / SPOOL_FILE) as connection:
+            found = connection.execute(statement, values).fetchall()
+        connection.close()
+        return found
+
+    ahead = wall_clock() + 30 * DAY_MS
+    with appliance:
+        assert send(appliance, "first@forward.test") == 250
+    # As if the wall clock had been thirty days ahead, for the run that has just ended.
+    assert told("UPDATE clocks SET value = value + ? WHERE id = 'steady' RETURNING value", 30 * DAY_MS)[0][0] >= ahead
+    with appliance:
+        assert send(appliance, "first@forward.test") == 250
+        eventually(lambda: told("SELECT max(next_attempt_at) FROM deliveries")[0][0] >= ahead)
+    assert told("SELECT value FROM clocks WHERE id = 'steady'")[0][0] >= ahead
+
+
+def test_what_the_clocks_have_come_to_is_known_from_the_first_moment(appliance: Appliance) -> None:
+    """Or else mail would wait too long where the first run dies soon, and the wall clock is set back."""
+    before = wall_clock()
+
+    def marked() -> list[tuple[int]]:
+        with sqlite3.connect(appliance.data_dir / SPOOL_FILE) as connection:
+            found = connection.execute("SELECT value FROM clocks WHERE id = 'steady'").fetchall()
+        connection.close()
+        return found
+
+    with appliance:
+        assert eventually(marked)[0][0] >= before
 
 
 def test_records_that_were_replaced_are_taken_up(appliance: Appliance) -> None:

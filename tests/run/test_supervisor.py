@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -68,6 +69,26 @@ def test_no_process_can_leave_a_core(config: Path) -> None:
         for pid in (appliance.process.pid, *appliance.children()):
             limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
             assert [line.split()[4:6] for line in limits if line.startswith("Max core file size")] == [["0", "0"]]
+
+
+def test_nor_can_one_be_handed_to_a_program_that_writes_it_down() -> None:
+    """The limit counts for files. Where core_pattern is a pipe, it is this flag that counts (core(5))."""
+    script = """
+import ctypes
+from appliance.run.process import forbid_core_dumps
+forbid_core_dumps()
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=root,
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0\n"
 
 
 @pytest.mark.parametrize("kill", [os.kill, os.killpg])

@@ -11,7 +11,7 @@ from appliance.model.ids import id_source
 from appliance.privacy.sealing import Sealer
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
-from appliance.storage.records import Duplicate, StoreFull, StoreUnavailable
+from appliance.storage.records import Damaged, Duplicate, StoreFull, StoreUnavailable
 from appliance.storage.spool import PART_OCTETS, Accept, AddPart, Complete, Prepared, Undecided
 from appliance.storage.sqlite_spool import SqliteSpool
 
@@ -100,6 +100,32 @@ async def test_a_defect_in_one_unit_does_not_hurt_its_neighbours(store: SqliteSp
             nursery.start_soon(try_to, committer, number)
     assert failed == [7]
     assert len(store.deliveries()) == 20
+
+
+async def test_a_row_that_is_damaged_does_not_refuse_the_mail_of_others(store: SqliteSpool) -> None:
+    """What became of a message is tried again each second: all that came with it would be refused, each time."""
+
+    class WithDamage(Watched):
+        """What is about message 7 meets a damaged page."""
+
+        def write(self, units: Sequence[Prepared]) -> None:
+            if "'m7'" in str(units):
+                raise Damaged("the file is damaged")
+            self._store.write(units)
+
+    damaged: list[int] = []
+
+    async def try_to(committer: GroupCommitter, number: int) -> None:
+        try:
+            await committer.commit([Accept([delivery(f"d{number}", f"m{number}")])])
+        except Damaged:
+            damaged.append(number)
+
+    async with GroupCommitter(WithDamage(store)) as committer, trio.open_nursery() as nursery:  # type: ignore[arg-type]
+        for number in range(10):
+            nursery.start_soon(try_to, committer, number)
+    assert damaged == [7]
+    assert len(store.deliveries()) == 9
 
 
 async def test_what_is_too_much_together_is_written_one_by_one(store: SqliteSpool) -> None:

@@ -5,11 +5,33 @@ from collections.abc import Callable
 
 import pytest
 
-from appliance.storage.ephemeral import EphemeralStore, Fleeting
+from appliance.model.time import parse_duration
+from appliance.privacy.declarations import (
+    DELIVERIES,
+    Collection,
+    Field,
+    Kind,
+    Protection,
+    Retention,
+    Store,
+    collections_of,
+)
+from appliance.storage.codec import RowRefused
+from appliance.storage.ephemeral import EphemeralStore, packed, unpacked
 from appliance.storage.memory_ephemeral import MemoryEphemeral
 
-FEW = Fleeting("few", "for a test", lifetime_ms=10_000, max_entries=3)
-MANY = Fleeting("many", "for a test", lifetime_ms=60_000, max_entries=1000)
+
+def declared(name: str, lifetime: str, at_most: int, *sealed: str) -> Collection:
+    """A collection for these tests."""
+    fields = [Field("key", Kind.OCTETS, Protection.KEYED)]
+    fields += [Field(each, protection=Protection.SEALED) for each in sealed]
+    retention = (Retention(lifetime, since="remembered_at"),)
+    return Collection(name, Store.EPHEMERAL, "for a test", tuple(fields), retention=retention, at_most=at_most)
+
+
+FEW = declared("few", "10s", 3, "word")
+MANY = declared("many", "1m", 1000, "word", "other")
+BARE = declared("bare", "1m", 1000)
 
 
 class Clock:
@@ -22,7 +44,9 @@ class Clock:
         return self.now
 
 
-BACKENDS: dict[str, Callable[[Clock], EphemeralStore]] = {"memory": MemoryEphemeral}
+BACKENDS: dict[str, Callable[[Clock], EphemeralStore]] = {
+    "memory": lambda clock: MemoryEphemeral(clock, (FEW, MANY, BARE))
+}
 
 
 @pytest.fixture
@@ -47,9 +71,46 @@ def test_what_was_never_there_is_none(store: EphemeralStore) -> None:
 
 
 def test_an_empty_value_is_there_nevertheless(store: EphemeralStore) -> None:
-    store.remember(MANY, b"key")
-    assert store.recall(MANY, b"key") == b""
-    assert store.forget(MANY, b"key") == b""
+    store.remember(BARE, b"key")
+    assert store.recall(BARE, b"key") == b""
+    assert store.forget(BARE, b"key") == b""
+
+
+@pytest.mark.parametrize("what", [DELIVERIES, declared("others", "1m", 10, "word"), declared("few", "1h", 3, "word")])
+def test_what_is_not_declared_is_refused(store: EphemeralStore, what: Collection) -> None:
+    with pytest.raises(RowRefused):
+        store.remember(what, b"key", b"value")
+    with pytest.raises(RowRefused):
+        store.recall(what, b"key")
+    with pytest.raises(RowRefused):
+        store.forget(what, b"key")
+
+
+@pytest.mark.parametrize(("what", "value"), [(BARE, b"value"), (FEW, b"")], ids=["one too many", "one too few"])
+def test_a_value_is_there_where_a_sealed_field_is_declared(
+    store: EphemeralStore, what: Collection, value: bytes
+) -> None:
+    with pytest.raises(RowRefused):
+        store.remember(what, b"key", value)
+
+
+@pytest.mark.parametrize(
+    "row", [{}, {"word": "a"}, {"word": "a", "other": "b", "more": "c"}, {"word": "a", "more": "c"}]
+)
+def test_a_value_is_made_of_the_declared_fields_and_no_others(row: dict[str, str]) -> None:
+    with pytest.raises(RowRefused):
+        packed(MANY, row)
+    assert unpacked(MANY, packed(MANY, {"other": "\u00e4", "word": "a"})) == {"word": "a", "other": "\u00e4"}
+    assert packed(BARE, {}) == b""
+
+
+@pytest.mark.parametrize("what", collections_of(Store.EPHEMERAL), ids=lambda what: what.name)
+def test_all_that_is_declared_is_keyed_and_sealed_has_an_end_and_a_bound(what: Collection) -> None:
+    (retention,) = what.retention
+    assert parse_duration(retention.setting) > 0
+    assert what.at_most > 0
+    assert [what.field(name).protection for name in what.key] == [Protection.KEYED]
+    assert [field.name for field in what.protected(Protection.CLEAR)] == [retention.since]
 
 
 def test_classes_do_not_see_each_other(store: EphemeralStore) -> None:
@@ -90,9 +151,9 @@ def test_beyond_the_bound_the_oldest_is_forgotten(store: EphemeralStore) -> None
 
 def test_a_forgotten_one_makes_room_for_another(store: EphemeralStore) -> None:
     for key in (b"a", b"b", b"c"):
-        store.remember(FEW, key)
+        store.remember(FEW, key, b"value")
     store.forget(FEW, b"b")
-    store.remember(FEW, b"d")
+    store.remember(FEW, b"d", b"value")
     assert store.recall(FEW, b"a") is not None
 
 

@@ -1,5 +1,6 @@
 """A disk that is full takes no new mail, lets go of what it has, and is as good as before when there is room again."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +125,28 @@ small(5)
     assert said[3:] == [[None, None], [True, True]]
 
 
+def test_what_a_full_disk_leaves_to_be_erased_is_looked_at_again_first(tmp_path: Path) -> None:
+    """Of two messages in one group, one is done with, and the other has a delivery left."""
+    said = on_a_small_disk(
+        "10m",
+        tmp_path / "disk",
+        SCENE
+        + """
+large = [AddPart(an_id(1), part, bytes(PART_OCTETS)) for part in range(12)]
+spool.apply([*large, Accept([a_delivery(1)])])
+spool.apply([AddPart(an_id(2), 0, b"small"), Accept([a_delivery(2), a_delivery(3, message_id=an_id(2))])])
+spool._database.cut_log()
+fill()
+spool.apply([Complete(an_id(1), an_id(1)), Complete(an_id(2), an_id(2))])
+(directory / "other").unlink()
+say(tidied())
+say([spool.part(an_id(1), 0), spool.part(an_id(2), 0) == b"small"])
+say([each.id == an_id(3) for each in spool.deliveries()])
+""",
+    )
+    assert said == [True, [None, True], [True]]
+
+
 def test_a_disk_without_room_for_another_file_takes_no_mail_and_lets_go_of_what_it_has(tmp_path: Path) -> None:
     """It has run out of inodes: there is room for octets enough, and none for the files that going on may take."""
     said = on_a_small_disk(
@@ -152,10 +175,10 @@ say([[each.attempts for each in spool.deliveries()], len(spool.outbox(10))])
 for other in others:
     other.unlink()
 small(3)
-say(tidied())
+say([tidied(), spool.has_room(1000)])
 """,
     )
-    assert said == [[False, True], "full", [[1], 2], True]
+    assert said == [[False, True], "full", [[1], 2], [True, True]]
 
 
 def test_a_start_on_a_full_disk_goes_well_and_what_is_left_is_cleared_away_later(tmp_path: Path) -> None:
@@ -203,6 +226,27 @@ def test_an_abandoned_message_is_erased_when_the_disk_lets_it(sqlite: SqliteBack
     # What has a delivery is not abandoned, neither now nor later.
     assert spool.part(an_id(1), 0) == b"one"
     spool.claim(NOON, 1)
+
+
+def test_who_asks_for_room_does_not_wait_for_somebody_who_reads(sqlite: SqliteBackend) -> None:
+    """It is asked while senders wait, by the thread that serves all of them."""
+    spool = sqlite.spool()
+    begun, asked = threading.Event(), threading.Event()
+    answers: list[bool] = []
+
+    def wait(*_: object) -> int:
+        begun.set()
+        return int(asked.wait(60))
+
+    database = spool._database.current
+    database._reader.create_scalar_function("wait", wait)
+    reading = threading.Thread(target=lambda: answers.append(database.read("SELECT wait()") == [(1,)]))
+    reading.start()
+    begun.wait()
+    assert spool.has_room(1000)
+    asked.set()
+    reading.join()
+    assert answers == [True]
 
 
 def test_the_reserve_is_real_and_can_be_given_up(tmp_path: Path) -> None:

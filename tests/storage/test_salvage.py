@@ -2,8 +2,10 @@
 
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 from breaking_disk import BreakingDisk, Deed, Fault
 from small_disk import on_a_small_disk
@@ -12,6 +14,9 @@ from stored_values import NOON, a_delivery, an_event, an_id
 
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.spool import Accept, AddPart, Complete, Operation
+
+PAGE_OCTETS = 4096
+"""Of SQLite's files."""
 
 
 @pytest.fixture
@@ -168,3 +173,42 @@ def test_a_directory_that_cannot_be_read_is_not_taken_for_an_empty_one(
             sqlite.spool(disk=disk)
         assert files(sqlite) == ["spool-2.sqlite"]
     assert sqlite.spool(disk=disk).deliveries() == [a_delivery(1)]
+
+
+def test_a_copy_that_is_not_whole_does_not_take_the_place_of_the_file(
+    sqlite: SqliteBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a page that could not be written, some file systems give back afterwards what stood there before."""
+    spool = sqlite.spool()
+    spool.apply(group(1))
+    spool.close()
+    before = sqlite.spool_path.read_bytes()
+    spool = sqlite.spool()
+    spool.apply(group(2))
+    spool.close()
+    with closing(apsw.Connection(str(sqlite.spool_path))) as connection:
+        ((page,),) = connection.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'deliveries_by_message_id'"
+        ).fetchall()
+    assert isinstance(page, int)
+    with sqlite.spool_path.open("r+b") as file:
+        file.seek((page - 1) * PAGE_OCTETS)
+        file.write(before[(page - 1) * PAGE_OCTETS : page * PAGE_OCTETS])
+    spool = sqlite.spool()
+    spool._database._give_up("told to")
+    with pytest.raises(StoreUnavailable, match="told to"):
+        spool.apply(group(3))
+    assert "the copy is not whole" in caplog.text
+    assert [name for name in files(sqlite) if "-2" in name] == []
+    assert spool.deliveries() == [a_delivery(1), a_delivery(2)]
+
+
+def test_a_start_leaves_nothing_in_the_log_for_the_next(sqlite: SqliteBackend, disk: BreakingDisk) -> None:
+    spool = sqlite.spool(disk=disk)
+    spool.apply(group(1))
+    spool._database.current.abandon()
+    renewed = disk.done[Deed.RENEW]
+    spool = sqlite.spool(disk=disk)
+    assert disk.done[Deed.RENEW] == renewed + 1
+    assert spool._database.log_octets() == 0
+    assert spool.deliveries() == [a_delivery(1)]

@@ -17,7 +17,7 @@ from world import HOSTNAME, SRS_DOMAIN, World, letter
 from appliance.forwarding.own_lines import MAX_OWN_LINES
 
 NAMES = ["gone", "words", "dot", "null", "auto", "back", "twin", "bounced", "expiring", "quiet", "forged", "folded"]
-NAMES += ["asked", "never", "circle", "ping", "pong"]
+NAMES += ["asked", "never", "circle", "ping", "pong", "long"]
 TOWN = {f"{name}@forward.test": [f"hidden.{name}@dest.test"] for name in NAMES}
 TOWN["*@everybody.test"] = ["hidden.everybody@dest.test"]
 TOWN["pair@forward.test"] = ["hidden.twin@dest.test", "hidden.pair@dest.test"]
@@ -226,6 +226,16 @@ def test_report_of_the_next_hop_becomes_one_of_our_own(world: World) -> None:
     assert_is_report_about(report, "back@forward.test", "5.2.2", hidden)
     world.queue_is_empty()
     assert len(world.senders.for_recipient("back@sender.test")) == 1
+
+
+def test_report_finds_a_sender_that_no_address_can_carry(world: World) -> None:
+    """It stands in the spool, and in the rewritten sender a token for it."""
+    sender = f"{'x' * 60}@sender.test"
+    assert world.send("long@forward.test", sender).code == 250
+    path = world.arrived("hidden.long@dest.test")[0].sender
+    assert "sender.test" not in path
+    assert world.send(path, "", next_hop_report(path, "hidden.long@dest.test")).code == 250
+    assert_is_report_about(world.report_to(sender), "long@forward.test", "5.2.2", "hidden.long@dest.test")
 
 
 def test_return_path_with_its_case_folded_still_opens(world: World) -> None:
