@@ -1,7 +1,7 @@
 """The receiver behind one SMTP connection: sender, recipients, content, and the promise at the final dot."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -408,7 +408,8 @@ class Session:
         for copy in copies:
             rewritten = reception.rewriter.rewrite(sender, copy.reference, now)
             if rewritten.stored is not None:
-                return_paths[rewritten.stored.token] = rewritten.stored
+                # By the clock that retention goes by: one that was set back must not have it swept at once.
+                return_paths[rewritten.stored.token] = replace(rewritten.stored, created_at=reception.clocks.latest())
             deliveries.append(
                 Delivery(
                     id=reception.spool.new_id(),

@@ -1,14 +1,19 @@
 """One connection's receiver, with a real spool: what is answered, what is stored, and what is said in the log."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
-from reception_house import CONTENT, SENDER, open_reception, parsed, parts_on_the_disk
+from reception_house import CONTENT, NOW, SENDER, open_reception, parsed, parts_on_the_disk
 
 from appliance.model.delivery import DeliveryState
+from appliance.model.time import DAY_MS
+from appliance.privacy.declarations import RETURN_PATHS
 from appliance.reception.session import MAX_RECEIVED
+from appliance.spool.clocks import Clocks
 from appliance.storage.records import StoreFull, StoreUnavailable
+from appliance.storage.spool import ClockMarks
 from smtp.address import Address
 from smtp.parameters import NO_RECIPIENT_PARAMETERS, Notify, OriginalRecipient
 from smtp.server.trio_server import MailParameters, RecipientParameters
@@ -272,6 +277,16 @@ async def test_a_sender_too_long_to_be_carried_is_found_again_by_its_token(
         monkeypatch.setattr(world.store, "return_path", away)
         (reply,), _ = await world.transact(return_path, sender=None)
         assert reply.code == 451, "what can't be looked up is never refused for good"
+
+
+async def test_a_token_of_a_sender_is_not_swept_at_once_where_the_clock_was_set_back(tmp_path: Path) -> None:
+    async with open_reception(tmp_path) as world:
+        latest = NOW + 60 * DAY_MS
+        world.reception = replace(world.reception, clocks=Clocks(lambda: NOW, ClockMarks(latest=latest)))
+        sender = Address.parse("bounces+" + "x" * 50 + "@news.a-rather-long-name-for-a-domain.sender.test")
+        await world.transact("ali@example.org", sender=sender)
+        (retention,) = RETURN_PATHS.retention
+        assert world.store.sweep(retention, latest - 21 * DAY_MS) == 0
 
 
 # ---------------------------------------------------------------------- what the extensions carry
