@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from reception_house import CONTENT, NOW, SENDER, open_reception, parsed, parts_on_the_disk
+from reception_house import CONTENT, SENDER, open_reception, parsed, parts_on_the_disk
+from values import NOW
 
 from appliance.model.delivery import DeliveryState
 from appliance.model.time import DAY_MS
