@@ -5,9 +5,14 @@ green without having looked.
 """
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
+
+# A shell that runs us in the background has SIGINT ignored. What the tests start would inherit that, and never hear the
+# Ctrl-C that some of them are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _IN_CI = os.environ.get("CI", "").lower() == "true"
 

@@ -10,6 +10,9 @@ from appliance.run.certificates import verifying
 COURIERS = 400
 """Connections to destinations that are open at once, at most."""
 
+IN_TRANSIT = 1200
+"""Connections to next hops of mail in transit, those included that are being ended."""
+
 OTHER_FILES = 100
 """Stores, listeners, name servers, followers of the log, and some to spare."""
 
@@ -27,7 +30,7 @@ def doubts(config: Configuration, descriptors: int) -> list[str]:
     context, why = verifying()
     if context is None:
         lines.append(f"{why}; until then mail whose sender requires TLS comes back")
-    needed = config.smtp.max_connections + COURIERS + OTHER_FILES
+    needed = config.smtp.max_connections + COURIERS + IN_TRANSIT + OTHER_FILES
     if descriptors < needed:
         lines.append(
             f"only {descriptors} files can be open, and smtp.max_connections = {config.smtp.max_connections} "

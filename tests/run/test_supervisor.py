@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from supervised import STAND_IN, Supervised, greeting, is_running, until
 
+from appliance.delivery.next_hop import MAX_CONNECTIONS, MAX_GOODBYES
 from appliance.delivery.scheduler import MAX_COURIERS
 from appliance.run import doubts
 from appliance.run.child import FIRST_DELAY_S, LONGEST_DELAY_S, YOUNG_S, delay_after
@@ -417,8 +418,9 @@ def test_fd_without_systemd_is_one_clear_line(config: Path) -> None:
         assert line.startswith("smtp.listen says fd, and no sockets were handed over")
 
 
-def test_the_couriers_that_are_counted_on_are_those_there_are() -> None:
+def test_the_connections_that_are_counted_on_are_those_there_may_be() -> None:
     assert doubts.COURIERS == MAX_COURIERS
+    assert doubts.IN_TRANSIT == MAX_CONNECTIONS + MAX_GOODBYES
 
 
 # ------------------------------------------------------------------ how long to wait with the next start
