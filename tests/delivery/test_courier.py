@@ -6,116 +6,27 @@ note of everything that could be held against the courier.
 
 import itertools
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-import trio
-from destination import Destination, on_one_port
 from destination_scripts import CLOSE, Answer, Moment, Script, Stage, always, first_of
-from dns_server import Behaviour, DnsServer
-from values import NOW, delivery
+from town import CONTENT, ENOUGH, FIRST, LATER, NEVER, PIECES, QUICK, SECOND, Town, answers, carry, kinds, to
 
 from appliance.delivery import courier as courier_module
-from appliance.delivery.connecting import ConnectionSettings
-from appliance.delivery.courier import Courier, Unreachable
-from appliance.delivery.hosts import HostSettings
-from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Outcome
-from appliance.resolver import DnsResolver
+from appliance.model.delivery import Deferred, Delivered, Failed, Outcome
 from appliance.storage.records import StoreUnavailable
-from smtp.address import Address
-from smtp.client.trio_client import Timeouts
-
-FIRST, SECOND = "127.0.0.2", "127.0.0.3"
-RECORDS = {
-    "home.test": ["MX 10 mx1.home.test.", "MX 20 mx2.home.test."],
-    "mx1.home.test": [f"A {FIRST}"],
-    "mx2.home.test": [f"A {SECOND}"],
-}
-CONTENT = b"Received: by us\r\nSubject: x\r\n\r\n.\r\nbody\r\n"
-LATER = Answer(451, "4.7.1 Later")
-NEVER = Answer(550, "5.1.1 No such user")
-ENOUGH = Answer(421, "4.3.2 Enough for now", close=True)
-QUICK = Timeouts(connect=2, greeting=0.3, ehlo=0.3, mail=0.3, rcpt=0.3, data=0.3, block=0.3, end_of_data=0.3, quit=0.3)
-
-
-class Town:
-    """The two servers of home.test, and the DNS that leads to them."""
-
-    def __init__(self) -> None:
-        self.dns = DnsServer(RECORDS)
-        self.first = Destination(FIRST, name="mx1.home.test")
-        self.second = Destination(SECOND, name="mx2.home.test")
-        self.port = 0
-
-    @property
-    def messages(self) -> int:
-        """How many messages have been taken, by either."""
-        return len(self.first.messages) + len(self.second.messages)
-
-    @asynccontextmanager
-    async def courier(self, domain: str = "home.test", **settings: Any) -> Any:
-        """A courier to this destination, which says goodbye at the end."""
-        ticks = itertools.count(NOW, 5)
-        made = Courier(
-            domain,
-            DnsResolver([(self.dns.address, self.dns.port)], 2.0),
-            ConnectionSettings(
-                self.port,
-                HostSettings("mx.onward.test", loopback_destinations=settings.pop("loopback_destinations", True)),
-                settings.pop("timeouts", Timeouts(quit=0.5)),
-            ),
-            lambda: next(ticks),
-        )
-        try:
-            with trio.fail_after(20):
-                yield made
-        finally:
-            await made.close()
 
 
 @pytest.fixture
 def town() -> Iterator[Town]:
-    made = Town()
-    with made.dns:
-        made.port = on_one_port(made.first, made.second)
-        try:
-            yield made
-        finally:
-            made.first.stop()
-            made.second.stop()
-    assert made.first.violations + made.second.violations == []
-
-
-def to(*mailboxes: str, message_id: str = "m1", **changes: Any) -> list[Delivery]:
-    """Deliveries of one message to mailboxes of home.test."""
-    return [
-        delivery(f"d{number}", message_id, target=Address(name, "home.test"), size=len(CONTENT), **changes)
-        for number, name in enumerate(mailboxes)
-    ]
-
-
-def content() -> list[bytes]:
-    return [CONTENT[:20], CONTENT[20:]]
-
-
-async def carry(courier: Courier, *mailboxes: str, **changes: Any) -> list[Outcome]:
-    return await courier.carry(to(*(mailboxes or ("alice",)), **changes), content)
+    with Town(FIRST, SECOND).open() as made:
+        yield made
 
 
 def at_nth(stage: Stage, number: int, answer: Answer) -> Script:
     """Give this answer the so-many-th time that a stage is reached; the first is 1."""
     seen = itertools.count(1)
     return lambda moment: answer if moment.stage is stage and next(seen) == number else None
-
-
-def kinds(outcomes: Sequence[Outcome]) -> list[type[Outcome]]:
-    return [type(outcome) for outcome in outcomes]
-
-
-def told(outcomes: Sequence[Outcome]) -> list[tuple[int, str, str]]:
-    return [(outcome.answer.code, outcome.answer.enhanced_code, outcome.answer.reason) for outcome in outcomes]
 
 
 # ---------------------------------------------------------------------- what one message comes to
@@ -144,7 +55,7 @@ async def test_recipients_share_one_transaction_and_each_gets_its_own_outcome(to
     async with town.courier() as courier:
         outcomes = await carry(courier, "alice", "bob", "carol", "dave")
     assert kinds(outcomes) == [Delivered, Failed, Deferred, Delivered]
-    assert told(outcomes)[1:3] == [(550, "5.1.1", "mailbox-unknown"), (451, "4.7.1", "policy-deferred")]
+    assert answers(outcomes)[1:3] == [(550, "5.1.1", "mailbox-unknown"), (451, "4.7.1", "policy-deferred")]
     [message] = town.first.messages
     assert message.recipients == ("alice@home.test", "dave@home.test")
 
@@ -193,7 +104,7 @@ async def test_a_no_at_any_stage_is_a_word_about_the_message(
 async def test_the_reason_is_a_stable_word(town: Town, text: str, reason: str) -> None:
     town.first.script = always(Stage.RCPT, Answer(550, text))
     async with town.courier() as courier:
-        assert told(await carry(courier))[0][2] == reason
+        assert answers(await carry(courier))[0][2] == reason
 
 
 async def test_eight_bit_content_goes_only_where_it_is_taken(town: Town) -> None:
@@ -206,7 +117,7 @@ async def test_eight_bit_content_goes_only_where_it_is_taken(town: Town) -> None
     async with town.courier() as courier:
         outcomes = await carry(courier, "alice", "bob", eight_bit=True)
         assert kinds(outcomes) == [Failed, Failed]
-        assert told(outcomes)[0] == (554, "5.6.3", "conversion-needed")
+        assert answers(outcomes)[0] == (554, "5.6.3", "conversion-needed")
         assert outcomes[0].answer.server_name is None, "nobody else has said so"
         assert kinds(await carry(courier)) == [Delivered], "what is plain still goes"
     assert town.messages == 2
@@ -233,13 +144,13 @@ async def test_a_server_with_few_extensions_is_served_too(town: Town, extensions
 @pytest.mark.parametrize("error", [StoreUnavailable("the disk is broken"), KeyError("m1")])
 async def test_content_that_cannot_be_read_is_deferred_and_no_half_of_it_is_taken(town: Town, error: Exception) -> None:
     def broken() -> Iterator[bytes]:
-        yield CONTENT[:20]
+        yield PIECES[0]
         raise error
 
     async with town.courier() as courier:
         outcomes = await courier.carry(to("alice", "bob"), broken)
         assert kinds(outcomes) == [Deferred, Deferred]
-        assert told(outcomes)[0] == (0, "4.3.0", "spool-failed")
+        assert answers(outcomes)[0] == (0, "4.3.0", "spool-failed")
         assert town.messages == 0
         assert kinds(await carry(courier)) == [Delivered]
     assert town.first.connections == 2
@@ -309,7 +220,7 @@ async def test_a_server_that_hangs_up_on_the_new_attempt_too_is_deferred(town: T
         town.first.script = town.second.script = always(Stage.MAIL, CLOSE)
         outcomes = await carry(courier)
         assert kinds(outcomes) == [Deferred]
-        assert told(outcomes) == [(0, "4.4.2", "connection-lost")]
+        assert answers(outcomes) == [(0, "4.4.2", "connection-lost")]
     assert (town.first.connections, town.second.connections) == (2, 1)
 
 
@@ -319,7 +230,7 @@ async def test_a_first_connection_that_is_lost_is_deferred_and_names_the_stage(t
     async with town.courier() as courier:
         outcomes = await carry(courier, "alice", "bob")
         assert kinds(outcomes) == [Deferred, Deferred]
-        assert told(outcomes) == [(0, "4.4.2", "connection-lost")] * 2
+        assert answers(outcomes) == [(0, "4.4.2", "connection-lost")] * 2
         assert "rcpt" in outcomes[0].answer.text
         assert outcomes[0].answer.server_address == FIRST
         assert town.first.connections == 1
@@ -336,7 +247,7 @@ async def test_lost_behind_the_final_dot_is_deferred_and_not_tried_again_at_once
         town.first.script = always(Stage.END_OF_DATA, CLOSE)
         outcomes = await carry(courier, "alice", "bob")
         assert kinds(outcomes) == [Deferred, Deferred]
-        assert told(outcomes) == [(0, "4.4.2", "connection-lost")] * 2
+        assert answers(outcomes) == [(0, "4.4.2", "connection-lost")] * 2
         assert "end of data" in outcomes[0].answer.text
         assert (town.first.connections, town.second.connections) == (before, 0)
 
@@ -347,7 +258,7 @@ async def test_silence_is_not_waited_for_for_ever(town: Town, stage: Stage) -> N
     async with town.courier(timeouts=QUICK) as courier:
         outcomes = await carry(courier)
         assert kinds(outcomes) == [Deferred]
-        assert told(outcomes) == [(0, "4.4.2", "connection-lost")]
+        assert answers(outcomes) == [(0, "4.4.2", "connection-lost")]
         assert "timed out" in outcomes[0].answer.text
     assert town.first.connections == 1
     assert town.messages == 0
@@ -377,7 +288,7 @@ async def test_421_on_the_new_connection_too_is_deferred(town: Town) -> None:
     async with town.courier() as courier:
         await carry(courier)
         town.first.script = town.second.script = always(Stage.MAIL, ENOUGH)
-        assert told(await carry(courier)) == [(421, "4.3.2", "destination-deferred")]
+        assert answers(await carry(courier)) == [(421, "4.3.2", "destination-deferred")]
     assert town.first.connections == 2
 
 
@@ -387,7 +298,7 @@ async def test_421_on_a_first_connection_is_deferred(town: Town, stage: Stage) -
     town.second.script = always(Stage.MAIL, ENOUGH)
     async with town.courier() as courier:
         outcomes = await carry(courier, "alice", "bob")
-        assert told(outcomes) == [(421, "4.3.2", "destination-deferred")] * 2
+        assert answers(outcomes) == [(421, "4.3.2", "destination-deferred")] * 2
         assert (town.first.connections, town.messages) == (1, 0)
         assert kinds(await carry(courier)) == [Delivered]
 
@@ -424,158 +335,3 @@ async def test_a_host_that_does_not_know_the_bdat_it_offers_gets_data_at_once(to
     assert (town.first.connections, len(town.first.messages)) == (3, 3)
     assert "unknown command 'BDAT'" in town.first.violations
     town.first.violations.clear()
-
-
-# ---------------------------------------------------------------------- which host
-
-
-def refuses_to_connect(town: Town) -> None:
-    town.first.stop()
-
-
-def says(*stages: Stage, answer: Answer) -> Callable[[Town], None]:
-    def arrange(town: Town) -> None:
-        town.first.script = lambda moment: answer if moment.stage in stages else None
-
-    return arrange
-
-
-NO_WORD_WITH_IT = {
-    "connection refused": refuses_to_connect,
-    "554 greeting": says(Stage.GREETING, answer=Answer(554, "5.7.1 Go away")),
-    "421 greeting": says(Stage.GREETING, answer=ENOUGH),
-    "closed before the greeting": says(Stage.GREETING, answer=CLOSE),
-    "silent": says(Stage.GREETING, answer=Answer(stall=30)),
-    "no SMTP": says(Stage.GREETING, answer=Answer(999, "what?")),
-    "5xx to EHLO and HELO": says(Stage.EHLO, Stage.HELO, answer=Answer(550, "5.7.1 Not you")),
-    "4xx to EHLO": says(Stage.EHLO, answer=LATER),
-    "closed at EHLO": says(Stage.EHLO, answer=CLOSE),
-}
-
-
-@pytest.mark.parametrize("how", NO_WORD_WITH_IT)
-async def test_where_the_first_host_does_not_talk_the_second_is_asked(town: Town, how: str) -> None:
-    NO_WORD_WITH_IT[how](town)
-    async with town.courier(timeouts=QUICK) as courier:
-        [outcome] = await carry(courier)
-        assert isinstance(outcome, Delivered)
-        assert (outcome.answer.server_name, outcome.answer.server_address) == ("mx2.home.test", SECOND)
-        assert kinds(await carry(courier)) == [Delivered]
-    assert (town.second.connections, len(town.second.messages)) == (1, 2)
-
-
-@pytest.mark.parametrize("how", NO_WORD_WITH_IT)
-async def test_where_no_host_talks_the_destination_is_unreachable_and_never_failed(town: Town, how: str) -> None:
-    NO_WORD_WITH_IT[how](town)
-    town.second.script = town.first.script
-    if how == "connection refused":
-        town.second.stop()
-    async with town.courier(timeouts=QUICK) as courier:
-        with pytest.raises(Unreachable) as unreachable:
-            await carry(courier)
-        outcome = unreachable.value.outcome
-        assert isinstance(outcome, Deferred), "P5: a greeting is no word about the recipient"
-        assert outcome.answer.server_address == SECOND, "the last that was asked"
-        assert outcome.answer.reason == ("host-refused" if outcome.answer.code else "connection-failed")
-    assert town.messages == 0
-
-
-async def test_a_server_that_knows_no_ehlo_gets_helo(town: Town) -> None:
-    town.first.script = always(Stage.EHLO, Answer(502, "5.5.1 What?"))
-    async with town.courier() as courier:
-        assert kinds(await carry(courier)) == [Delivered]
-    assert (town.first.connections, town.second.connections) == (1, 0)
-
-
-async def test_a_no_to_recipient_or_content_is_not_asked_for_again_elsewhere(town: Town) -> None:
-    for stage in (Stage.RCPT, Stage.END_OF_DATA):
-        town.first.script = always(stage, NEVER)
-        async with town.courier() as courier:
-            assert kinds(await carry(courier)) == [Failed]
-    assert town.second.connections == 0
-
-
-async def test_a_no_to_mail_is_one_host_s_word_and_the_next_is_asked(town: Town) -> None:
-    town.first.script = always(Stage.MAIL, NEVER)
-    async with town.courier() as courier:
-        outcomes = await carry(courier, "alice", "bob")
-        assert kinds(outcomes) == [Delivered, Delivered]
-        assert outcomes[0].answer.server_address == SECOND
-        assert kinds(await carry(courier, message_id="m2")) == [Delivered]
-    assert (town.first.connections, town.second.connections) == (1, 1), "who has taken mail is kept"
-
-
-async def test_a_no_to_mail_stands_where_no_other_host_takes_the_message(town: Town) -> None:
-    town.first.script = always(Stage.MAIL, NEVER)
-    town.second.script = always(Stage.MAIL, Answer(554, "5.7.1 Not you either"))
-    async with town.courier() as courier:
-        assert told(await carry(courier)) == [(550, "5.1.1", "mailbox-unknown")]
-    town.second.script = always(Stage.MAIL, LATER)
-    async with town.courier() as courier:
-        assert told(await carry(courier)) == [(451, "4.7.1", "policy-deferred")], "who may take it later is waited for"
-    town.second.stop()
-    async with town.courier() as courier:
-        assert kinds(await carry(courier)) == [Failed], "nobody else can be asked"
-
-
-async def test_the_second_address_of_a_host_is_asked_where_the_first_is_dead(town: Town) -> None:
-    town.dns.set("one.test", "MX 10 mx.one.test.")
-    town.dns.set("mx.one.test", f"A {FIRST}", f"A {SECOND}", "AAAA ::1")
-    town.first.stop()
-    async with town.courier("one.test") as courier:
-        [outcome] = await carry(courier)
-        assert isinstance(outcome, Delivered)
-        assert outcome.answer.server_address == SECOND
-
-
-# ---------------------------------------------------------------------- nobody to ask
-
-
-@pytest.mark.parametrize(
-    ("domain", "kind", "reason"),
-    [
-        ("nowhere.test", Failed, "no-such-domain"),
-        ("null.test", Failed, "null-mx"),
-        ("bare.test", Failed, "no-mail-host"),
-        ("broken.test", Deferred, "dns-failed"),
-        ("astray.test", Deferred, "no-mail-host"),
-        ("ourselves.test", Failed, "mx-loop"),
-    ],
-)
-async def test_what_the_dns_says_passes_through(town: Town, domain: str, kind: type[Outcome], reason: str) -> None:
-    town.dns.set("null.test", "MX 0 .")
-    town.dns.set("bare.test", "TXT nothing")
-    town.dns.behave("broken.test", Behaviour.SERVFAIL)
-    town.dns.set("astray.test", "MX 10 gone.astray.test.")
-    town.dns.set("ourselves.test", "MX 10 mx.onward.test.")
-    async with town.courier(domain) as courier:
-        with pytest.raises(Unreachable) as unreachable:
-            await carry(courier)
-        assert type(unreachable.value.outcome) is kind
-        assert unreachable.value.outcome.answer.reason == reason
-    assert town.first.connections == town.second.connections == 0
-
-
-async def test_an_address_inside_is_not_connected_to(town: Town) -> None:
-    async with town.courier(loopback_destinations=False) as courier:
-        with pytest.raises(Unreachable) as unreachable:
-            await carry(courier)
-    assert unreachable.value.outcome.answer.reason == "private-address"
-    assert town.first.connections == 0
-
-
-async def test_a_destination_that_is_an_address_needs_no_dns(town: Town) -> None:
-    async with town.courier(f"[{SECOND}]") as courier:
-        assert kinds(await carry(courier)) == [Delivered]
-    assert len(town.second.messages) == 1
-    assert not town.dns.queries
-
-
-async def test_what_was_unreachable_is_reached_once_it_is_back(town: Town) -> None:
-    town.first.stop()
-    town.second.stop()
-    async with town.courier() as courier:
-        with pytest.raises(Unreachable):
-            await carry(courier)
-        town.second.start()
-        assert kinds(await carry(courier)) == [Delivered]

@@ -4,97 +4,42 @@ asked that understands more than plain SMTP.
 
 import itertools
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import trio
 from certificates import any_tls, certificate_for, server_tls, verifying_tls
-from destination import Destination, on_one_port
 from destination_scripts import CLOSE, Answer, Moment, Stage, always
-from dns_server import Behaviour, DnsServer
-from values import NOW, delivery
+from dns_server import Behaviour
+from town import CONTENT, FIRST, SECOND, Town, carry, told
 
 from appliance.delivery.connecting import ConnectionSettings
-from appliance.delivery.courier import Courier, Unreachable
-from appliance.delivery.hosts import HostSettings
-from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Outcome, Recipient
-from appliance.resolver import DnsResolver
-from smtp.address import Address
-from smtp.client.trio_client import Timeouts
+from appliance.delivery.courier import Unreachable
+from appliance.model.delivery import Deferred, Delivered, Failed, Recipient
 from smtp.tls import server_context
 
-FIRST, SECOND = "127.0.0.2", "127.0.0.3"
-RECORDS = {
-    "home.test": ["MX 10 mx1.home.test.", "MX 20 mx2.home.test."],
-    "mx1.home.test": [f"A {FIRST}"],
-    "mx2.home.test": [f"A {SECOND}"],
-    "alone.test": [f"A {FIRST}"],
-}
-CONTENT = b"Subject: x\r\n\r\nbody\r\n"
 EVERYTHING = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "REQUIRETLS")
 
 
-class Town:
-    """The two servers of home.test, which offer everything, and the DNS that leads to them."""
+class EncryptingTown(Town):
+    """Its hosts offer everything, and DNSSEC proves what the DNS says; couriers believe the authority of the tests."""
 
     def __init__(self) -> None:
-        self.dns = DnsServer(RECORDS)
+        super().__init__(FIRST, SECOND)
         self.dns.authenticated = True
-        self.first = Destination(FIRST, name="mx1.home.test", extensions=EVERYTHING, tls=server_tls("mx1.home.test"))
-        self.second = Destination(SECOND, name="mx2.home.test", extensions=EVERYTHING, tls=server_tls("mx2.home.test"))
-        self.port = 0
+        self.dns.set("alone.test", f"A {FIRST}")
+        for server in self.servers:
+            server.extensions = EVERYTHING
+            server.tls = server_tls(server.name)
 
-    @asynccontextmanager
-    async def courier(self, domain: str = "home.test", **settings: Any) -> Any:
-        """A courier to this destination that believes the authority of the tests."""
-        ticks = itertools.count(NOW, 5)
-        made = Courier(
-            domain,
-            DnsResolver([(self.dns.address, self.dns.port)], 2.0),
-            ConnectionSettings(
-                self.port,
-                HostSettings("mx.onward.test", loopback_destinations=True),
-                Timeouts(quit=0.5),
-                opportunistic=settings.pop("opportunistic", any_tls()),
-                verifying=settings.pop("verifying", verifying_tls()),
-            ),
-            lambda: next(ticks),
-        )
-        try:
-            with trio.fail_after(20):
-                yield made
-        finally:
-            await made.close()
+    def settings(self, **changes: Any) -> ConnectionSettings:
+        return super().settings(**{"opportunistic": any_tls(), "verifying": verifying_tls(), **changes})
 
 
 @pytest.fixture
-def town() -> Iterator[Town]:
-    made = Town()
-    with made.dns:
-        made.port = on_one_port(made.first, made.second)
-        try:
-            yield made
-        finally:
-            made.first.stop()
-            made.second.stop()
-    assert made.first.violations + made.second.violations == []
-
-
-def to(*mailboxes: str, domain: str = "home.test", **changes: Any) -> list[Delivery]:
-    return [
-        delivery(f"d{number}", target=Address(name, domain), size=len(CONTENT), **changes)
-        for number, name in enumerate(mailboxes or ("alice",))
-    ]
-
-
-async def carry(courier: Courier, *mailboxes: str, **changes: Any) -> list[Outcome]:
-    return await courier.carry(to(*mailboxes, **changes), lambda: [CONTENT])
-
-
-def told(outcomes: Sequence[Outcome]) -> list[tuple[type[Outcome], str, str]]:
-    return [(type(outcome), outcome.answer.enhanced_code, outcome.answer.reason) for outcome in outcomes]
+def town() -> Iterator[EncryptingTown]:
+    with EncryptingTown().open() as made:
+        yield made
 
 
 # ---------------------------------------------------------------------- where it can be had

@@ -17,17 +17,15 @@ from dns_server import DnsServer
 from hostile import Behaviour, HostileServer, Stage, on_one_free_port
 from inline_committer import InlineCommitter
 from scheduled import CONTENT, REWRITER, SCHEDULE, SNAPSHOT
+from town import FIRST, SECOND, connections, mail_hosts, resolver, ticking
 from values import NOW, delivery
 
-from appliance.delivery.connecting import ConnectionSettings
 from appliance.delivery.courier import Courier
-from appliance.delivery.hosts import HostSettings
 from appliance.delivery.settlement import Settler
 from appliance.logbook.events import Logbook
 from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Outcome
 from appliance.model.ids import id_source
 from appliance.reports.own_mail import OwnMail
-from appliance.resolver import DnsResolver
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
 from appliance.storage.spool import Accept, Complete, Keep
@@ -35,12 +33,6 @@ from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
 from smtp.client.trio_client import Timeouts
 
-FIRST, SECOND = "127.0.0.2", "127.0.0.3"
-RECORDS = {
-    "home.test": ["MX 10 mx1.home.test.", "MX 20 mx2.home.test."],
-    "mx1.home.test": [f"A {FIRST}"],
-    "mx2.home.test": [f"A {SECOND}"],
-}
 SHORT_S = 1.0
 """How long the client waits where nothing will come."""
 BLOCK_S = 4.0
@@ -190,20 +182,14 @@ class Attempt:
 async def attempt(dns: DnsServer, stage: Stage, behaviour: Behaviour, count: int, *, chunking: bool = False) -> Attempt:
     """One attempt at delivery, from the DNS to the goodbye."""
     first, second = HostileServer(stage, behaviour, count, chunking=chunking), HostileServer()
-    ticks = itertools.count(NOW, 5)
     batch = letters(count, "m1")
     async with on_one_free_port((FIRST, first), (SECOND, second)) as port:
-        courier = Courier(
-            "home.test",
-            DnsResolver([(dns.address, dns.port)], 20.0),
-            ConnectionSettings(
-                port,
-                HostSettings("mx.onward.test", loopback_destinations=True),
-                timeouts(stage, behaviour, count),
-                opportunistic=any_tls() if stage is Stage.STARTTLS else None,
-            ),
-            lambda: next(ticks),
+        settings = connections(
+            port,
+            timeouts=timeouts(stage, behaviour, count),
+            opportunistic=any_tls() if stage is Stage.STARTTLS else None,
         )
+        courier = Courier("home.test", resolver(dns, 20.0), settings, ticking())
         with trio.fail_after(LIMIT_S):
             if stage is Stage.RSET:
                 # It comes to nothing at RCPT, and leaves its transaction open.
@@ -271,7 +257,7 @@ async def test_every_hostility_at_every_stage_has_the_right_outcome() -> None:
             by = "bdat" if chunking else "data"
             wrong.append(f"{stage.value}, {behaviour.value}, {count}, by {by}: {words}")
 
-    with DnsServer(RECORDS) as dns:
+    with DnsServer(mail_hosts(FIRST, SECOND)) as dns:
         async with trio.open_nursery() as nursery:
             for cell in CELLS:
                 nursery.start_soon(run, dns, cell)
@@ -296,7 +282,7 @@ async def test_what_comes_of_it_is_settled_by_the_schedule(
     store: SqliteSpool, stage: Stage, behaviour: Behaviour, count: int, attempts: int
 ) -> None:
     settler = settler_for(store)
-    with DnsServer(RECORDS) as dns:
+    with DnsServer(mail_hosts(FIRST, SECOND)) as dns:
         cell = await attempt(dns, stage, behaviour, count)
     wanted = {Delivered: 0, Deferred: 0, Failed: 0}
     for each, outcome in zip(cell.batch, cell.outcomes, strict=True):

@@ -1,103 +1,66 @@
 """Next hops for mail in transit, with real sockets: what is asked and sent, what answers come to, what becomes of
 connections."""
 
-import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from destination import Destination, on_one_port
 from destination_scripts import CLOSE, Answer, Moment, Stage, always
-from dns_server import Behaviour, DnsServer
-from values import NOW, delivery
+from dns_server import Behaviour
+from town import CONTENT, FIRST, LIMIT_S, PIECES, SECOND, Town, resolver, ticking, to
+from values import NOW
 
-from appliance.delivery.connecting import ConnectionSettings
 from appliance.delivery.holds import Holds
-from appliance.delivery.hosts import HostSettings
 from appliance.delivery.next_hop import NextHop, NextHops
-from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Recipient
+from appliance.model.delivery import Deferred, Delivered, Failed, Recipient
 from appliance.model.hold import Hold
-from appliance.resolver import DnsResolver
-from smtp.address import Address
-from smtp.client.trio_client import Timeouts
 
-FIRST, SECOND = "127.0.0.2", "127.0.0.3"
-RECORDS = {
-    "home.test": ["MX 10 mx1.home.test.", "MX 20 mx2.home.test."],
-    "mx1.home.test": [f"A {FIRST}"],
-    "mx2.home.test": [f"A {SECOND}"],
-    "null.test": ["MX 0 ."],
-}
 PLAIN = ("PIPELINING", "SIZE 1000", "ENHANCEDSTATUSCODES")
-CONTENT = [b"Received: by us\r\n", b"Subject: x\r\n\r\n", b".\r\nbody\r\n"]
 CLIENT, OTHER_CLIENT = "192.0.2.7", "192.0.2.8"
 MOST = 3
 """Connections to one destination."""
 
 
-class Town:
-    """The two servers of home.test, and the DNS that leads to them."""
+class TransitTown(Town):
+    """Next hops are asked there while the client waits."""
 
     def __init__(self) -> None:
-        self.dns = DnsServer(RECORDS)
-        self.first = Destination(FIRST, name="mx1.home.test")
-        self.second = Destination(SECOND, name="mx2.home.test")
-        self.port = 0
+        super().__init__(FIRST, SECOND)
+        self.dns.set("null.test", "MX 0 .")
         self.holds = Holds()
 
     @asynccontextmanager
     async def hops(self) -> AsyncIterator[NextHops]:
         """Everything that is said to next hops ends with the block, goodbyes included."""
-        ticks = itertools.count(NOW, 5)
-        settings = ConnectionSettings(
-            self.port, HostSettings("mx.onward.test", loopback_destinations=True), Timeouts(quit=0.5)
-        )
-        resolver = DnsResolver([(self.dns.address, self.dns.port)], 0.3)
-        with trio.fail_after(20):
+        with trio.fail_after(LIMIT_S):
             async with trio.open_nursery() as background:
-                yield NextHops(resolver, settings, lambda: next(ticks), background, self.holds, MOST)
+                yield NextHops(resolver(self.dns, 0.3), self.settings(), ticking(), background, self.holds, MOST)
 
 
 @pytest.fixture
-def town() -> Iterator[Town]:
-    made = Town()
-    with made.dns:
-        made.port = on_one_port(made.first, made.second)
-        try:
-            yield made
-        finally:
-            made.first.stop()
-            made.second.stop()
-    assert made.first.violations + made.second.violations == []
+def town() -> Iterator[TransitTown]:
+    with TransitTown().open() as made:
+        yield made
 
 
-def to(*mailboxes: str, **changes: Any) -> list[Delivery]:
-    """Deliveries of one message to mailboxes of home.test."""
-    return [
-        delivery(f"d{number}", target=Address(name, "home.test"), size=changes.pop("size", 100), **changes)
-        for number, name in enumerate(mailboxes)
-    ]
-
-
-async def test_it_is_asked_first_and_sent_later(town: Town) -> None:
+async def test_it_is_asked_first_and_sent_later(town: TransitTown) -> None:
     both = to("alice", "bob")
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         assert await hop.ask(both) == [None, None]
         assert town.first.messages == []
-        assert all(isinstance(outcome, Delivered) for outcome in await hop.send(both, CONTENT))
+        assert all(isinstance(outcome, Delivered) for outcome in await hop.send(both, PIECES))
         hop.leave()
     (message,) = town.first.messages
     assert message.recipients == ("alice@home.test", "bob@home.test")
-    assert message.content == b"".join(CONTENT)
+    assert message.content == CONTENT
     assert message.sender == both[0].return_path
-    assert {"SIZE=100", "BODY=8BITMIME"} <= set(message.parameters)
+    assert {f"SIZE={len(CONTENT)}", "BODY=8BITMIME"} <= set(message.parameters)
 
 
-async def test_without_a_final_dot_nothing_comes_of_it(town: Town) -> None:
+async def test_without_a_final_dot_nothing_comes_of_it(town: TransitTown) -> None:
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         assert await hop.ask(to("alice")) == [None]
@@ -106,7 +69,7 @@ async def test_without_a_final_dot_nothing_comes_of_it(town: Town) -> None:
     assert town.first.messages == []
 
 
-async def test_each_mailbox_has_its_own_answer(town: Town) -> None:
+async def test_each_mailbox_has_its_own_answer(town: TransitTown) -> None:
     town.first.script = always(Stage.RCPT, Answer(550, "5.1.1 No such user"), recipient="bob@home.test")
     three = to("alice", "bob", "carol")
     async with town.hops() as hops:
@@ -116,17 +79,17 @@ async def test_each_mailbox_has_its_own_answer(town: Town) -> None:
         assert isinstance(answers[1], Failed)
         assert (answers[1].answer.code, answers[1].answer.reason) == (550, "mailbox-unknown")
         assert answers[1].answer.server_name == "mx1.home.test"
-        await hop.send([three[0], three[2]], CONTENT)
+        await hop.send([three[0], three[2]], PIECES)
         hop.leave()
     assert town.first.messages[0].recipients == ("alice@home.test", "carol@home.test")
 
 
-async def test_only_some_of_those_that_were_asked_for_can_be_sent_to(town: Town) -> None:
+async def test_only_some_of_those_that_were_asked_for_can_be_sent_to(town: TransitTown) -> None:
     both = to("alice", "bob")
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         assert await hop.ask(both) == [None, None]
-        (outcome,) = await hop.send(both[1:], CONTENT)
+        (outcome,) = await hop.send(both[1:], PIECES)
         assert isinstance(outcome, Delivered)
         hop.leave()
     (message,) = town.first.messages
@@ -134,19 +97,19 @@ async def test_only_some_of_those_that_were_asked_for_can_be_sent_to(town: Town)
     assert town.first.connections == 1
 
 
-async def test_a_refusal_when_it_is_asked_once_more_counts(town: Town) -> None:
+async def test_a_refusal_when_it_is_asked_once_more_counts(town: TransitTown) -> None:
     both = to("alice", "bob")
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         await hop.ask(both)
         town.first.script = always(Stage.RCPT, Answer(450, "4.2.1 Busy now"))
-        (outcome,) = await hop.send(both[1:], CONTENT)
+        (outcome,) = await hop.send(both[1:], PIECES)
         assert isinstance(outcome, Deferred)
         hop.leave()
     assert town.first.messages == []
 
 
-async def test_a_server_that_hangs_up_while_it_is_asked_puts_off(town: Town) -> None:
+async def test_a_server_that_hangs_up_while_it_is_asked_puts_off(town: TransitTown) -> None:
     town.first.script = always(Stage.RCPT, CLOSE)
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
@@ -156,18 +119,18 @@ async def test_a_server_that_hangs_up_while_it_is_asked_puts_off(town: Town) -> 
 
 
 @pytest.mark.parametrize("stage", [Stage.DATA, Stage.END_OF_DATA])
-async def test_a_server_that_hangs_up_before_its_250_puts_off(town: Town, stage: Stage) -> None:
+async def test_a_server_that_hangs_up_before_its_250_puts_off(town: TransitTown, stage: Stage) -> None:
     town.first.script = always(stage, CLOSE)
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         await hop.ask(to("alice"))
-        (outcome,) = await hop.send(to("alice"), CONTENT)
+        (outcome,) = await hop.send(to("alice"), PIECES)
         assert isinstance(outcome, Deferred)
         assert (outcome.answer.code, outcome.answer.enhanced_code) == (0, "4.4.2")
         hop.leave()
 
 
-async def test_a_421_is_no_word_for_good(town: Town) -> None:
+async def test_a_421_is_no_word_for_good(town: TransitTown) -> None:
     town.first.script = always(Stage.RCPT, Answer(421, "4.3.2 Going down", close=True))
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
@@ -182,17 +145,17 @@ async def test_a_421_is_no_word_for_good(town: Town) -> None:
     [Answer(554, "5.7.1 We do not like you"), Answer(451, "4.3.0 Out of order"), CLOSE],
     ids=["5xx", "4xx", "hangs up"],
 )
-async def test_a_host_that_refuses_the_sender_does_not_speak_for_the_others(town: Town, said: Answer) -> None:
+async def test_a_host_that_refuses_the_sender_does_not_speak_for_the_others(town: TransitTown, said: Answer) -> None:
     town.first.script = always(Stage.MAIL, said)
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         assert await hop.ask(to("alice")) == [None]
-        await hop.send(to("alice"), CONTENT)
+        await hop.send(to("alice"), PIECES)
         hop.leave()
     assert len(town.second.messages) == 1
 
 
-async def test_what_all_hosts_say_of_the_sender_counts(town: Town) -> None:
+async def test_what_all_hosts_say_of_the_sender_counts(town: TransitTown) -> None:
     for server in (town.first, town.second):
         server.script = always(Stage.MAIL, Answer(554, "5.7.1 We do not like you"))
     async with town.hops() as hops:
@@ -203,7 +166,7 @@ async def test_what_all_hosts_say_of_the_sender_counts(town: Town) -> None:
         hop.leave()
 
 
-async def test_who_may_take_it_later_is_waited_for(town: Town) -> None:
+async def test_who_may_take_it_later_is_waited_for(town: TransitTown) -> None:
     town.first.script = always(Stage.MAIL, Answer(451, "4.3.0 Out of order"))
     town.second.script = always(Stage.MAIL, Answer(554, "5.7.1 We do not like you"))
     async with town.hops() as hops:
@@ -214,38 +177,38 @@ async def test_who_may_take_it_later_is_waited_for(town: Town) -> None:
         hop.leave()
 
 
-async def test_a_connection_that_has_ended_while_the_sender_took_its_time_is_made_anew(town: Town) -> None:
+async def test_a_connection_that_has_ended_while_the_sender_took_its_time_is_made_anew(town: TransitTown) -> None:
     both = to("alice", "bob")
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         assert await hop.ask(both) == [None, None]
         town.first.stop()
         town.first.start()
-        assert all(isinstance(outcome, Delivered) for outcome in await hop.send(both, CONTENT))
+        assert all(isinstance(outcome, Delivered) for outcome in await hop.send(both, PIECES))
         hop.leave()
     (message,) = town.first.messages
     assert message.recipients == ("alice@home.test", "bob@home.test")
-    assert message.content == b"".join(CONTENT)
+    assert message.content == CONTENT
 
 
 @pytest.mark.parametrize("said", [Answer(421, "4.4.2 You were idle", close=True), CLOSE], ids=["421", "hangs up"])
-async def test_before_the_final_dot_a_server_may_turn_away_once(town: Town, said: Answer) -> None:
+async def test_before_the_final_dot_a_server_may_turn_away_once(town: TransitTown, said: Answer) -> None:
     town.first.script = always(Stage.DATA, said, times=1)
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         await hop.ask(to("alice"))
-        (outcome,) = await hop.send(to("alice"), CONTENT)
+        (outcome,) = await hop.send(to("alice"), PIECES)
         assert isinstance(outcome, Delivered)
         hop.leave()
     assert len(town.first.messages) == 1
 
 
-async def test_what_may_have_been_taken_is_not_sent_once_more(town: Town) -> None:
+async def test_what_may_have_been_taken_is_not_sent_once_more(town: TransitTown) -> None:
     town.first.script = always(Stage.END_OF_DATA, CLOSE, times=1)
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         await hop.ask(to("alice"))
-        (outcome,) = await hop.send(to("alice"), CONTENT)
+        (outcome,) = await hop.send(to("alice"), PIECES)
         assert isinstance(outcome, Deferred)
         assert outcome.answer.enhanced_code == "4.4.2"
         hop.leave()
@@ -259,7 +222,9 @@ def takes_two(moment: Moment) -> Answer | None:
 
 
 @pytest.mark.parametrize("says_so", [True, False])
-async def test_a_server_that_takes_few_recipients_at_a_time_gets_more_transactions(town: Town, says_so: bool) -> None:
+async def test_a_server_that_takes_few_recipients_at_a_time_gets_more_transactions(
+    town: TransitTown, says_so: bool
+) -> None:
     if says_so:
         town.first.extensions = (*town.first.extensions, "LIMITS RCPTMAX=2")
     town.first.script = takes_two
@@ -267,11 +232,11 @@ async def test_a_server_that_takes_few_recipients_at_a_time_gets_more_transactio
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         assert await hop.ask(three) == [None, None, None]
-        assert [type(outcome) for outcome in await hop.send(three, CONTENT)] == [Delivered] * 3
+        assert [type(outcome) for outcome in await hop.send(three, PIECES)] == [Delivered] * 3
         hop.leave()
         again = hops.next_hop("home.test", CLIENT)
         assert await again.ask(three) == [None, None, None]
-        assert [type(outcome) for outcome in await again.send(three[2:], CONTENT)] == [Delivered]
+        assert [type(outcome) for outcome in await again.send(three[2:], PIECES)] == [Delivered]
         again.leave()
         # All places are free again.
         others = [hops.next_hop("home.test", CLIENT) for _ in range(MOST)]
@@ -282,7 +247,7 @@ async def test_a_server_that_takes_few_recipients_at_a_time_gets_more_transactio
     assert sorted(taken) == [("alice@home.test", "bob@home.test"), ("carol@home.test",), ("carol@home.test",)]
 
 
-async def test_nobody_listens(town: Town) -> None:
+async def test_nobody_listens(town: TransitTown) -> None:
     town.first.stop()
     town.second.stop()
     async with town.hops() as hops:
@@ -293,7 +258,7 @@ async def test_nobody_listens(town: Town) -> None:
         hop.leave()
 
 
-async def test_only_what_the_dns_says_is_final(town: Town) -> None:
+async def test_only_what_the_dns_says_is_final(town: TransitTown) -> None:
     town.dns.behave("home.test", Behaviour.SERVFAIL)
     async with town.hops() as hops:
         (failing,) = await hops.next_hop("home.test", CLIENT).ask(to("alice"))
@@ -302,7 +267,7 @@ async def test_only_what_the_dns_says_is_final(town: Town) -> None:
         assert isinstance(null, Failed)
 
 
-async def test_a_message_larger_than_the_server_takes_is_refused_without_asking(town: Town) -> None:
+async def test_a_message_larger_than_the_server_takes_is_refused_without_asking(town: TransitTown) -> None:
     town.first.extensions = town.second.extensions = PLAIN
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
@@ -312,12 +277,12 @@ async def test_a_message_larger_than_the_server_takes_is_refused_without_asking(
         hop.leave()
 
 
-async def test_8_bit_content_is_not_given_to_a_server_without_8bitmime(town: Town) -> None:
+async def test_8_bit_content_is_not_given_to_a_server_without_8bitmime(town: TransitTown) -> None:
     town.first.extensions = PLAIN
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         assert await hop.ask(to("alice", eight_bit=True)) == [None], "it may turn out to be none"
-        (outcome,) = await hop.send(to("alice", eight_bit=True), [*CONTENT, "ü\r\n".encode()])
+        (outcome,) = await hop.send(to("alice", eight_bit=True), [*PIECES, "ü\r\n".encode()])
         assert isinstance(outcome, Failed)
         assert outcome.answer.enhanced_code == "5.6.3"
         hop.leave()
@@ -326,17 +291,17 @@ async def test_8_bit_content_is_not_given_to_a_server_without_8bitmime(town: Tow
 
 @pytest.mark.parametrize(("turns_out", "expected"), [(True, Failed), (False, Delivered)])
 async def test_utf8_in_the_header_needs_smtputf8_where_it_is_really_there(
-    town: Town, turns_out: bool, expected: type
+    town: TransitTown, turns_out: bool, expected: type
 ) -> None:
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         assert await hop.ask(to("alice", utf8=True)) == [None]
-        (outcome,) = await hop.send(to("alice", utf8=turns_out), CONTENT)
+        (outcome,) = await hop.send(to("alice", utf8=turns_out), PIECES)
         assert isinstance(outcome, expected)
         hop.leave()
 
 
-async def test_an_address_in_utf8_needs_smtputf8_at_once(town: Town) -> None:
+async def test_an_address_in_utf8_needs_smtputf8_at_once(town: TransitTown) -> None:
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         (answer,) = await hop.ask(to("jörg", utf8=True))
@@ -346,12 +311,12 @@ async def test_an_address_in_utf8_needs_smtputf8_at_once(town: Town) -> None:
         town.first.extensions = (*town.first.extensions, "SMTPUTF8")
         hop = hops.next_hop("home.test", CLIENT)
         assert await hop.ask(to("jörg", utf8=True)) == [None]
-        await hop.send(to("jörg", utf8=True), CONTENT)
+        await hop.send(to("jörg", utf8=True), PIECES)
         hop.leave()
     assert "SMTPUTF8" in town.first.messages[0].parameters
 
 
-async def test_what_requires_tls_is_not_given_to_a_server_without(town: Town) -> None:
+async def test_what_requires_tls_is_not_given_to_a_server_without(town: TransitTown) -> None:
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         (answer,) = await hop.ask(to("alice", require_tls=True))
@@ -360,14 +325,14 @@ async def test_what_requires_tls_is_not_given_to_a_server_without(town: Town) ->
         hop.leave()
 
 
-async def test_what_the_sender_wants_to_hear_is_asked_for_but_for_the_success(town: Town) -> None:
+async def test_what_the_sender_wants_to_hear_is_asked_for_but_for_the_success(town: TransitTown) -> None:
     town.first.extensions = (*town.first.extensions, "DSN")
     wanting = Recipient("sales@example.org", "domain1", "SUCCESS,FAILURE", "rfc822;sales@example.org")
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         deliveries = to("alice", recipients=(wanting,))
         await hop.ask(deliveries)
-        await hop.send(deliveries, CONTENT)
+        await hop.send(deliveries, PIECES)
         hop.leave()
     assert town.first.messages[0].wishes == ("NOTIFY=FAILURE",)
     assert "RET=HDRS" in town.first.messages[0].parameters
@@ -378,7 +343,7 @@ def nobody_waits_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("appliance.delivery.next_hop.PLACE_S", 0.0)
 
 
-async def test_a_place_that_is_given_back_is_for_who_waits(town: Town) -> None:
+async def test_a_place_that_is_given_back_is_for_who_waits(town: TransitTown) -> None:
     async with town.hops() as hops, trio.open_nursery() as nursery:
         held = [hops.next_hop("home.test", CLIENT) for _ in range(MOST)]
         for hop in held:
@@ -403,7 +368,7 @@ async def test_a_place_that_is_given_back_is_for_who_waits(town: Town) -> None:
 
 
 @pytest.mark.usefixtures("nobody_waits_for_a_place")
-async def test_there_are_only_so_many_connections_to_a_destination(town: Town) -> None:
+async def test_there_are_only_so_many_connections_to_a_destination(town: TransitTown) -> None:
     async with town.hops() as hops:
         held = [hops.next_hop("home.test", CLIENT) for _ in range(MOST)]
         for hop in held:
@@ -423,12 +388,12 @@ async def test_there_are_only_so_many_connections_to_a_destination(town: Town) -
 
 
 @pytest.mark.usefixtures("nobody_waits_for_a_place")
-async def test_who_has_its_answer_has_no_place_any_more(town: Town) -> None:
+async def test_who_has_its_answer_has_no_place_any_more(town: TransitTown) -> None:
     async with town.hops() as hops:
         held = [hops.next_hop("home.test", CLIENT) for _ in range(MOST)]
         for hop in held:
             await hop.ask(to("alice"))
-        await held[0].send(to("alice"), CONTENT)
+        await held[0].send(to("alice"), PIECES)
         # Its transaction may still wait for another one.
         another = hops.next_hop("home.test", CLIENT)
         assert await another.ask(to("alice")) == [None]
@@ -437,7 +402,7 @@ async def test_who_has_its_answer_has_no_place_any_more(town: Town) -> None:
 
 
 @pytest.mark.usefixtures("nobody_waits_for_a_place")
-async def test_no_client_has_all_places_of_a_destination(town: Town) -> None:
+async def test_no_client_has_all_places_of_a_destination(town: TransitTown) -> None:
     async with town.hops() as hops:
         held = [hops.next_hop("home.test", CLIENT) for _ in range(MOST)]
         for hop in held:
@@ -449,7 +414,7 @@ async def test_no_client_has_all_places_of_a_destination(town: Town) -> None:
         for hop in (other, one_more, *held[1:]):
             hop.leave()
         # Who made room has a place again when its content is there.
-        (outcome,) = await held[0].send(to("alice"), CONTENT)
+        (outcome,) = await held[0].send(to("alice"), PIECES)
         assert isinstance(outcome, Delivered)
         held[0].leave()
     assert [message.recipients for message in town.first.messages] == [("alice@home.test",)]
@@ -457,7 +422,7 @@ async def test_no_client_has_all_places_of_a_destination(town: Town) -> None:
 
 @pytest.mark.usefixtures("nobody_waits_for_a_place")
 async def test_who_has_waited_for_long_makes_room_for_anybody_and_who_is_being_answered_for_nobody(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    town: TransitTown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("appliance.delivery.next_hop.SETTLED_S", 0.0)
     town.first.script = always(Stage.END_OF_DATA, Answer(stall=60))
@@ -466,13 +431,13 @@ async def test_who_has_waited_for_long_makes_room_for_anybody_and_who_is_being_a
         for hop in held:
             await hop.ask(to("alice"))
         for hop in held[1:]:
-            nursery.start_soon(hop.send, to("alice"), CONTENT)
+            nursery.start_soon(hop.send, to("alice"), PIECES)
         await trio.testing.wait_all_tasks_blocked(0.1)
         newcomer = hops.next_hop("home.test", CLIENT)
         assert await newcomer.ask(to("bob")) == [None]
-        nursery.start_soon(newcomer.send, to("bob"), CONTENT)
+        nursery.start_soon(newcomer.send, to("bob"), PIECES)
         await trio.testing.wait_all_tasks_blocked(0.1)
-        (outcome,) = await held[0].send(to("alice"), CONTENT)
+        (outcome,) = await held[0].send(to("alice"), PIECES)
         assert isinstance(outcome, Deferred), "its place was given away, and all others are at their final dot"
         assert outcome.answer.enhanced_code == "4.4.5"
         nursery.cancel_scope.cancel()
@@ -480,7 +445,7 @@ async def test_who_has_waited_for_long_makes_room_for_anybody_and_who_is_being_a
             hop.leave()
 
 
-async def test_what_an_operator_holds_is_put_off(town: Town) -> None:
+async def test_what_an_operator_holds_is_put_off(town: TransitTown) -> None:
     town.holds.add(Hold("h1", NOW, destination="home.test"))
     async with town.hops() as hops:
         (answer,) = await hops.next_hop("home.test", CLIENT).ask(to("alice"))
@@ -492,12 +457,12 @@ async def test_what_an_operator_holds_is_put_off(town: Town) -> None:
         hop.leave()
 
 
-async def test_cancelled_at_the_final_dot_the_connection_ends(town: Town) -> None:
+async def test_cancelled_at_the_final_dot_the_connection_ends(town: TransitTown) -> None:
     town.first.script = always(Stage.END_OF_DATA, Answer(stall=60))
     async with town.hops() as hops:
         hop = hops.next_hop("home.test", CLIENT)
         await hop.ask(to("alice"))
         with trio.move_on_after(0.3) as waiting:
-            await hop.send(to("alice"), CONTENT)
+            await hop.send(to("alice"), PIECES)
         assert waiting.cancelled_caught
         hop.leave()

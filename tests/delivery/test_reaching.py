@@ -10,59 +10,39 @@ from collections.abc import Iterator
 import pytest
 import trio
 from certificates import any_tls, certificate_for, server_tls, verifying_tls
-from destination import Destination, on_one_port
 from destination_scripts import CLOSE, Answer, Moment, Script, Stage, always, first_of
-from dns_server import DnsServer
-from values import NOW
+from town import FIRST, LIMIT_S, OURS, SECOND, THIRD, Town, resolver, ticking
 
 from appliance.delivery.attempt import Attempt
-from appliance.delivery.connecting import ConnectionSettings, Reached
+from appliance.delivery.connecting import Reached
 from appliance.delivery.hosts import HostSettings
 from appliance.delivery.reaching import Unreachable, Unsuitable, reach
 from appliance.model.delivery import Deferred, Failed
 from appliance.network import is_of_this_machine, why_not_a_source
-from appliance.resolver import DnsResolver
 from smtp.client.trio_client import Timeouts
 from smtp.tls import server_context
 
-FIRST, SECOND, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
-OURS = "mx.onward.test"
-RECORDS = {
-    "home.test": ["MX 10 mx1.home.test.", "MX 20 mx2.home.test.", "MX 30 mx3.home.test."],
-    "mx1.home.test": [f"A {FIRST}"],
-    "mx2.home.test": [f"A {SECOND}"],
-    "mx3.home.test": [f"A {THIRD}"],
-}
 
-
-class Town:
-    """The servers of home.test, the DNS that leads to them, and the way there."""
+class ReachableTown(Town):
+    """It has three hosts, and a way there from addresses that can be chosen."""
 
     def __init__(self) -> None:
-        self.dns = DnsServer(RECORDS)
-        self.servers = [
-            Destination(address, name=f"mx{number}.home.test")
-            for number, address in enumerate((FIRST, SECOND, THIRD), start=1)
-        ]
-        self.port = 0
+        super().__init__(FIRST, SECOND, THIRD)
         self.hosts = HostSettings(OURS, loopback_destinations=True)
         self.sources: tuple[str, ...] = ()
 
     async def reach(self, domain: str = "home.test", *, required: bool = False) -> Reached:
         """Connect, and look who is there; the connection is closed again."""
-        settings = ConnectionSettings(
-            self.port,
-            self.hosts,
-            Timeouts(connect=2, greeting=0.5, ehlo=0.5, mail=0.5, quit=0.5),
+        settings = self.settings(
+            hosts=self.hosts,
+            timeouts=Timeouts(connect=2, greeting=0.5, ehlo=0.5, mail=0.5, quit=0.5),
             opportunistic=any_tls(),
             verifying=verifying_tls(),
             source_addresses=self.sources,
         )
-        resolver = DnsResolver([(self.dns.address, self.dns.port)], 2.0)
-        ticks = itertools.count(NOW, 5)
-        with trio.fail_after(20):
+        with trio.fail_after(LIMIT_S):
             reached = await reach(
-                domain, resolver, settings, Attempt(lambda: next(ticks)), required=required, chunking=True
+                domain, resolver(self.dns), settings, Attempt(ticking()), required=required, chunking=True
             )
             await reached.connection.quit()
         return reached
@@ -75,22 +55,15 @@ class Town:
 
 
 @pytest.fixture
-def town() -> Iterator[Town]:
-    made = Town()
-    with made.dns:
-        made.port = on_one_port(*made.servers)
-        try:
-            yield made
-        finally:
-            for server in made.servers:
-                server.stop()
-    assert [violation for server in made.servers for violation in server.violations] == []
+def town() -> Iterator[ReachableTown]:
+    with ReachableTown().open() as made:
+        yield made
 
 
 # ---------------------------------------------------------------------- which one
 
 
-async def test_the_best_host_is_reached_and_no_other_is_asked(town: Town) -> None:
+async def test_the_best_host_is_reached_and_no_other_is_asked(town: ReachableTown) -> None:
     reached = await town.reach()
     assert (reached.at.host, reached.at.address) == ("mx1.home.test", FIRST)
     assert [server.connections for server in town.servers] == [1, 0, 0]
@@ -108,7 +81,7 @@ async def test_the_best_host_is_reached_and_no_other_is_asked(town: Town) -> Non
     ],
     ids=["554", "421", "closed", "silent", "EHLO refused", "421 to EHLO"],
 )
-async def test_hosts_that_do_not_talk_are_passed_over_whatever_they_say(town: Town, script: Script) -> None:
+async def test_hosts_that_do_not_talk_are_passed_over_whatever_they_say(town: ReachableTown, script: Script) -> None:
     town.servers[0].script = town.servers[1].script = script
     assert (await town.reach()).at.address == THIRD
     town.servers[2].script = script
@@ -116,7 +89,7 @@ async def test_hosts_that_do_not_talk_are_passed_over_whatever_they_say(town: To
     assert isinstance(outcome, Deferred), "a greeting is never a word about a recipient"
 
 
-async def test_equal_hosts_share_the_load(town: Town) -> None:
+async def test_equal_hosts_share_the_load(town: ReachableTown) -> None:
     town.dns.set("home.test", "MX 10 mx1.home.test.", "MX 10 mx2.home.test.", "MX 10 mx3.home.test.")
     random.seed(5321)
     tries = 150
@@ -126,7 +99,7 @@ async def test_equal_hosts_share_the_load(town: Town) -> None:
     assert all(30 <= count <= 70 for count in counts.values()), counts
 
 
-async def test_a_preferred_host_comes_before_equal_ones_however_these_fall(town: Town) -> None:
+async def test_a_preferred_host_comes_before_equal_ones_however_these_fall(town: ReachableTown) -> None:
     town.dns.set("home.test", "MX 10 mx1.home.test.", "MX 20 mx2.home.test.", "MX 20 mx3.home.test.")
     town.servers[0].stop()
     seen = {(await town.reach()).at.address for _ in range(30)}
@@ -142,7 +115,7 @@ def _ipv6_is_there() -> bool:
     return True
 
 
-async def test_a_dead_ipv6_address_gives_way_to_ipv4(town: Town) -> None:
+async def test_a_dead_ipv6_address_gives_way_to_ipv4(town: ReachableTown) -> None:
     """::1 refuses where there is IPv6, and cannot be reached where there is none: the outcome is the same."""
     town.dns.set("mx1.home.test", "AAAA ::1", f"A {FIRST}")
     reached = await town.reach()
@@ -151,7 +124,7 @@ async def test_a_dead_ipv6_address_gives_way_to_ipv4(town: Town) -> None:
 
 
 @pytest.mark.skipif(not _ipv6_is_there(), reason="this machine has no IPv6")
-async def test_an_ipv6_address_comes_before_ipv4(town: Town) -> None:
+async def test_an_ipv6_address_comes_before_ipv4(town: ReachableTown) -> None:
     town.dns.set("mx1.home.test", f"A {FIRST}", "AAAA ::1")
     listener = socket.socket(socket.AF_INET6)
     with listener:
@@ -169,7 +142,7 @@ async def test_an_ipv6_address_comes_before_ipv4(town: Town) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-async def test_an_mx_that_names_us_ends_the_list(town: Town, place: int) -> None:
+async def test_an_mx_that_names_us_ends_the_list(town: ReachableTown, place: int) -> None:
     records = [f"MX {10 * number} mx{number}.home.test." for number in (1, 2, 3)]
     records[place] = f"MX {10 * (place + 1)} {OURS}."
     town.dns.set("home.test", *records)
@@ -187,7 +160,7 @@ async def test_an_mx_that_names_us_ends_the_list(town: Town, place: int) -> None
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-async def test_a_host_at_an_address_of_ours_ends_the_list_whatever_its_name(town: Town, place: int) -> None:
+async def test_a_host_at_an_address_of_ours_ends_the_list_whatever_its_name(town: ReachableTown, place: int) -> None:
     ours = (FIRST, SECOND, THIRD)[place]
     town.hosts = HostSettings(OURS, loopback_destinations=True, is_ours=lambda address: address == ours)
     for server in town.servers[:place]:
@@ -198,7 +171,7 @@ async def test_a_host_at_an_address_of_ours_ends_the_list_whatever_its_name(town
     assert [server.connections for server in town.servers[place:]] == [0] * (3 - place)
 
 
-async def test_hosts_beside_an_address_of_ours_are_not_asked_either(town: Town) -> None:
+async def test_hosts_beside_an_address_of_ours_are_not_asked_either(town: ReachableTown) -> None:
     """RFC 5321 §5.1: those of our own preference go, too, wherever chance has put them."""
     town.dns.set("home.test", "MX 10 mx1.home.test.", "MX 20 mx2.home.test.", "MX 20 mx3.home.test.")
     town.hosts = HostSettings(OURS, loopback_destinations=True, is_ours=lambda address: address == SECOND)
@@ -208,7 +181,7 @@ async def test_hosts_beside_an_address_of_ours_are_not_asked_either(town: Town) 
     assert [server.connections for server in town.servers[1:]] == [0, 0]
 
 
-async def test_who_greets_us_with_our_own_name_gets_no_mail_and_the_next_is_asked(town: Town) -> None:
+async def test_who_greets_us_with_our_own_name_gets_no_mail_and_the_next_is_asked(town: ReachableTown) -> None:
     town.servers[0].name = OURS.upper()
     assert (await town.reach()).at.address == SECOND
     town.servers[1].name = town.servers[2].name = OURS
@@ -220,7 +193,7 @@ async def test_who_greets_us_with_our_own_name_gets_no_mail_and_the_next_is_aske
 # ---------------------------------------------------------------------- addresses inside
 
 
-async def test_hosts_at_addresses_inside_are_not_connected_to(town: Town) -> None:
+async def test_hosts_at_addresses_inside_are_not_connected_to(town: ReachableTown) -> None:
     town.hosts = HostSettings(OURS)
     outcome = await town.unreachable()
     assert isinstance(outcome, Deferred)
@@ -237,14 +210,14 @@ def test_what_is_of_this_machine_is_found_out_without_a_word() -> None:
 # ---------------------------------------------------------------------- from where
 
 
-async def test_mail_leaves_from_the_configured_addresses_by_chance(town: Town) -> None:
+async def test_mail_leaves_from_the_configured_addresses_by_chance(town: ReachableTown) -> None:
     town.sources = ("127.0.0.5", "127.0.0.6", "2001:db8::1")
     for _ in range(40):
         await town.reach()
     assert set(town.servers[0].clients) == {"127.0.0.5", "127.0.0.6"}
 
 
-async def test_a_source_that_is_not_ours_is_told_in_words_and_keeps_mail_waiting(town: Town) -> None:
+async def test_a_source_that_is_not_ours_is_told_in_words_and_keeps_mail_waiting(town: ReachableTown) -> None:
     town.sources = ("192.0.2.1",)
     outcome = await town.unreachable()
     assert isinstance(outcome, Deferred)
@@ -253,13 +226,13 @@ async def test_a_source_that_is_not_ours_is_told_in_words_and_keeps_mail_waiting
     assert not why_not_a_source("127.0.0.1")
 
 
-async def test_a_host_without_a_name_is_told_by_its_address_once(town: Town) -> None:
+async def test_a_host_without_a_name_is_told_by_its_address_once(town: ReachableTown) -> None:
     town.servers[0].stop()
     outcome = await town.unreachable(f"[{FIRST}]")
     assert outcome.answer.text == f"no connection to [{FIRST}]: connect: connection refused"
 
 
-async def test_a_host_that_refuses_is_told_as_such_whatever_the_source(town: Town) -> None:
+async def test_a_host_that_refuses_is_told_as_such_whatever_the_source(town: ReachableTown) -> None:
     town.sources = ("127.0.0.5",)
     for server in town.servers:
         server.stop()
@@ -271,7 +244,7 @@ async def test_a_host_that_refuses_is_told_as_such_whatever_the_source(town: Tow
 # ---------------------------------------------------------------------- how it was encrypted
 
 
-async def test_how_a_connection_is_encrypted_is_told(town: Town) -> None:
+async def test_how_a_connection_is_encrypted_is_told(town: ReachableTown) -> None:
     town.dns.authenticated = True
     town.servers[0].tls = server_tls("mx1.home.test")
     town.servers[0].extensions = ("PIPELINING", "REQUIRETLS")
@@ -282,7 +255,7 @@ async def test_how_a_connection_is_encrypted_is_told(town: Town) -> None:
     assert (await town.reach(required=True)).tls == f"{encrypted} verified"
 
 
-async def test_that_a_connection_fell_back_to_clear_is_told_with_the_reason(town: Town) -> None:
+async def test_that_a_connection_fell_back_to_clear_is_told_with_the_reason(town: ReachableTown) -> None:
     server = town.servers[0]
     assert (await town.reach()).tls is None, "nothing was offered"
     files = certificate_for("mx1.home.test")
@@ -297,7 +270,7 @@ async def test_that_a_connection_fell_back_to_clear_is_told_with_the_reason(town
     assert str((await town.reach()).tls).startswith("none: TLS failed at tls: ")
 
 
-async def test_what_a_server_says_under_tls_is_not_part_of_the_reason(town: Town) -> None:
+async def test_what_a_server_says_under_tls_is_not_part_of_the_reason(town: ReachableTown) -> None:
     server = town.servers[0]
     server.tls = server_tls("mx1.home.test")
     said = itertools.count(1)
@@ -313,7 +286,7 @@ async def test_what_a_server_says_under_tls_is_not_part_of_the_reason(town: Town
     assert reached.tls == "none: TLS failed at ehlo: refused"
 
 
-async def test_mail_that_requires_tls_and_can_not_have_it_says_nothing_about_other_mail(town: Town) -> None:
+async def test_mail_that_requires_tls_and_can_not_have_it_says_nothing_about_other_mail(town: ReachableTown) -> None:
     with pytest.raises(Unsuitable):
         await town.reach(required=True)
     assert (await town.reach()).at.address == FIRST

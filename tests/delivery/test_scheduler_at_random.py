@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scheduled import DAY_MS, World, busy, closing, gone, lost, ok, running
 from trio.testing import MockClock
@@ -88,6 +88,8 @@ async def end_well(world: World) -> None:
         await trio.sleep(1000)
         if not world.waiting():
             break
+    # The last one may have gone a moment ago, and its courier keeps the connection for the next.
+    await trio.sleep(1000)
     assert world.waiting() == []
     assert world.room_is_free()
     assert sum(world.at_once.values()) == 0
@@ -96,6 +98,7 @@ async def end_well(world: World) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1 << 32))
+@example(seed=1152)
 def test_each_delivery_ends_once_whatever_destinations_do(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     monkeypatch.setattr(scheduler_module, "MAX_COURIERS", COURIERS)
     monkeypatch.setattr(scheduler_module, "MAX_IN_TROUBLE", 2)

@@ -5,8 +5,8 @@ it should be.
 import itertools
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -17,23 +17,19 @@ from destination import Destination
 from destination_scripts import Answer, Moment, Stage, always
 from dns_server import Behaviour, DnsServer
 from relay import Relay
-from values import NOW, answer, delivery
+from town import CONTENT, OURS, carry, connections, on_errands, resolver, ticking, to, told
+from values import answer
 
 from appliance.delivery import relay_connections as relay_connections_module
-from appliance.delivery.connecting import ConnectionSettings
 from appliance.delivery.courier import Courier, Unreachable
 from appliance.delivery.hosts import HostSettings
 from appliance.delivery.relay_connections import RelayConnections
 from appliance.delivery.smarthost import Smarthost
-from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Outcome
-from appliance.resolver import DnsResolver
-from smtp.address import Address
+from appliance.model.delivery import Deferred, Delivered, Failed, Outcome
 from smtp.client.authentication import Login
-from smtp.client.trio_client import Timeouts
 
 HERE = "127.0.0.1"
 LOGIN = Login("onward", "a pass phrase")
-CONTENT = b"Subject: x\r\n\r\nbody\r\n"
 
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning")
 
@@ -47,40 +43,27 @@ def dns() -> Iterator[DnsServer]:
 class Way:
     """The way out: couriers that all go to one relay."""
 
-    def __init__(self, dns: DnsServer, smarthost: Smarthost, most: int = 20, **settings: Any) -> None:
-        loopback = settings.pop("loopback_destinations", False)
-        self._resolver = DnsResolver([(dns.address, dns.port)], 1.0)
-        self._settings = ConnectionSettings(
+    def __init__(
+        self,
+        dns: DnsServer,
+        smarthost: Smarthost,
+        most: int = 20,
+        *,
+        loopback_destinations: bool = False,
+        **settings: Any,
+    ) -> None:
+        self._resolver = resolver(dns, 1.0)
+        self._settings = connections(
             25,
-            HostSettings("mx.onward.test", loopback_destinations=loopback),
-            Timeouts(quit=0.5),
-            opportunistic=settings.pop("opportunistic", any_tls()),
-            verifying=settings.pop("verifying", verifying_tls()),
             smarthost=smarthost,
+            hosts=HostSettings(OURS, loopback_destinations=loopback_destinations),
+            **{"opportunistic": any_tls(), "verifying": verifying_tls(), **settings},
         )
         self.shared = RelayConnections(most)
 
-    @asynccontextmanager
-    async def courier(self, domain: str = "home.test") -> Any:
+    def courier(self, domain: str = "home.test") -> AbstractAsyncContextManager[Courier]:
         """A courier to a destination, which says goodbye at the end."""
-        ticks = itertools.count(NOW, 5)
-        made = Courier(domain, self._resolver, self._settings, lambda: next(ticks), self.shared)
-        try:
-            with trio.fail_after(20):
-                yield made
-        finally:
-            await made.close()
-
-
-def to(*mailboxes: str, domain: str = "home.test", **changes: Any) -> list[Delivery]:
-    return [
-        delivery(f"d{number}", target=Address(name, domain), size=len(CONTENT), **changes)
-        for number, name in enumerate(mailboxes or ("alice",))
-    ]
-
-
-async def carry(courier: Courier, *mailboxes: str, **changes: Any) -> list[Outcome]:
-    return await courier.carry(to(*mailboxes, **changes), lambda: [CONTENT])
+        return on_errands(Courier(domain, self._resolver, self._settings, ticking(), self.shared))
 
 
 async def once(way: Way, **changes: Any) -> Outcome:
@@ -92,10 +75,6 @@ async def once(way: Way, **changes: Any) -> Outcome:
             return unreachable.outcome
     assert isinstance(outcome, Delivered | Deferred | Failed)
     return outcome
-
-
-def told(outcomes: Sequence[Outcome]) -> list[tuple[type[Outcome], str, str]]:
-    return [(type(outcome), outcome.answer.enhanced_code, outcome.answer.reason) for outcome in outcomes]
 
 
 # ---------------------------------------------------------------------- what goes well
