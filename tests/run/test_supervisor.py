@@ -198,7 +198,7 @@ def test_as_many_files_can_be_open_as_may(config: Path, hard: int, soft: int) ->
 def test_too_few_files_is_one_line_and_no_end(config: Path) -> None:
     with Supervised(["prlimit", "--nofile=256:1200", sys.executable, STAND_IN, config]) as appliance:
         appliance.line(
-            ".* warning supervisor: only 1200 files can be open, and smtp.max_connections = 1000 may need 1500;.*"
+            ".* warning supervisor: only 1200 files can be open, and smtp.max_connections = 1000 may need 2700;.*"
         )
         appliance.ready()
 

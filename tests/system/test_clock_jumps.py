@@ -35,6 +35,8 @@ def test_mail_outlives_a_clock_that_is_set_forward_and_back(tmp_path: Path) -> N
     town = {"info@forward.test": ["owner@dest.test"]}
     with World(tmp_path / "world", town, environment=clock.environment) as world:
         world.mailbox_says(mailbox)
+        # A look-up in whose middle the clock is set may time out, and then the next host has its turn.
+        world.second.script = mailbox
 
         def send(count: int) -> None:
             for _ in range(count):
@@ -64,9 +66,13 @@ def test_mail_outlives_a_clock_that_is_set_forward_and_back(tmp_path: Path) -> N
         assert not world.senders.messages, "something has bounced"
         assert len(world.appliance.queue()) == 3 * MESSAGES
         mailbox.full = False
-        assert len(world.arrived("owner@dest.test", 3 * MESSAGES, within=30)) == 3 * MESSAGES
+        eventually(lambda: _arrived(world) == 3 * MESSAGES, 30, "all of it")
         world.queue_is_empty()
         assert not world.senders.messages, "something has bounced"
+
+
+def _arrived(world: World) -> int:
+    return sum(len(server.for_recipient("owner@dest.test")) for server in (world.main, world.second))
 
 
 def _shown_days(world: World) -> int:
