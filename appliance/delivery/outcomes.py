@@ -17,7 +17,7 @@ SHARED_AT_ONCE = 100
 """Deliveries whose shared outcome is written down in one go, so that other tasks have their turn in between."""
 
 STORE_RETRY_S = 1.0
-"""How long to wait where the store has to be asked and is away."""
+"""How long to wait where the store refuses, or has to be asked and is away."""
 
 DEFECT = Answer(0, "4.3.0", "internal-error", "an internal error, told in the log of the process")
 

@@ -16,7 +16,7 @@ from appliance.delivery.courier import Courier, Unreachable
 from appliance.delivery.destination import Destination, has_answered, trouble
 from appliance.delivery.holds import Holds, held_for
 from appliance.delivery.memory import Memory
-from appliance.delivery.outcomes import DEFECT, Outcomes
+from appliance.delivery.outcomes import DEFECT, STORE_RETRY_S, Outcomes
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.settlement import Settlement, Settler
 from appliance.delivery.still_here import Facts, still_here
@@ -56,9 +56,6 @@ IDLE_S = 3.0
 
 LONGEST_SLEEP_S = 30.0
 """The clock is looked at at least this often: the machine may have slept."""
-
-STORE_RETRY_S = 1.0
-"""How long to wait where the store refuses."""
 
 DRAIN_S = 10.0
 """How long couriers may finish what they are at when the appliance stops."""
