@@ -8,7 +8,8 @@ plain words. All lengths are octets of UTF-8.
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Self
 
@@ -21,6 +22,11 @@ MAX_DOMAIN_OCTETS = 255
 # RFC 5321 §4.5.3.1.3: a path has at most 256 octets "including the punctuation", of which two are < and >.
 MAX_PATH_OCTETS = 256
 MAX_MAILBOX_OCTETS = MAX_PATH_OCTETS - len("<>")
+
+ADDRESSES_AT_HAND = 512
+"""The last addresses that were read, with what was worked out of them. A message has the same few read several times,
+and the same mailboxes come again and again: looked up, an address costs a tenth. No more than are needed for the
+messages of some moments, because each is kept in memory."""
 
 # RFC 5322 §3.2.3: atext = ALPHA / DIGIT / "!" / "#" / "$" / "%" / "&" / "'" / "*" / "+" / "-" / "/" / "=" / "?" / "^" /
 #                          "_" / "`" / "{" / "|" / "}" / "~"
@@ -53,7 +59,6 @@ _QUOTED_PAIR_RE = re.compile(r"\\(.)")
 # What nearly every mailbox looks like, in one go.
 # RFC 5321 §4.1.2: Mailbox = Local-part "@" ( Domain / address-literal )
 _PLAIN_MAILBOX_RE = re.compile(rf"({_DOT_STRING})@({_DOMAIN})")
-_PLAIN_PATH_RE = re.compile(rf"<({_DOT_STRING})@({_DOMAIN})>(?: +|\Z)")
 # Where the local part ends. A quoted one may have "@" and ">" in it.
 _LOCAL_PART_RE = re.compile(rf'({_QUOTED_STRING}|[^"@<>\s]*)@')
 # RFC 5321 §4.1.2: Path = "<" [ A-d-l ":" ] Mailbox ">". What is between is looked at by Address.parse.
@@ -72,21 +77,29 @@ class Address:
     """The content, without the quotes that it may have come in."""
     domain: str
     """A domain or an address literal; empty only for a bare `postmaster`."""
+    key: tuple[str, str] = field(init=False, repr=False, compare=False)
+    """What two spellings of one mailbox have in common here: a local part in lower case and NFC, an ASCII domain."""
+    _text: str = field(default="", init=False, repr=False, compare=False)
+    """Its form as a text, once it has been asked for."""
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
+    def __post_init__(self) -> None:
+        # Asked for a dozen times while one message is under way, and only looked up from here on.
+        object.__setattr__(self, "key", (_folded(self.local_part), ascii_domain(self.domain)))
+
+    @staticmethod
+    def parse(text: str) -> "Address":
         """Read a Mailbox (RFC 5321 §4.1.2), without angle brackets. Raises AddressError."""
         if len(text) > MAX_MAILBOX_OCTETS:
             raise AddressError(_ADDRESS_TOO_LONG)
-        match = _PLAIN_MAILBOX_RE.fullmatch(text)
-        if not match:
-            return cls(*_parse_unusual(text))
-        local_part, domain = match.groups()
-        _check_lengths(local_part, domain)
-        return cls(local_part, domain)
+        return _plain_mailbox(text) or Address(*_parse_unusual(text))
 
     def __str__(self) -> str:
         """The form of RFC 5321, quoted where it has to be."""
+        if not self._text:
+            object.__setattr__(self, "_text", self._written())
+        return self._text
+
+    def _written(self) -> str:
         local_part = self.local_part
         if not _DOT_STRING_RE.fullmatch(local_part):
             # RFC 5321 §4.1.2: only \ and " need a backslash, and a form without needless ones is preferred.
@@ -108,19 +121,18 @@ class Address:
             return None
         return self if self.domain.isascii() else type(self)(self.local_part, ascii_domain(self.domain))
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """What two spellings of one mailbox have in common here: a local part in lower case and NFC, an ASCII domain.
 
-        RFC 5321 §2.4 lets a host tell local parts apart by case and asks it not to: we do not. RFC 6532 §3.1 asks for
-        NFC, and against NFKC, which would make one of what looks different. The one letter with two small forms, Σ, has
-        σ for both: which of them stands is a matter of what follows, and not all who fold case look at that.
-        """
-        local_part, domain = self.local_part, self.domain
-        if local_part.isascii():
-            return local_part.lower(), ascii_domain(domain)
-        lowered = unicodedata.normalize("NFC", local_part).lower().replace("ς", "σ")
-        return unicodedata.normalize("NFC", lowered), ascii_domain(domain)
+def _folded(local_part: str) -> str:
+    """A local part as it stands in a key.
+
+    RFC 5321 §2.4 lets a host tell local parts apart by case and asks it not to: we do not. RFC 6532 §3.1 asks for NFC,
+    and against NFKC, which would make one of what looks different. The one letter with two small forms, Σ, has σ for
+    both: which of them stands is a matter of what follows, and not all who fold case look at that.
+    """
+    if local_part.isascii():
+        return local_part.lower()
+    lowered = unicodedata.normalize("NFC", local_part).lower().replace("ς", "σ")
+    return unicodedata.normalize("NFC", lowered)
 
 
 def ascii_domain(domain: str) -> str:
@@ -178,12 +190,24 @@ def parse_forward_path(text: str) -> tuple[Address, str]:
 
 def _plain_path(text: str) -> tuple[Address, str] | None:
     """What nearly every path looks like, without going through the rest of the grammar."""
-    match = _PLAIN_PATH_RE.match(text)
+    end = text.find(">")
+    if not 0 < end <= MAX_MAILBOX_OCTETS + 1 or text[0] != "<" or text[end + 1 : end + 2] not in ("", " "):
+        return None
+    address = _plain_mailbox(text[1:end])
+    return None if address is None else (address, text[end + 1 :].lstrip(" "))
+
+
+@lru_cache(maxsize=ADDRESSES_AT_HAND)
+def _plain_mailbox(text: str) -> Address | None:
+    """What nearly every mailbox looks like, within MAX_MAILBOX_OCTETS; None for any other. Raises AddressError."""
+    match = _PLAIN_MAILBOX_RE.fullmatch(text)
     if not match:
         return None
     local_part, domain = match.groups()
-    _check_lengths(local_part, domain)
-    return Address(local_part, domain), text[match.end() :]
+    if len(local_part) > MAX_LOCAL_PART_OCTETS:
+        raise AddressError(_LOCAL_PART_TOO_LONG)
+    _check_domain(domain)
+    return Address(local_part, domain)
 
 
 def _split_path(text: str) -> tuple[str, str]:
@@ -249,14 +273,6 @@ def _check_printable(text: str) -> None:
     joiners = [at for at, letter in enumerate(text) if letter in JOINERS]
     if not text.translate(_NO_JOINERS).isprintable() or not all(joiner_stands_right(text, at) for at in joiners):
         raise AddressError("an address has no spaces, control characters or invisible characters in it")
-
-
-def _check_lengths(local_part: str, domain: str) -> None:
-    if len(local_part) + 1 + len(domain) > MAX_MAILBOX_OCTETS:
-        raise AddressError(_ADDRESS_TOO_LONG)
-    if len(local_part) > MAX_LOCAL_PART_OCTETS:
-        raise AddressError(_LOCAL_PART_TOO_LONG)
-    _check_domain(domain)
 
 
 def _check_any_domain(domain: str) -> None:

@@ -12,6 +12,12 @@ MAX_REPLY_LINE_OCTETS = 512
 MAX_READ_LINE_OCTETS = 4096
 MAX_READ_LINES = 128
 
+REPLIES_AT_HAND = 256
+"""The last replies of one line that were read. To MAIL, RCPT and DATA a server says the same each time, and many say
+what others do: looked up, a reply costs a fifth. No more than come in some moments, because some name a mailbox."""
+MAX_AT_HAND_OCTETS = 64
+"""A longer line is read anew each time: what is so long is about this one message, and does not come again."""
+
 # RFC 5321 §4.2: textstring = 1*(%d09 / %d32-126)
 _UNPRINTABLE_RE = re.compile(r"[^ -~]")
 # RFC 5321 §4.2: Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
@@ -20,7 +26,7 @@ _REPLY_LINE_RE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 # RFC 3463 §2: status-code = class "." subject "." detail ; class = "2"/"4"/"5" ; subject = 1*3digit ; detail = 1*3digit
 _ENHANCED_RE = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: +|$)")
 # What nearly every reply looks like: one line, printable, its enhanced code of the same class. Read in one go it takes
-# half the time, and a message has four.
+# half the time.
 _PLAIN_RE = re.compile(rb"(([245])[0-9][0-9]) (\2\.[0-9]{1,3}\.[0-9]{1,3}) +([!-~][ -~]*)")
 
 
@@ -101,35 +107,38 @@ class ReplyReader:
     Lines end in LF with or without a CR: nothing can be hidden between the two by a server that says them both.
     """
 
-    __slots__ = ("_buffer", "_code", "_lines")
+    __slots__ = ("_buffer", "_code", "_lines", "_position")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = b""
+        self._position = 0
         self._code = 0
         self._lines: list[str] = []
 
     @property
     def pending(self) -> bool:
         """Whether octets have come that are no whole reply yet."""
-        return bool(self._buffer or self._lines)
+        return self._position < len(self._buffer) or bool(self._lines)
 
     def receive(self, octets: bytes) -> None:
         """Take what has come."""
-        self._buffer += octets
+        self._buffer = self._buffer[self._position :] + octets
+        self._position = 0
 
     def next_reply(self) -> Reply | None:
         """The next whole reply, or None where more octets are needed. Raises ProtocolError."""
         while True:
-            end = self._buffer.find(b"\n")
+            end = self._buffer.find(b"\n", self._position)
             if end < 0:
-                if len(self._buffer) > MAX_READ_LINE_OCTETS:
+                if len(self._buffer) - self._position > MAX_READ_LINE_OCTETS:
                     raise ProtocolError("a line of the reply is too long")
                 return None
-            line = bytes(self._buffer[:end]).removesuffix(b"\r")
-            del self._buffer[: end + 1]
-            if not self._lines and (plain := _PLAIN_RE.fullmatch(line)) and len(line) <= MAX_READ_LINE_OCTETS:
-                code, _, enhanced, text = plain.groups()
-                return Reply(int(code), text.decode("ascii"), enhanced.decode("ascii"))
+            line = self._buffer[self._position : end].removesuffix(b"\r")
+            self._position = end + 1
+            if not self._lines:
+                whole = _known_line(line) if len(line) <= MAX_AT_HAND_OCTETS else _whole(line)
+                if whole is not None:
+                    return whole
             if self._take(line):
                 reply = _reply(self._code, self._lines)
                 self._lines = []
@@ -137,18 +146,37 @@ class ReplyReader:
 
     def _take(self, line: bytes) -> bool:
         """Add a line; True where it was the last of its reply."""
-        match = _REPLY_LINE_RE.fullmatch(line)
-        if len(line) > MAX_READ_LINE_OCTETS or not match:
-            raise ProtocolError("this is not an SMTP reply")
-        code, mark, text = match.groups()
+        code, text, is_last = _parts(line)
         # RFC 5321 §4.2.1: "the reply code on each of the lines MUST be the same"
-        if self._lines and int(code) != self._code:
+        if self._lines and code != self._code:
             raise ProtocolError("the lines of a reply have different codes")
         if len(self._lines) >= MAX_READ_LINES:
             raise ProtocolError("the reply has too many lines")
-        self._code = int(code)
-        self._lines.append(_UNPRINTABLE_RE.sub("?", (text or b"").replace(b"\t", b" ").decode("ascii", "replace")))
-        return mark != b"-"
+        self._code = code
+        self._lines.append(text)
+        return is_last
+
+
+def _whole(line: bytes) -> Reply | None:
+    """The reply that a line is by itself; None where another belongs to it. Raises ProtocolError."""
+    if (plain := _PLAIN_RE.fullmatch(line)) and len(line) <= MAX_READ_LINE_OCTETS:
+        code, _, enhanced, text = plain.groups()
+        return Reply(int(code), text.decode("ascii"), enhanced.decode("ascii"))
+    number, said, is_last = _parts(line)
+    return _reply(number, [said]) if is_last else None
+
+
+_known_line = lru_cache(REPLIES_AT_HAND)(_whole)
+
+
+def _parts(line: bytes) -> tuple[int, str, bool]:
+    """The code and the text of a line, and whether it is the last of its reply. Raises ProtocolError."""
+    match = _REPLY_LINE_RE.fullmatch(line)
+    if len(line) > MAX_READ_LINE_OCTETS or not match:
+        raise ProtocolError("this is not an SMTP reply")
+    code, mark, text = match.groups()
+    printable = _UNPRINTABLE_RE.sub("?", (text or b"").replace(b"\t", b" ").decode("ascii", "replace"))
+    return int(code), printable, mark != b"-"
 
 
 def _reply(code: int, lines: list[str]) -> Reply:

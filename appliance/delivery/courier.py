@@ -90,15 +90,13 @@ class Courier:
     async def _carry(self, batch: Sequence[Delivery], content: Content) -> list[Outcome]:
         self._now = Attempt(self._clock)
         outcomes = await self._attempt(batch, content)
-        left = _left(outcomes)
-        while left:
+        while left := [place for place, outcome in enumerate(outcomes) if outcome is None]:
             try:
                 more = await self._attempt([batch[place] for place in left], content)
             except Unreachable as unreachable:
                 more = [unreachable.outcome] * len(left)
             for place, outcome in zip(left, more, strict=True):
                 outcomes[place] = outcome
-            left = _left(outcomes)
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def _attempt(self, batch: Sequence[Delivery], content: Content) -> list[Outcome | None]:
@@ -139,7 +137,8 @@ class Courier:
         `without`: the hosts that are not to be asked. Raises Unreachable and Unsuitable.
         """
         first = batch[0]
-        reused = self._kept is not None and self._kept.reached.connection.usable
+        # False once it is a new connection that is spoken over: then what happens is no matter of its age.
+        reused = True
         while True:
             before = self._kept
             kept = await self._connected(first.require_tls, without)
@@ -181,22 +180,24 @@ class Courier:
                 self._drop()
                 text = f"our own spool failed: {error}"
                 return [Deferred(self._now.told(0, "4.3.0", "spool-failed", text, None))] * len(batch), None
-            if reused and all(result.reply.code == 421 and result.stage is Stage.MAIL for result in results):
+            refused = all(map(_is_of_the_host, results))
+            if reused and refused and all(map(_is_goodbye, results)):
                 # The same, said politely: it has had enough of this connection, not of this message.
                 self._drop()
                 reused = False
                 continue
             kept.carried += 1
-            some_asked = any(result.stage is not Stage.LOCAL for result in results)
-            outcomes = [
-                None if some_asked and _is_surplus(result) else self._outcome(result, reached) for result in results
-            ]
-            return outcomes, reached.at.host if all(map(_is_of_the_host, results)) else None
+            some_asked = not refused or any(result.stage is not Stage.LOCAL for result in results)
+            outcomes = [self._outcome(result, reached, some_asked) for result in results]
+            return outcomes, reached.at.host if refused else None
 
-    def _outcome(self, result: Result, reached: Reached) -> Outcome:
-        # What we knew beforehand, the server has not said.
-        by = None if result.stage is Stage.LOCAL else reached
-        return outcome_of(result.reply, self._now, by, self._settings)
+    def _outcome(self, result: Result, reached: Reached, some_asked: bool) -> Outcome | None:
+        if result.stage is not Stage.LOCAL:
+            return outcome_of(result.reply, self._now, reached, self._settings)
+        # What we knew beforehand, the server has not said. Where others were asked, and it is transient, the server
+        # takes no more recipients in one transaction (RFC 9422 §4).
+        surplus = some_asked and result.reply.transient
+        return None if surplus else outcome_of(result.reply, self._now, None, self._settings)
 
     async def _connected(self, required: bool, without: Sequence[str]) -> Kept:
         """A connection, such as REQUIRETLS wants it where that is `required`. Raises Unreachable and Unsuitable."""
@@ -232,15 +233,11 @@ class Courier:
             self._kept = None
 
 
-def _left(outcomes: Sequence[Outcome | None]) -> list[int]:
-    return [place for place, outcome in enumerate(outcomes) if outcome is None]
-
-
-def _is_surplus(result: Result) -> bool:
-    """Whether the server was not asked, because it takes no more recipients in one transaction (RFC 9422 §4)."""
-    return result.stage is Stage.LOCAL and result.reply.transient
-
-
 def _is_of_the_host(result: Result) -> bool:
     """Whether this host won't have the message, or can't, now or ever, and has said nothing about the recipient."""
-    return not result.reply.positive and result.stage in (Stage.MAIL, Stage.LOCAL)
+    return result.stage in (Stage.MAIL, Stage.LOCAL) and not result.reply.positive
+
+
+def _is_goodbye(result: Result) -> bool:
+    """Whether the host wants to end the session (RFC 5321 §3.8), and has not read the message."""
+    return result.reply.code == 421 and result.stage is Stage.MAIL

@@ -31,7 +31,8 @@ LONGEST_PAUSE_MS = 15 * 60_000
 _OF_THE_DESTINATION = frozenset({"connection-failed", "host-refused", "connection-lost", "dns-failed"})
 """Reasons of an answer that are about the destination, and not about a message."""
 
-_OF_OURSELVES = frozenset({"spool-failed", "internal-error"})
+_NOT_OF_A_MESSAGE = _OF_THE_DESTINATION | {"spool-failed", "internal-error"}
+"""The same, and those about ourselves."""
 
 
 def trouble(outcomes: Sequence[Outcome], *, tls_was_required: bool) -> Answer | None:
@@ -40,9 +41,9 @@ def trouble(outcomes: Sequence[Outcome], *, tls_was_required: bool) -> Answer | 
     Where TLS was required, only what was said or lost over a connection counts: other mail may find one.
     """
     for outcome in outcomes:
-        answer = outcome.answer
         if not isinstance(outcome, Deferred):
             continue
+        answer = outcome.answer
         # RFC 5321 §3.8: 421 is about the service, whatever command it answers.
         if answer.code == 421 or answer.reason == "connection-lost":
             return answer
@@ -53,8 +54,7 @@ def trouble(outcomes: Sequence[Outcome], *, tls_was_required: bool) -> Answer | 
 
 def has_answered(outcomes: Sequence[Outcome]) -> bool:
     """Whether a destination without `trouble` has dealt with a message, well or ill."""
-    ours = _OF_OURSELVES | _OF_THE_DESTINATION
-    return any(outcome.answer.code and outcome.answer.reason not in ours for outcome in outcomes)
+    return any(outcome.answer.code and outcome.answer.reason not in _NOT_OF_A_MESSAGE for outcome in outcomes)
 
 
 @dataclass(slots=True)

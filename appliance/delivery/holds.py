@@ -31,6 +31,11 @@ class Holds:
         """Every rule, the oldest first."""
         return tuple(self._rules)
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether there is any."""
+        return bool(self._rules)
+
     def rule_for(self, delivery: Delivery) -> Hold | None:
         """The oldest rule by which this delivery is to be held; None where it may go."""
         if not self._rules or delivery.held_for == RELEASED:

@@ -1,6 +1,5 @@
 """How many deliveries are in memory: bounded, in all and for each destination. What is beyond stays in the spool."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 MAX_CLAIMED = 20_000
@@ -16,7 +15,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._taken = 0
-        self._taken_for: Counter[str] = Counter()
+        self._taken_for: dict[str, int] = {}
 
     @property
     def room(self) -> int:
@@ -30,30 +29,31 @@ class Memory:
 
     def reserve(self, domains: Sequence[str]) -> bool:
         """Take a place for each of these. False, and nothing is taken, where one of them has no room."""
-        wanted = Counter(domains)
-        if len(domains) > self.room or any(
-            self._taken_for[domain] + count > MAX_CLAIMED_PER_DESTINATION for domain, count in wanted.items()
-        ):
+        if len(domains) > self.room:
             return False
-        self.take(domains)
+        for reserved, domain in enumerate(domains):
+            if self._taken_for.get(domain, 0) >= MAX_CLAIMED_PER_DESTINATION:
+                self.release(domains[:reserved])
+                return False
+            self._take(domain)
         return True
 
     def take(self, domains: Iterable[str]) -> None:
         """Take places, whether there is room or not: these are here already."""
-        taken = Counter(domains)
-        self._taken += taken.total()
-        self._taken_for.update(taken)
+        for domain in domains:
+            self._take(domain)
 
     def release(self, domains: Iterable[str]) -> bool:
         """Give places back. Returns whether a destination that was full is so no more."""
-        given_back = Counter(domains)
-        self._taken -= given_back.total()
         some_have_room = False
-        for domain, count in given_back.items():
-            before = self._taken_for[domain]
-            if before > count:
-                self._taken_for[domain] = before - count
-            else:
-                del self._taken_for[domain]
-            some_have_room = some_have_room or before >= MAX_CLAIMED_PER_DESTINATION > before - count
+        for domain in domains:
+            before = self._taken_for.pop(domain, 0)
+            if before > 1:
+                self._taken_for[domain] = before - 1
+            self._taken -= 1
+            some_have_room = some_have_room or before == MAX_CLAIMED_PER_DESTINATION
         return some_have_room
+
+    def _take(self, domain: str) -> None:
+        self._taken_for[domain] = self._taken_for.get(domain, 0) + 1
+        self._taken += 1

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import trio
+from msgspec import structs
 
 from appliance.delivery.holds import HELD_BY_OPERATOR, RELEASED, Holds, held_for, normalised
 from appliance.delivery.relay_connections import RelayConnections
@@ -153,7 +154,7 @@ class QueueOperator:
 
         def due_now(delivery: Delivery) -> Operation:
             destinations.add(delivery.target.key[1])
-            return Keep(replace(delivery, next_attempt_at=now))
+            return Keep(structs.replace(delivery, next_attempt_at=now))
 
         async with self._changing:
             affected = await self._change(wanted, {DeliveryState.WAITING}, due_now)
@@ -182,7 +183,7 @@ class QueueOperator:
 
         def released(delivery: Delivery) -> Operation:
             words = RELEASED if self._holds.rule_for(delivery) else ""
-            return Keep(replace(delivery, state=DeliveryState.WAITING, next_attempt_at=now, held_for=words))
+            return Keep(structs.replace(delivery, state=DeliveryState.WAITING, next_attempt_at=now, held_for=words))
 
         async with self._changing:
             # The rules first: the scheduler would hold again what was let go before.
@@ -336,4 +337,4 @@ def _page(store: SpoolStore, wanted: QueueFilter, after: str | None) -> tuple[li
 
 
 def _held(words: str) -> _Change:
-    return lambda delivery: Keep(replace(delivery, state=DeliveryState.HELD, held_for=words))
+    return lambda delivery: Keep(structs.replace(delivery, state=DeliveryState.HELD, held_for=words))

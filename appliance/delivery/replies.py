@@ -9,15 +9,15 @@ from smtp.reply import Reply
 
 def outcome_of(reply: Reply, attempt: Attempt, reached: Reached | None, settings: ConnectionSettings) -> Outcome:
     """What a reply to an envelope or a message comes to. `reached` is who gave it; None for one that is our own."""
+    if reply.positive:
+        return Delivered(attempt.answered(reply, "delivered", reached))
     if settings.smarthost is not None and reply.code in _LOGIN_WANTED:
         # About us, and not about the mail: it waits until the operator has put that right.
         text = f"the smarthost wants another login: {code_of(reply)}"
         return Deferred(attempt.told(0, "4.7.0", "login-refused", text, reached))
     if reply.transient:
         return Deferred(attempt.answered(reply, _word(reply, "deferred"), reached))
-    if reply.permanent:
-        return Failed(attempt.answered(reply, _word(reply, "refused"), reached))
-    return Delivered(attempt.answered(reply, "delivered", reached))
+    return Failed(attempt.answered(reply, _word(reply, "refused"), reached))
 
 
 def wishes(delivery: Delivery) -> RecipientParameters:
@@ -30,7 +30,7 @@ def wishes(delivery: Delivery) -> RecipientParameters:
         return RecipientParameters(_NEVER)
     said = [recipient.notify for recipient in delivery.recipients]
     if not all(said):
-        return RecipientParameters()
+        return _NOTHING_SAID
     words = {word for notify in said for word in notify.split(",")} & {"FAILURE", "DELAY"}
     return RecipientParameters(frozenset(Notify(word) for word in words) or _NEVER)
 
@@ -39,6 +39,7 @@ _LOGIN_WANTED = frozenset({530, 534, 535, 538})
 """RFC 4954 §6: authentication required, too weak, not valid, only when encrypted."""
 
 _NEVER = frozenset({Notify.NEVER})
+_NOTHING_SAID = RecipientParameters()
 
 _WORDS = {
     "1.1": "mailbox-unknown",

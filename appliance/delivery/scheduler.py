@@ -8,9 +8,9 @@ is claimed when it is due and there is room; so does what is meant for a destina
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 import trio
+from msgspec.structs import replace
 
 from appliance.delivery.courier import Courier, Unreachable
 from appliance.delivery.destination import Destination, has_answered, trouble
@@ -54,6 +54,9 @@ LONGEST_REST_S = 5.0
 IDLE_S = 3.0
 """How long a courier keeps its connection for the next message: shorter than any server's patience."""
 
+LOOKS_WHILE_IDLE = 2
+"""How often it is looked in that time whether work has come. It may take one look more."""
+
 LONGEST_SLEEP_S = 30.0
 """The clock is looked at at least this often: the machine may have slept."""
 
@@ -73,8 +76,14 @@ class _Served(Destination):
     def __init__(self, domain: str, max_couriers: int) -> None:
         super().__init__(domain, max_couriers)
         self.idle = trio.lowlevel.ParkingLot()
-        self.last_used = 0.0
-        """When work last came, by Trio's clock."""
+        self.looks_without_work = 0
+        """How often `Scheduler._dismiss_idle` has come by since work last came."""
+
+    @property
+    def has_been_idle(self) -> bool:
+        """Whether no work has come for IDLE_S."""
+        # The first look may come right behind the work.
+        return self.looks_without_work > LOOKS_WHILE_IDLE
 
 
 class Scheduler:
@@ -178,9 +187,10 @@ class Scheduler:
             if not self._couriers:
                 self._hired = trio.Event()
                 await self._hired.wait()
-            await trio.sleep(IDLE_S / 2)
+            await trio.sleep(IDLE_S / LOOKS_WHILE_IDLE)
             for served in list(self._destinations.values()):
-                if self._starved or trio.current_time() - served.last_used >= IDLE_S:
+                served.looks_without_work += 1
+                if self._starved or served.has_been_idle:
                     served.idle.unpark_all()
 
     # ------------------------------------------------------------------ claiming
@@ -264,7 +274,7 @@ class Scheduler:
         if served is None:
             served = self._destinations[domain] = _Served(domain, self._max_per_destination)
         served.waiting.add(delivery)
-        served.last_used = trio.current_time()
+        served.looks_without_work = 0
         if served.idle:
             served.idle.unpark()
         elif served.wants_a_courier:
@@ -288,19 +298,22 @@ class Scheduler:
         carried = 0
         try:
             while not self._stopping:
-                batch = await self._not_held(served.waiting.next_batch())
+                batch = served.waiting.next_batch()
+                if self._holds.has_rules:
+                    batch = await self._not_held(batch)
                 if batch:
-                    self._in_hand.update(delivery.id for delivery in batch)
+                    ids = [delivery.id for delivery in batch]
+                    self._in_hand.update(ids)
                     try:
                         stays = await self._carry(courier, served, batch)
                     finally:
-                        self._in_hand.difference_update(delivery.id for delivery in batch)
+                        self._in_hand.difference_update(ids)
                     carried += 1
                     if not stays or (self._starved and self._has_had_its_share(served, carried)):
                         break
                 elif served.waiting:
                     continue
-                elif self._stopping or self._starved or trio.current_time() - served.last_used >= IDLE_S:
+                elif self._stopping or self._starved or served.has_been_idle:
                     break
                 else:
                     await served.idle.park()

@@ -9,8 +9,10 @@ comes back to the rewritten sender, which has no room for the wish, and is answe
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+
+from msgspec.structs import replace
 
 from appliance.forwarding.trace import header_section
 from appliance.model.delivery import Answer, Delivery, Recipient

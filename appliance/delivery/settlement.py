@@ -5,7 +5,9 @@ What to write down, what to tell the log, and when the sender is to hear of it (
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.sender_reports import SenderReports

@@ -57,10 +57,17 @@ def mask(text: str, target: Address, recipient: str, server_name: str | None) ->
 def _names_any(decomposed: str, target: Address, server_name: str) -> bool:
     """Whether any of the names is in the text. Nearly always none is: most servers only say that all is well."""
     names = (target.local_part, _in_quotes(target.local_part), target.domain, server_name)
-    if all(name.isascii() and "xn--" not in name.lower() for name in names):
-        # Patterns are dear to make.
-        lowered = decomposed.lower()
-        return any(name and name.lower() in lowered for name in names)
+    lowered = decomposed.lower()
+    for name in names:
+        folded = name.lower()
+        if folded and folded in lowered:
+            return True
+        if not name.isascii() or "xn--" in folded:
+            # It has more than one spelling.
+            break
+    else:
+        return False
+    # Patterns are dear to make.
     patterns = [*map(_pattern, names[:2]), *map(_domain_pattern, names[2:])]
     wanted = "|".join(pattern for name, pattern in zip(names, patterns, strict=True) if name)
     return re.search(wanted, decomposed, _flags(decomposed)) is not None

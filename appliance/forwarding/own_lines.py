@@ -19,11 +19,12 @@ A person who sends a message on to its own alias, header and all, gets the same 
 that know their mail again by a Delivered-To field, and the person is there to read it.
 """
 
-import hmac
 import re
 from collections.abc import Iterable, Sequence
+from hmac import compare_digest
 
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from smtp.address import Address
@@ -51,7 +52,7 @@ class OwnLines:
             raise ValueError(f"marks need a key of at least {MIN_KEY_OCTETS} octets")
         own = HKDF(SHA256(), 32, salt=None, info=b"onward: received lines").derive(key)
         # With the key absorbed, and only ever copied: half the cost of a new HMAC.
-        self._mac = hmac.new(own, digestmod="sha256")
+        self._mac = HMAC(own, SHA256())
         self._hostname = hostname.encode("ascii", "replace")
         # Folded in any way: others may have written our line anew. Of the words in front, which prove nothing, it is
         # enough that our name is the last: what begins with a long word is found fast.
@@ -78,12 +79,12 @@ class OwnLines:
         lines = 0
         for found in self._line.finditer(head):
             message_id, proof, half = (group.decode("ascii") for group in found.groups(b""))
-            if not hmac.compare_digest(proof, self._proof(message_id)):
+            if not compare_digest(proof, self._proof(message_id)):
                 continue
             lines += 1
             if lines > MAX_OWN_LINES:
                 return True
-            if any(hmac.compare_digest(half, self._proof(message_id, recipient)) for recipient in present):
+            if any(compare_digest(half, self._proof(message_id, recipient)) for recipient in present):
                 return True
         return False
 
@@ -93,4 +94,4 @@ class OwnLines:
         mac.update(message_id.encode("ascii"))
         if recipient is not None:
             mac.update(("\n" + "@".join(recipient.key)).encode())
-        return mac.hexdigest()[:PROOF_DIGITS]
+        return mac.finalize().hex()[:PROOF_DIGITS]

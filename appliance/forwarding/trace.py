@@ -88,19 +88,19 @@ def received(
     """
     literal = f"IPv6:{client_address}" if ":" in client_address else client_address
     clauses = [
-        ["Received: from", _name(helo), f"([{_name(literal)}])"],
-        ["by", _name(hostname), "with", _name(protocol), "id", _name(message_id)],
-        format_date(at).split(" "),
+        f"Received: from {_name(helo)} ([{_name(literal)}])",
+        f"by {_name(hostname)} with {_name(protocol)} id {_name(message_id)}",
     ]
     if mark:
         # RFC 5321 §4.4: a clause may begin with CFWS, so a comment may stand between two of them.
-        clauses[1].append(f"({_name(mark)})")
+        clauses[1] += f" ({_name(mark)})"
     if len(recipients) == 1 and _PLAIN_PATH.fullmatch(recipients[0]):
-        clauses.insert(2, ["for", f"<{recipients[0]}>"])
-    if suite := registered_suite(cipher):
+        clauses.append(f"for <{recipients[0]}>")
+    if cipher and (suite := registered_suite(cipher)):
         # RFC 8314 §4.3 and §7.4: Additional-Registered-Clauses stand behind all the others.
-        clauses.insert(-1, ["tls", suite])
-    clauses[-2][-1] += ";"
+        clauses.append(f"tls {suite}")
+    clauses[-1] += ";"
+    clauses.append(format_date(at))
     return _folded(clauses)
 
 
@@ -145,7 +145,7 @@ def header_section(content: bytes, limit: int) -> bytes:
 
 def count_received(section: bytes) -> int:
     """How many servers say that they have taken the message: a hundred of them are a loop (RFC 5321 §6.3)."""
-    return sum(1 for _ in _RECEIVED.finditer(section))
+    return len(_RECEIVED.findall(section))
 
 
 def field(section: bytes, name: str) -> bytes | None:
@@ -175,17 +175,16 @@ def _name(text: str) -> str:
     return _NOT_IN_NAMES.sub("?", text[:DOMAIN_OCTETS]) or "?"
 
 
-def _folded(clauses: list[list[str]]) -> bytes:
+def _folded(clauses: list[str]) -> bytes:
     """One line for each clause, or more where it is long."""
+    # The tab is counted as one column: RFC 5322 counts characters.
+    if max(map(len, clauses)) + len("\t") <= LINE_COLUMNS:
+        return ("\r\n\t".join(clauses) + "\r\n").encode("ascii")
     lines: list[str] = []
     for clause in clauses:
-        line = clause[0] if not lines else f"\t{clause[0]}"
-        whole = " ".join((line, *clause[1:]))
-        if len(whole) <= LINE_COLUMNS:
-            lines.append(whole)
-            continue
-        for word in clause[1:]:
-            # The tab is counted as one column: RFC 5322 counts characters.
+        first, *words = clause.split(" ")
+        line = first if not lines else f"\t{first}"
+        for word in words:
             if len(line) + 1 + len(word) > LINE_COLUMNS:
                 lines.append(line)
                 line = f"\t{word}"

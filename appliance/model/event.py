@@ -3,8 +3,9 @@
 The words are those of the logging policy (and of the API); there is no sixth.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class EventType(Enum):
@@ -21,8 +22,7 @@ ERROR_EVENTS = frozenset({EventType.SOFT_BOUNCED, EventType.HARD_BOUNCED, EventT
 """What the log level `errors` keeps, and what `log.error_retention` governs."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryEvent:
+class DeliveryEvent(Struct, frozen=True):
     """One event with its data points. Never content.
 
     Each event carries its own copy of the message's data points, so that it can be erased on its own day without a

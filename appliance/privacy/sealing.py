@@ -16,7 +16,7 @@ meet another key and do not open.
 
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hmac import compare_digest
 
@@ -54,7 +54,7 @@ class Unsealable(Exception):
 class Sealer:
     """Seals, opens and makes MACs under one key. Thread-safe, and harmless to fork."""
 
-    __slots__ = ("_macs", "_remembered", "_row_keys")
+    __slots__ = ("_macs", "_row_keys", "mac")
 
     def __init__(self, key: bytes) -> None:
         """Raises ValueError where the key is not 32 octets long."""
@@ -63,11 +63,15 @@ class Sealer:
         # Both stand ready with the key absorbed and are only ever copied: half the cost of a new HMAC.
         self._row_keys = HMAC(_subkey(key, b"onward: sealing"), SHA256())
         self._macs = HMAC(_subkey(key, b"onward: keyed fields"), SHA256())
-        self._remembered = lru_cache(MACS_REMEMBERED)(self._mac)
+        self.mac: Callable[[str, str], bytes] = lru_cache(MACS_REMEMBERED)(self._mac)
+        """Sixteen octets that stand for a value (the first) in a context, the same each time."""
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
         """Encrypt and authenticate, for this context only. The result is `SEALING_OCTETS` longer than the plaintext."""
-        nonce = _next_nonce()
+        try:
+            nonce = _nonces.pop()
+        except IndexError:
+            nonce = _drawn_nonce()
         return _VERSION + nonce + AESGCM(self._row_key(context)).encrypt(nonce, plaintext, _VERSION)
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
@@ -79,10 +83,6 @@ class Sealer:
             return AESGCM(self._row_key(context)).decrypt(nonce, ciphertext, _VERSION)
         except InvalidTag:
             raise Unsealable("sealed under another key or for another row, or damaged") from None
-
-    def mac(self, value: str, context: str) -> bytes:
-        """Sixteen octets that stand for the value in this context, the same each time."""
-        return self._remembered(value, context)
 
     def _mac(self, value: str, context: str) -> bytes:
         state = self._macs.copy()
@@ -102,14 +102,12 @@ _nonces: deque[bytes] = deque()
 os.register_at_fork(after_in_child=_nonces.clear)
 
 
-def _next_nonce() -> bytes:
-    """Twelve random octets. Drawn many at a time: each call to the kernel lets go of the interpreter's lock."""
-    while True:
-        try:
-            return _nonces.pop()
-        except IndexError:
-            drawn = os.urandom(_NONCES_AT_ONCE * _NONCE_OCTETS)
-            _nonces.extend(drawn[at : at + _NONCE_OCTETS] for at in range(0, len(drawn), _NONCE_OCTETS))
+def _drawn_nonce() -> bytes:
+    """Twelve random octets. Drawn with many for later: each call to the kernel lets go of the interpreter's lock."""
+    drawn = os.urandom(_NONCES_AT_ONCE * _NONCE_OCTETS)
+    first, *later = [drawn[at : at + _NONCE_OCTETS] for at in range(0, len(drawn), _NONCE_OCTETS)]
+    _nonces.extend(later)
+    return first
 
 
 Keyring = Mapping[str, Sealer]

@@ -1,7 +1,8 @@
 """One recipient, one decision: routing for aliases, and the way back for rewritten senders."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from appliance.forwarding.srs import Expired, Forged, NotOurs, Opened, SenderRewriter
 from appliance.model.domain import DeliveryMode, Domain
@@ -19,8 +20,7 @@ LookUp = Callable[[str], ReturnPath | None]
 """Finds what the token in a rewritten sender stands for. May raise StoreUnavailable, which is no reason to refuse."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What one RCPT TO is answered, and what it stands for where it is accepted."""
 
     reply: Reply
@@ -66,7 +66,12 @@ def decide(
     With `explained` the steps are told in words; it is the same decision.
     """
     if is_return_path(snapshot, recipient):
-        return _decide_return(rewriter, sender, recipient, now, look_up)
+        return decide_return(rewriter, sender, recipient, now, look_up)
+    return decide_alias(snapshot, recipient, now, explained=explained)
+
+
+def decide_alias(snapshot: Snapshot, recipient: Address, now: int, *, explained: bool = False) -> Decision:
+    """The same for what is no rewritten sender: all that it takes is in memory. Raises nothing."""
     found = route(snapshot, recipient, now, explained=explained)
     return Decision(
         found.reply,
@@ -79,9 +84,11 @@ def decide(
     )
 
 
-def _decide_return(
+def decide_return(
     rewriter: SenderRewriter, sender: Address | None, recipient: Address, now: int, look_up: LookUp
 ) -> Decision:
+    """The same for a rewritten sender, whose token may have to be looked up. Raises StoreUnavailable."""
+
     def refused(reply: Reply, reason: str, detail: str) -> Decision:
         return Decision(reply, reason, recipient, steps=(Step("return path", "refused", detail),))
 

@@ -1,6 +1,8 @@
 """A next hop's answer in words for two readers: the sender, who never learns of the mailbox, and the alias's log."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from appliance.forwarding.masking import mask
 from appliance.model.delivery import Answer, Deferred, Failed

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Protocol
 
 import trio
@@ -17,7 +16,7 @@ from appliance.model.delivery import Answer, Delivery, DeliveryState, Recipient
 from appliance.model.domain import DeliveryMode
 from appliance.model.event import DeliveryEvent, EventType
 from appliance.reception.client_names import ClientNames
-from appliance.reception.decision import Decision, LookUp, decide, is_return_path
+from appliance.reception.decision import Decision, LookUp, decide_alias, decide_return, is_return_path
 from appliance.reception.transit import Transit, TransitTransaction
 from appliance.reports.own_mail import OwnMail
 from appliance.reports.returned import READ_OCTETS
@@ -101,9 +100,15 @@ class _Transaction:
     sender: Address | None
     parameters: MailParameters
     snapshot: Snapshot
+    mode: DeliveryMode | None = None
+    """That of the first recipient, which all others must have too; None before it."""
     decisions: list[Decision] = field(default_factory=list)
     recipients: list[Recipient] = field(default_factory=list)
     """The same, one for each decision, with what the sender wants to hear about it."""
+    forwards: list[Decision] = field(default_factory=list)
+    """Those of the decisions that lead on."""
+    returns: list[Decision] = field(default_factory=list)
+    """The others: to rewritten senders, which get a report of ours."""
     incoming: Incoming | None = None
     transit: TransitTransaction | None = None
     """From the first recipient on that was asked for in transit mode, whatever came of it."""
@@ -116,18 +121,12 @@ class _Transaction:
     failed: Reply | None = None
     """What the end of the data will be answered: the content could not be stored."""
 
-    @property
-    def mode(self) -> DeliveryMode | None:
-        """That of the first recipient, which all others must have too; None before it."""
-        return self.decisions[0].mode if self.decisions else None
-
-    @property
-    def forwards(self) -> list[Decision]:
-        return [decision for decision in self.decisions if decision.opened is None]
-
-    @property
-    def returns(self) -> list[Decision]:
-        return [decision for decision in self.decisions if decision.opened is not None]
+    def take(self, decision: Decision, recipient: Recipient) -> None:
+        """One recipient more, which is accepted."""
+        self.mode = self.mode or decision.mode
+        self.decisions.append(decision)
+        self.recipients.append(recipient)
+        (self.forwards if decision.opened is None else self.returns).append(decision)
 
 
 @dataclass(slots=True)
@@ -208,17 +207,17 @@ class Session:
         recipient_told = _recipient(decision, parameters)
         refused = await self._refused_by_mode(transaction, decision, recipient_told)
         if refused is None:
-            transaction.decisions.append(decision)
-            transaction.recipients.append(recipient_told)
+            transaction.take(decision, recipient_told)
         return refused or decision.reply
 
     async def _refused_by_mode(
         self, transaction: _Transaction, decision: Decision, recipient: Recipient
     ) -> Reply | None:
         """Why a recipient that routing accepts can't be one of this transaction's; None where it can."""
-        if transaction.mode not in (None, decision.mode):
+        mode = decision.mode
+        if transaction.mode not in (None, mode):
             return OTHER_MODE
-        if decision.mode is DeliveryMode.SPOOL:
+        if mode is DeliveryMode.SPOOL:
             # Not at MAIL: who writes to others than these needs no room (RFC 1870 §6.1 has 452 for both commands).
             return None if self._reception.spool.has_room(transaction.parameters.size or 0) else STORE_FULL
         if transaction.transit is None:
@@ -233,19 +232,13 @@ class Session:
         return refusal.reply
 
     async def _decide(self, transaction: _Transaction, recipient: Address) -> Decision:
-        reception = self._reception
-        decision = partial(
-            decide,
-            transaction.snapshot,
-            reception.rewriter,
-            transaction.sender,
-            recipient,
-            reception.clocks.wall(),
-            reception.look_up,
+        reception, now = self._reception, self._reception.clocks.wall()
+        if not is_return_path(transaction.snapshot, recipient):
+            return decide_alias(transaction.snapshot, recipient, now)
+        # Its token may have to be looked up in the store.
+        return await trio.to_thread.run_sync(
+            decide_return, reception.rewriter, transaction.sender, recipient, now, reception.look_up
         )
-        if is_return_path(transaction.snapshot, recipient):
-            return await trio.to_thread.run_sync(decision)  # its token may have to be looked up in the store
-        return decision()
 
     async def _record_refusal(self, transaction: _Transaction, decision: Decision, answer: Answer) -> None:
         assert decision.domain is not None
@@ -324,7 +317,7 @@ class Session:
             return await self._refuse(transaction, head, TOO_MANY_HOPS, "too-many-hops")
         # One reply stands for all recipients. Where the way of one is a circle, a 5xx leaves the message with whoever
         # sent it, who knows them all and can tell; a 250 for the others would be a loss of this one without a word.
-        if self._reception.own_lines.shows_a_loop(head, [decision.recipient for decision in transaction.forwards]):
+        if self._reception.own_lines.shows_a_loop(head, (decision.recipient for decision in transaction.forwards)):
             return await self._refuse(transaction, head, TOO_MANY_HOPS, "mail-loop")
         if transaction.mode is DeliveryMode.TRANSIT:
             return await self._pass_on(transaction, head)
@@ -366,7 +359,7 @@ class Session:
         try:
             state = DeliveryState.UNDER_WAY if reserved else DeliveryState.WAITING
             deliveries, return_paths = self._deliveries(transaction, incoming, copies, state)
-            with_it = self._reports(transaction)
+            with_it = self._reports(transaction) if transaction.returns else []
             events = self._events(transaction, incoming.message_id, head, EventType.RECEIVED, reply, "accepted")
             await incoming.commit(deliveries, events, return_paths, with_it)
         except BaseException as error:

@@ -17,10 +17,11 @@ who has refused it for good refuses at RCPT.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
+from msgspec.structs import replace
 
 from appliance.forwarding.srs import Rewritten, SenderRewriter
 from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, DeliveryState, Failed, Outcome, Recipient

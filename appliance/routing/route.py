@@ -90,6 +90,8 @@ class _Expansion:
         self._now = now
         self._explained = explained
         self._steps: list[Step] = []
+        self._lasting = True
+        """What has been found is so for everybody who writes to the alias, and at any time."""
 
     def run(self, recipient: Address) -> Route:
         local_part, domain_name = recipient.key
@@ -116,13 +118,19 @@ class _Expansion:
     def _through_aliases(self, recipient: Address, hosted: HostedDomain) -> Route:
         alias = hosted.match(recipient.key[0])
         reference = alias.reference if alias else ""
+        known = self._snapshot.mailboxes.get(alias.id) if alias and not self._explained else None
+        if known is not None:
+            return self._route(ACCEPTED, "accepted", hosted.domain, reference, known)
         try:
             self._expand(recipient, hosted)
             if not self._targets and not self._discards:
                 raise self._problem or _Refused(NO_SUCH_USER, "alias-unknown")
         except _Refused as refused:
             return self._route(refused.reply, refused.reason, hosted.domain, reference)
-        return self._route(ACCEPTED, "accepted", hosted.domain, reference, tuple(self._targets.values()))
+        targets = tuple(self._targets.values())
+        if alias and self._lasting:
+            self._snapshot.mailboxes[alias.id] = targets
+        return self._route(ACCEPTED, "accepted", hosted.domain, reference, targets)
 
     def _operator(self) -> tuple[Address, ...]:
         """The operator's mailboxes; bare `postmaster` where there are none, and the mail waits in the queue for one."""
@@ -190,6 +198,7 @@ class _Expansion:
         return " → ".join(self._snapshot.alias_address(alias.reference) or alias.pattern for alias in aliases)
 
     def _takes_mail(self, alias: Alias) -> bool:
+        self._lasting = self._lasting and alias.expires_at is None
         return (
             alias.enabled
             and (alias.expires_at is None or alias.expires_at > self._now)

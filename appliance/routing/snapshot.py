@@ -73,8 +73,8 @@ class HostedDomain:
 
 
 class Snapshot:
-    """Everything routing knows. Immutable once built; a change of the records makes a new one, and every
-    RCPT is answered from the one that stands then."""
+    """Everything routing knows. What it says never changes once it is built; a change of the records makes a new one,
+    and every RCPT is answered from the one that stands then."""
 
     def __init__(
         self,
@@ -109,6 +109,9 @@ class Snapshot:
         operators = sorted((account.id, account.email) for account in accounts if account.role is Role.OPERATOR)
         self.postmaster = settings.postmaster or (operators[0][1] if operators else "")
         """The operator's mailbox; empty where nobody is the operator yet."""
+        self.mailboxes: dict[str, tuple[Address, ...]] = {}
+        """What aliases lead to in the end, by their ids: for `route` alone, which follows each only once. In it is only
+        what follows from this snapshot, for everybody and at any time."""
 
     def hosted(self, domain: str) -> HostedDomain | None:
         """The domain of this name (lower case, A-labels), verified or not."""

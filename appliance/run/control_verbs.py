@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import trio
+from msgspec import structs
 
 from appliance import wire
 from appliance.delivery.operator import QueueFilter, QueueOperator
@@ -133,7 +134,7 @@ def _patient(verb: wire.Verb) -> wire.Verb:
 
 def _plain(event: DeliveryEvent) -> dict[str, Any]:
     """An event as JSON has it: the field names of the model, the type by its word."""
-    return {field.name: getattr(event, field.name) for field in fields(event)} | {"type": event.type.value}
+    return structs.asdict(event) | {"type": event.type.value}
 
 
 def _shown_hold(rule: Hold) -> dict[str, Any]:

@@ -91,16 +91,21 @@ class GroupCommitter:
 
     async def commit(self, operations: Sequence[Operation]) -> None:
         """See Committer."""
-        await self._wait(_Unit(operations, None))
+        self._gather(_Unit(operations, None))
+        await trio.lowlevel.wait_task_rescheduled(_cannot_abort)
 
     async def call(self, function: Callable[[], T]) -> T:
         """See Committer."""
-        return cast(T, await self._wait(_Unit(None, function)))
+        self._gather(_Unit(None, function))
+        return cast(T, await trio.lowlevel.wait_task_rescheduled(_cannot_abort))
 
-    async def _wait(self, unit: _Unit) -> Any:
+    def _gather(self, unit: _Unit) -> None:
+        """Take a unit in, for the task that is about to wait for it."""
         self._gathering.append(unit)
-        self._awaited.unpark()
-        return await trio.lowlevel.wait_task_rescheduled(_cannot_abort)
+        # What comes while a group is being written is looked for when that is done, and what comes behind another is
+        # found with it.
+        if not self._writing and len(self._gathering) == 1:
+            self._awaited.unpark()
 
     async def _feed(self) -> None:
         """Hand groups to the thread, one at a time.
@@ -131,7 +136,8 @@ class GroupCommitter:
         self._writing = False
         for unit in group:
             trio.lowlevel.reschedule(unit.task, unit.result)
-        self._awaited.unpark()
+        if self._gathering:
+            self._awaited.unpark()
 
     # ------------------------------------------------------------------ in the thread
 

@@ -90,7 +90,6 @@ class Codec:
         self._sealed_whole = _shape(collection, sealed, sparse=True)
         self._clear_names = tuple(field.name for field in clear)
         self._clear_count = len(clear)
-        self._clear_texts = tuple(n for n, field in enumerate(clear) if field.kind is Kind.TEXT)
         self._clear_lists = tuple(n for n, field in enumerate(clear) if field.kind is Kind.LIST)
         self._booleans = tuple(field.name for field in clear if field.kind is Kind.BOOLEAN)
         self._lists = tuple(field.name for field in clear if field.kind is Kind.LIST)
@@ -110,17 +109,15 @@ class Codec:
         except msgspec.ValidationError as error:
             self._refuse(row, error)
         stored = list(values[: self._clear_count])
-        for position in self._clear_texts:
-            if (text := stored[position]) is not None and not text.isascii():
-                self._check_encodable(self._clear_names[position], stored[position])
+        try:
+            _pack(stored)  # one call finds what `_check_encodable` would find in any of them
+            packed = _pack(self._sealed_whole(*values[self._clear_count :]))
+        except UnicodeEncodeError as error:
+            self._refuse(row, error)
         for position in self._clear_lists:
             stored[position] = self._to_stored(self._fields[self._clear_names[position]], stored[position])
         if self._sealed_names:
-            sealer = self._held()
-            try:
-                packed = _pack(self._sealed_whole(*values[self._clear_count :]))
-            except UnicodeEncodeError as error:
-                self._refuse(row, error)
+            sealer = self._sealer or self._held()
             stored.append(sealer.seal(packed, self._context(row)))
             for position, context in self._keyed:
                 value = values[position]
@@ -216,7 +213,7 @@ class Codec:
 
     def _context(self, row: Row) -> bytes:
         # MessagePack says where each part ends, so that no two rows share a context.
-        return _pack((self._name, *[row[name] for name in self._key]))
+        return _pack((self._name, *map(row.__getitem__, self._key)))
 
     def _to_stored(self, field: Field, value: object) -> StoredValue:
         self._check(field, value)

@@ -6,8 +6,10 @@ its deliveries: `Complete` erases the content in the same group.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from appliance.model.delivery import Delivery, DeliveryState
 from appliance.model.event import DeliveryEvent
@@ -30,8 +32,7 @@ class ReturnPath:
     created_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddPart:
+class AddPart(Struct, frozen=True):
     """Keep one part of a message's content. Parts are numbered from 0 without gaps."""
 
     message_id: str
@@ -39,8 +40,7 @@ class AddPart:
     octets: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Accept:
+class Accept(Struct, frozen=True):
     """Take responsibility for a message: every delivery of it, and the events that say so."""
 
     deliveries: Sequence[Delivery]
@@ -48,8 +48,7 @@ class Accept:
     return_paths: Sequence[ReturnPath] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(Struct, frozen=True):
     """A delivery is done, well or ill: erase it, and the content with the last one."""
 
     delivery_id: str
@@ -57,44 +56,38 @@ class Complete:
     events: Sequence[DeliveryEvent] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(Struct, frozen=True):
     """A delivery stays in the queue with what this value says: deferred, held, released or due at once."""
 
     delivery: Delivery
     events: Sequence[DeliveryEvent] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Abandon:
+class Abandon(Struct, frozen=True):
     """A reception has ended without an Accept: erase the parts that were kept."""
 
     message_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """Events of which no delivery is changed, such as a refusal."""
 
     events: Sequence[DeliveryEvent]
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(Struct, frozen=True):
     """These events have reached the log: erase them from the outbox."""
 
-    event_ids: Sequence[str] = field(default=())
+    event_ids: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AddHold:
+class AddHold(Struct, frozen=True):
     """From now on what this rule is about is to be held."""
 
     hold: Hold
 
 
-@dataclass(frozen=True, slots=True)
-class LiftHold:
+class LiftHold(Struct, frozen=True):
     """A rule is gone. What it has held stays held until it is released."""
 
     hold_id: str
@@ -110,8 +103,7 @@ class ClockMarks:
     """The latest instant that the wall clock has shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class MarkClocks:
+class MarkClocks(Struct, frozen=True):
     """Write down what the clocks have come to."""
 
     marks: ClockMarks
@@ -120,8 +112,7 @@ class MarkClocks:
 Operation = AddPart | Accept | Complete | Keep | Abandon | Record | Forget | AddHold | LiftHold | MarkClocks
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """Operations as a backend will write them. What is in it is the backend's own affair."""
 
     content: Any

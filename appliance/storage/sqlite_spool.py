@@ -15,6 +15,7 @@ it can be opened by then.
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 import apsw
 
 from appliance.model.delivery import Delivery, DeliveryState
+from appliance.model.event import DeliveryEvent
 from appliance.model.hold import Hold
 from appliance.privacy.declarations import (
     CLOCKS,
@@ -95,7 +97,7 @@ RECOVERY_STEPS = 32
 MEASURED_FOR_S = 1.0
 """How long one look at the disk serves those who ask for room."""
 
-_Rows = dict[texts.Kind, list[Bindings]]
+_Rows = defaultdict[texts.Kind, list[Bindings]]
 """What a unit writes: rows by their kind, encoded and sealed."""
 
 
@@ -159,18 +161,18 @@ class SqliteSpool:
 
     def prepare(self, operations: Sequence[Operation]) -> Prepared:
         """See `SpoolStore`. What the declarations refuse raises RowRefused."""
-        rows: _Rows = {}
+        rows: _Rows = defaultdict(list)
         for operation in operations:
             self._prepare(operation, rows)
         return Prepared(rows)
 
     def write(self, units: Sequence[Prepared]) -> None:
         """See `SpoolStore`."""
-        rows: _Rows = {}
+        rows: _Rows = defaultdict(list)
         new_octets = 0
         for unit in units:
             for kind, more in unit.content.items():
-                rows.setdefault(kind, []).extend(more)
+                rows[kind].extend(more)
             if texts.Kind.ADD_PART in unit.content and texts.Kind.ADD_DELIVERY not in unit.content:
                 self._leftovers.spare(str(message_id) for message_id, _, _ in unit.content[texts.Kind.ADD_PART])
             if not _settles(unit):
@@ -414,39 +416,40 @@ class SqliteSpool:
     # ------------------------------------------------------------------ rows
 
     def _prepare(self, operation: Operation, rows: _Rows) -> None:
-        def add(kind: texts.Kind, *more: Bindings) -> None:
-            rows.setdefault(kind, []).extend(more)
-
+        events: Sequence[DeliveryEvent] = ()
         match operation:
             case AddPart(message_id, part, octets):
                 if len(octets) > PART_OCTETS:
                     raise RowRefused(CONTENT, "octets", f"takes at most {PART_OCTETS} octets a part")
                 row = {"message_id": message_id, "part": part, "octets": octets}
-                add(texts.Kind.ADD_PART, self._content.encode(row))
-            case Accept(deliveries, _, return_paths):
+                rows[texts.Kind.ADD_PART].append(self._content.encode(row))
+            case Accept(deliveries, events, return_paths):
                 for delivery in deliveries:
-                    add(texts.Kind.ADD_DELIVERY, self._deliveries.encode(delivery_to_row(delivery)))
+                    rows[texts.Kind.ADD_DELIVERY].append(self._deliveries.encode(delivery_to_row(delivery)))
                 for path in return_paths:
-                    add(texts.Kind.ADD_RETURN_PATH, self._return_paths.encode(return_path_to_row(path)))
-            case Complete(delivery_id, message_id):
-                add(texts.Kind.ERASE_DELIVERY, (delivery_id,))
-                add(texts.Kind.ERASE_CONTENT, (message_id,))
-            case Keep(delivery):
-                add(texts.Kind.KEEP_DELIVERY, (*self._deliveries.encode(delivery_to_row(delivery)), delivery.id))
+                    rows[texts.Kind.ADD_RETURN_PATH].append(self._return_paths.encode(return_path_to_row(path)))
+            case Complete(delivery_id, message_id, events):
+                rows[texts.Kind.ERASE_DELIVERY].append((delivery_id,))
+                rows[texts.Kind.ERASE_CONTENT].append((message_id,))
+            case Keep(delivery, events):
+                values = (*self._deliveries.encode(delivery_to_row(delivery)), delivery.id)
+                rows[texts.Kind.KEEP_DELIVERY].append(values)
             case Abandon(message_id):
-                add(texts.Kind.ERASE_CONTENT, (message_id,))
+                rows[texts.Kind.ERASE_CONTENT].append((message_id,))
+            case Record(events):
+                pass
             case Forget(event_ids):
-                add(texts.Kind.ERASE_EVENT, *((event_id,) for event_id in event_ids))
+                rows[texts.Kind.ERASE_EVENT].extend((event_id,) for event_id in event_ids)
             case AddHold(hold):
-                add(texts.Kind.ADD_HOLD, self._holds.encode(hold_to_row(hold)))
+                rows[texts.Kind.ADD_HOLD].append(self._holds.encode(hold_to_row(hold)))
             case LiftHold(hold_id):
-                add(texts.Kind.ERASE_HOLD, (hold_id,))
+                rows[texts.Kind.ERASE_HOLD].append((hold_id,))
             case MarkClocks(marks):
                 for name in ("latest", "running", "steady"):
-                    add(texts.Kind.MARK_CLOCK, self._clocks.encode({"id": name, "value": getattr(marks, name)}))
-        if isinstance(operation, Accept | Complete | Keep | Record):
-            for event in operation.events:
-                add(texts.Kind.ADD_EVENT, self._outbox.encode(event_to_row(event)))
+                    row = {"id": name, "value": getattr(marks, name)}
+                    rows[texts.Kind.MARK_CLOCK].append(self._clocks.encode(row))
+        for event in events:
+            rows[texts.Kind.ADD_EVENT].append(self._outbox.encode(event_to_row(event)))
 
     def _destination_keys(self, domains: Collection[str]) -> tuple[StoredValue, ...]:
         """What stands for these destinations in the table; the last one again and again up to a power of two, so that

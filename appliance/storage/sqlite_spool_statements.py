@@ -25,6 +25,9 @@ class Kind(IntEnum):
     ERASE_HOLD = 9
     MARK_CLOCK = 10
 
+    # An Enum's own is made from its name, in Python; and every row of a unit is looked up by its kind.
+    __hash__ = int.__hash__
+
 
 @cache
 def write(kind: Kind, rows: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 
 import trio
 
+from smtp.client.deadlines import deadlines_of_this_run
 from smtp.client.errors import Lost
 from smtp.client.events import CommandRefused, Done, Event, Rejected
 from smtp.client.sequence import ClientState, Stage
@@ -33,11 +34,17 @@ _FINAL_REPLY = -1
 _BROKEN_TLS = (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroReturnError)
 
 
+# What ends a wait of a conversation that is told to `give_up`.
+_OutOfTime = trio.ClosedResourceError
+
+
 class Broken(Exception):
     """What ends a conversation, from the server's side. The text says what, for people."""
 
-    def __init__(self, error: OSError | ProtocolError) -> None:
+    def __init__(self, error: OSError | ProtocolError | _OutOfTime) -> None:
         super().__init__(reason(error))
+        self.timed_out = isinstance(error, _OutOfTime)
+        """Whether it is that we have waited long enough."""
         self.final = isinstance(error, ssl.SSLError) and not isinstance(error, _BROKEN_TLS)
         """Whether TLS came to nothing for a reason that will still be there next time."""
 
@@ -49,13 +56,15 @@ class EightBit(Exception):
 class Conversation:
     """One session, the socket it goes over, and how long each step may take."""
 
-    __slots__ = ("_half_sent", "_latest", "_scope", "_session", "_socket", "_timeouts")
+    __slots__ = ("_deadlines", "_half_sent", "_latest", "_reply_within", "_session", "_socket", "_timeouts")
 
     def __init__(self, socket: Socket, session: ClientSession, timeouts: Timeouts) -> None:
         self._socket = socket
         self._session = session
         self._timeouts = timeouts
-        self._scope = trio.CancelScope()
+        # How long each reply may take, in seconds.
+        self._reply_within = {stage: timeouts.of(stage) for stage in Stage}
+        self._deadlines = deadlines_of_this_run()
         self._latest = math.inf
         # Whether something is with us that the server has been sent a part of.
         self._half_sent = False
@@ -72,16 +81,16 @@ class Conversation:
 
     async def hold(self, run: Callable[[], Awaitable[Event]], within_s: float = math.inf) -> Event:
         """Do this under the clock. Raises Lost; the connection is closed then, as after any other exception."""
-        self._latest = trio.current_time() + within_s
+        self._latest = self._deadlines.now() + within_s
         try:
-            with trio.CancelScope() as self._scope:
-                try:
-                    return await run()
-                except Broken as broken:
-                    reason = str(broken)
-            if self._scope.cancelled_caught:
-                late = trio.current_time() >= self._latest
-                reason = f"timed out: {within_s:g} s are the most for a message" if late else "timed out"
+            try:
+                return await run()
+            except Broken as broken:
+                reason = str(broken)
+                if broken.timed_out and self._deadlines.now() >= self._latest:
+                    reason = f"{reason}: {within_s:g} s are the most for a message"
+            finally:
+                self._deadlines.forget(self)
             stage = self._stage()
             event = self._last_words() or self._session.close()
             if event is None:
@@ -92,6 +101,10 @@ class Conversation:
         self.close()
         return event
 
+    def give_up(self) -> None:
+        """See `smtp.client.deadlines`: `hold` ends as timed out, where it waits for the server."""
+        self._socket.stop_waiting()
+
     async def next_event(self) -> Event:
         """Send what there is to send, and read until the session has something to tell."""
         session = self._session
@@ -101,10 +114,11 @@ class Conversation:
                 # Whoever has just been asked has not answered yet: to look at once would be in vain.
                 octets = None if await self._flush() else self._socket.receive_now()
                 while octets is None:
-                    waited_for = await self._readable(waited_for)
+                    waited_for = self._allow_reply(waited_for)
+                    await self._socket.readable()
                     octets = self._socket.receive_now()
                 self._receive(octets)
-        except (OSError, ProtocolError) as error:
+        except (OSError, ProtocolError, _OutOfTime) as error:
             raise Broken(error) from None
         return event
 
@@ -127,7 +141,7 @@ class Conversation:
         self._allow(self._timeouts.tls)
         try:
             return await self._socket.start_tls(context, server_side=False, server_name=server_name)
-        except OSError as error:
+        except (OSError, _OutOfTime) as error:
             raise Broken(error) from None
 
     async def send_content(self, content: AsyncIterable[bytes] | Iterable[bytes], *, seven_bit: bool = False) -> None:
@@ -140,16 +154,18 @@ class Conversation:
                 if not await self._send_piece(octets, seven_bit):
                     return
             return
-        # Nobody waits for the server while a piece is made.
-        self._scope.deadline = self._latest
-        try:
-            async for octets in content:
-                if not await self._send_piece(octets, seven_bit):
-                    return
-        finally:
-            if isinstance(content, AsyncGenerator):
-                # It may have been left in the middle.
-                await content.aclose()
+        # While a piece is made it is not the server that is waited for.
+        with trio.CancelScope(deadline=self._latest) as scope:
+            try:
+                async for octets in content:
+                    if not await self._send_piece(octets, seven_bit):
+                        return
+            finally:
+                if isinstance(content, AsyncGenerator):
+                    # It may have been left in the middle.
+                    await content.aclose()
+        if scope.cancelled_caught:
+            raise Broken(_OutOfTime())
 
     def _stage(self) -> Stage:
         """How far things have come. A final dot, or a last chunk, that is still with us has not been sent."""
@@ -175,12 +191,12 @@ class Conversation:
 
     def _allow(self, seconds: float) -> None:
         """So much time from now on."""
-        self._scope.deadline = min(trio.current_time() + seconds, self._latest)
+        self._deadlines.wait_until(self, min(self._deadlines.now() + seconds, self._latest))
 
-    async def _readable(self, waited_for: int | None) -> int:
-        """Wait until there is something to read.
+    def _allow_reply(self, waited_for: int | None) -> int:
+        """Time for the next reply, which is about to be waited for.
 
-        The clock begins anew with each reply, not with each octet of one. Returns what was waited for, to be given back
+        The clock begins anew with each reply, not with each octet of one. Returns what is waited for, to be given back
         with the next call.
         """
         session = self._session
@@ -191,8 +207,7 @@ class Conversation:
             waits_for = _FINAL_REPLY
             self._latest = math.inf
         if waits_for != waited_for:
-            self._allow(self._timeouts.of(stage))
-        await self._socket.readable()
+            self._allow(self._reply_within[stage])
         return waits_for
 
     async def _send_piece(self, octets: bytes, seven_bit: bool) -> bool:
@@ -208,9 +223,8 @@ class Conversation:
                     await self._read_chunk_replies()
                 else:
                     self._look_up()
-            except (OSError, ProtocolError) as error:
+            except (OSError, ProtocolError, _OutOfTime) as error:
                 raise Broken(error) from None
-            self._scope.deadline = self._latest
         return session.state is ClientState.CONTENT
 
     def _look_up(self) -> None:
@@ -233,7 +247,8 @@ class Conversation:
                 self._receive(octets)
                 session.take_replies()
             elif session.must_wait:
-                waited_for = await self._readable(waited_for)
+                waited_for = self._allow_reply(waited_for)
+                await self._socket.readable()
             else:
                 return
 
@@ -244,10 +259,11 @@ class Conversation:
 
     async def _flush(self) -> bool:
         """Send what there is to send; False where there was nothing."""
-        if not self._session.unsent:
+        octets = self._session.octets_to_send()
+        if not octets:
             return False
         self._half_sent = True
-        rest = self._socket.send_now(self._session.octets_to_send())
+        rest = self._socket.send_now(octets)
         while rest:
             self._allow(self._timeouts.block)
             await self._socket.writable()
@@ -256,7 +272,9 @@ class Conversation:
         return True
 
 
-def reason(error: OSError | ProtocolError) -> str:
+def reason(error: OSError | ProtocolError | _OutOfTime) -> str:
+    if isinstance(error, _OutOfTime):
+        return "timed out"
     if isinstance(error, ProtocolError):
         return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -63,6 +63,9 @@ class Stage(Enum):
     LOCAL = "local"
     """Decided on our side; the server was not asked."""
 
+    # Of the member itself, as it is compared: every reply is looked up by its stage, and Enum would hash its name anew.
+    __hash__ = object.__hash__
+
 
 class ClientState(Enum):
     """What the session may be asked to do next."""

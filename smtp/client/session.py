@@ -47,13 +47,18 @@ class ClientSession:
         """
         self.server = Introduction(helo)
         """What is known of the server."""
-        self._state = ClientState.OPENING
+        self.state = ClientState.OPENING
+        """What the session may be asked to do next. (`_enter` sets it.)"""
         self.replies_read = 0
         """How many replies have come."""
         self._may_chunk = chunking
         self._trace = trace
         self._reader = ReplyReader()
+        # Whether there may be a whole reply among the octets that have come.
+        self._unread = False
         self._pipeline = Pipeline(trace)
+        self.octets_to_send = self._pipeline.octets_to_send
+        """Returns all that was written since the last call."""
         self._events: deque[Event] = deque()
         self._messages_begun = 0
         self.transaction_open = False
@@ -66,14 +71,9 @@ class ClientSession:
         self._content = OutgoingContent(self._pipeline, self._trace, chunks=chunks)
         self._in_content = False
 
-    @property
-    def state(self) -> ClientState:
-        """What the session may be asked to do next."""
-        return self._state
-
     def _enter(self, state: ClientState) -> None:
         """The one place where the state changes: to what the table says of a reply, or by what the caller does."""
-        self._state = state
+        self.state = state
 
     @property
     def stage(self) -> Stage:
@@ -84,19 +84,20 @@ class ClientSession:
             return Stage.END_OF_DATA if pipeline.all_sent else self._content.stage
         if pipeline.due:
             return pipeline.due[0]
-        if self._state is ClientState.HANDSHAKE:
+        if self.state is ClientState.HANDSHAKE:
             return Stage.TLS
         return self._content.stage if self._in_content else Stage.MAIL
 
     @property
     def unasked(self) -> bool:
         """Whether the server has said something that no command asked for. The next reply could not be told from it."""
-        return self._state is ClientState.READY and self._reader.pending
+        return self.state is ClientState.READY and self._reader.pending
 
     @property
     def exhausted(self) -> bool:
         """Whether this session has had as many messages as the server takes in one (RFC 9422 §4.1)."""
-        return self.server.limits.messages is not None and self._messages_begun >= self.server.limits.messages
+        most = self.server.limits.messages
+        return most is not None and self._messages_begun >= most
 
     @property
     def in_chunks(self) -> bool:
@@ -113,32 +114,32 @@ class ClientSession:
         """How many octets wait to be sent."""
         return self._pipeline.unsent_octets
 
-    def octets_to_send(self) -> bytes:
-        """All that was written since the last call."""
-        return self._pipeline.octets_to_send()
-
     def receive(self, octets: bytes) -> None:
         """Take what has come from the server."""
         self._reader.receive(octets)
+        self._unread = True
 
     def next_event(self) -> Event | None:
         """What has come of it; None where more octets are needed. Raises ProtocolError, after which all is over."""
-        self.take_replies()
+        if self._unread:
+            self.take_replies()
         return self._events.popleft() if self._events else None
 
     def take_replies(self) -> None:
         """Read the replies that have come, up to the next event, which waits for `next_event`. Raises as that does."""
-        while not self._events and self._state is not _CLOSED:
+        while not self._events and self.state is not _CLOSED:
             try:
                 reply = self._reader.next_reply()
                 if reply is None:
-                    return
+                    break
                 self._take(reply)
             except ProtocolError:
                 certain = self.close()
                 if certain is None:
                     raise
                 self._events.append(certain)
+        # Behind an event there may be more; without one, what is left is not a whole reply.
+        self._unread = bool(self._events) and self._reader.pending
 
     def start_tls(self) -> None:
         """Ask for TLS: HandshakeDue or TlsRefused follows.
@@ -146,8 +147,8 @@ class ClientSession:
         Raises SessionMisuse where it is not offered, done already, or no time for it; ProtocolError as `secured` does.
         """
         offered = "STARTTLS" in self.server.extensions and self.server.tls is None
-        if self._state is not ClientState.READY or not offered:
-            raise SessionMisuse(f"TLS cannot be asked for: {self._state.value}")
+        if self.state is not ClientState.READY or not offered:
+            raise SessionMisuse(f"TLS cannot be asked for: {self.state.value}")
         self._need_silence()
         self._enter(ClientState.OPENING)
         self._ask(Stage.STARTTLS, b"STARTTLS")
@@ -157,8 +158,8 @@ class ClientSession:
 
         Raises SessionMisuse where no handshake was due, ProtocolError where something in clear has come behind the 220.
         """
-        if self._state is not ClientState.HANDSHAKE:
-            raise SessionMisuse(f"no handshake was due: {self._state.value}")
+        if self.state is not ClientState.HANDSHAKE:
+            raise SessionMisuse(f"no handshake was due: {self.state.value}")
         self._need_silence()
         self._pipeline.at_once = 1
         self._enter(ClientState.OPENING)
@@ -201,7 +202,8 @@ class ClientSession:
             return
         asked = choose_recipients(recipients, self.server.limits)
         waiting = self._begin(Transaction(len(recipients), asked), commands[0], parameters)
-        waiting.extend((Stage.RCPT, commands[1 + index]) for index in asked)
+        for index in asked:
+            waiting.append((Stage.RCPT, commands[1 + index]))
         if not self._content.in_chunks:
             waiting.append((Stage.DATA, b"DATA"))
         self._pipeline.write()
@@ -248,6 +250,7 @@ class ClientSession:
         if not self._transaction.accepted:
             raise SessionMisuse("there is no recipient to send content for")
         if self._content.in_chunks:
+            self._enter(ClientState.CONTENT)
             self._await_content()
         else:
             self._ask(Stage.DATA, b"DATA")
@@ -257,7 +260,7 @@ class ClientSession:
 
         Raises SessionMisuse where replies are due, and in the middle of content.
         """
-        if self._state is not ClientState.READY:
+        if self.state is not ClientState.READY:
             self._need_next_step()
         self._prepare(Transaction(0, ()), chunks=False)
         self._enter(ClientState.ENVELOPE)
@@ -279,7 +282,7 @@ class ClientSession:
 
     def close(self) -> Done | None:
         """The conversation is over. Returns what is certain nevertheless: a message whose refusal was heard in time."""
-        refused = self._state is ClientState.REFUSED
+        refused = self.state is ClientState.REFUSED
         self._enter(ClientState.CLOSED)
         return self._transaction.done() if refused else None
 
@@ -301,8 +304,8 @@ class ClientSession:
         return waiting
 
     def _need_ready(self) -> None:
-        if self._state is not ClientState.READY:
-            raise SessionMisuse(f"a message is under way, or all is over: {self._state.value}")
+        if self.state is not ClientState.READY:
+            raise SessionMisuse(f"a message is under way, or all is over: {self.state.value}")
 
     def _need_place(self) -> None:
         self._need_ready()
@@ -310,12 +313,12 @@ class ClientSession:
             raise SessionMisuse("the server takes no more messages in this session")
 
     def _need_next_step(self) -> None:
-        if self._state is not ClientState.ENVELOPE or not self._transaction.by_steps or self._pipeline.due:
-            raise SessionMisuse(f"no next step is due: {self._state.value}")
+        if self.state is not ClientState.ENVELOPE or not self._transaction.by_steps or self._pipeline.due:
+            raise SessionMisuse(f"no next step is due: {self.state.value}")
 
     def _need_content_state(self) -> None:
-        if self._state is not ClientState.CONTENT:
-            raise SessionMisuse(f"no content is awaited: {self._state.value}")
+        if self.state is not ClientState.CONTENT:
+            raise SessionMisuse(f"no content is awaited: {self.state.value}")
 
     def _need_silence(self) -> None:
         if self._reader.pending:
@@ -336,7 +339,7 @@ class ClientSession:
         if stage is None:
             self._take_unasked(reply)
             return
-        before = self._state
+        before = self.state
         after = next_state(before, stage, reply.code, in_chunks=self._content.in_chunks)
         if after is None:
             # Still due: who asks for the stage must learn where it broke.
@@ -344,7 +347,8 @@ class ClientSession:
         if after is _HANDSHAKE:
             self._need_silence()
         self._pipeline.due.popleft()
-        self._enter(after)
+        if after is not before:
+            self._enter(after)
         if after is _CLOSED:
             self._part(reply, stage)
         elif act := _ACTS.get(stage):
@@ -361,7 +365,7 @@ class ClientSession:
 
     def _introduce(self, reply: Reply, stage: Stage, _: ClientState) -> None:
         """Greeting, EHLO, HELO, STARTTLS, AUTH."""
-        follows = self.server.take(reply, stage, self._state)
+        follows = self.server.take(reply, stage, self.state)
         if isinstance(follows, tuple):
             self._ask(*follows)
             return
@@ -387,7 +391,7 @@ class ClientSession:
 
     def _go_on(self, reply: Reply) -> None:
         """More of the envelope, or its end where every command is answered and DATA is not under way."""
-        if self._state is not _ENVELOPE:
+        if self.state is not _ENVELOPE:
             return
         pipeline, transaction = self._pipeline, self._transaction
         if pipeline.waiting:
@@ -400,18 +404,18 @@ class ClientSession:
         if transaction.by_steps and transaction.undecided:
             self._events.append(Answered(reply))
         elif transaction.accepted:
+            self._enter(ClientState.CONTENT)
             self._await_content()
         else:
             self._enter(ClientState.READY)
             self._finish()
 
     def _await_content(self) -> None:
-        self._enter(ClientState.CONTENT)
         self._in_content = True
         self._events.append(GoAhead())
 
     def _take_data(self, reply: Reply, _stage: Stage, _: ClientState) -> None:
-        match self._state:
+        match self.state:
             case ClientState.READY:
                 self._transaction.decide(reply, Stage.DATA)
                 self._finish()
@@ -423,7 +427,7 @@ class ClientSession:
 
     def _take_chunk(self, reply: Reply, _stage: Stage, before: ClientState) -> None:
         """One that is refused decides; where one was before, this reply counts for nothing."""
-        if self._state is not ClientState.REFUSED:
+        if self.state is not ClientState.REFUSED:
             return
         if before is not ClientState.REFUSED:
             self._transaction.decide(reply, Stage.BDAT)
@@ -433,7 +437,7 @@ class ClientSession:
             self._finish()
 
     def _take_end(self, reply: Reply, stage: Stage, before: ClientState) -> None:
-        if self._state is ClientState.REFUSED:
+        if self.state is ClientState.REFUSED:
             self._take_chunk(reply, stage, before)
             return
         self._transaction.decide(reply, stage)
@@ -442,7 +446,7 @@ class ClientSession:
 
     def _take_unasked(self, reply: Reply) -> None:
         """Something was said out of turn: nothing has been asked, or what will be has not been sent."""
-        in_content = self._state in (ClientState.CONTENT, ClientState.END_OF_DATA)
+        in_content = self.state in (ClientState.CONTENT, ClientState.END_OF_DATA)
         if (in_content and not reply.positive) or (reply.code == 421 and self._pipeline.due):
             # The server will not read to the end. Whatever we sent now would be taken for commands.
             stage = self.stage

@@ -89,4 +89,4 @@ class Transaction:
 
     def done(self) -> Done:
         """What became of all of them."""
-        return Done(tuple(result for result in self._results if result))
+        return Done(tuple(filter(None, self._results)))

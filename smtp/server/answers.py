@@ -4,6 +4,7 @@ Short and plain, and nothing that would tell a stranger about the house. Enhance
 greeting, the replies to EHLO and HELO, and 354 (RFC 2034 §3).
 """
 
+from smtp.data import Fault
 from smtp.reply import Reply
 
 OK = Reply(250, "OK", "2.0.0")
@@ -59,6 +60,12 @@ HEADER_TOO_LARGE = Reply(552, "Header section too large", "5.3.4")
 CONTENT_LINE_TOO_LONG = Reply(554, "Message has a line that is too long", "5.6.0")
 # RFC 5321 §2.3.8: CR and LF appear only together. RFC 3463 §3.7: X.6.11 invalid content.
 BAD_LINE_ENDS = Reply(550, "Message has a bare CR, bare LF or NUL", "5.6.11")
+VERDICTS = {
+    Fault.BAD_LINE_ENDS: BAD_LINE_ENDS,
+    Fault.TOO_LARGE: TOO_LARGE,
+    Fault.HEADER_TOO_LARGE: HEADER_TOO_LARGE,
+    Fault.LINE_TOO_LONG: CONTENT_LINE_TOO_LONG,
+}
 
 TROUBLE = Reply(451, "Trouble here, try again later", "4.3.0")
 # RFC 5321 §4.2.2: 452 for too little storage; what is meant here is memory, and it comes back.

@@ -1,5 +1,7 @@
 """Commands: one line from a client, as a value, or the reply that it deserves.
 
+A command that says something is the event that comes of it; one that is only a word is its Verb.
+
 Only syntax is decided here. Whether a command may come now is the session's table; what becomes of it is the
 receiver's.
 """
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from smtp.address import Address, AddressError, parse_forward_path, parse_reverse_path
+from smtp.address import AddressError, parse_forward_path, parse_reverse_path
 from smtp.parameters import (
     MAX_ENVID_OCTETS,
     NO_MAIL_PARAMETERS,
@@ -24,6 +26,7 @@ from smtp.parameters import (
 )
 from smtp.reply import Reply
 from smtp.server import answers
+from smtp.server.events import Hello, Mail, Recipient
 
 # RFC 5321 §4.1.1.11: esmtp-param = esmtp-keyword ["=" esmtp-value] ; esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT /
 #                     "-") ; esmtp-value = 1*(%d33-60 / %d62-126), and with RFC 6531 §3.3 also UTF8-non-ascii
@@ -31,6 +34,8 @@ _PARAMETER_RE = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u00a0-\U0010
 # RFC 1870 §3: size-value ::= 1*20DIGIT
 _SIZE_RE = re.compile(r"[0-9]{1,20}")
 _BODY_RE = re.compile(r"7BIT|8BITMIME")
+# What most clients say with MAIL, in one go: read so it takes a fifth of the time.
+_USUAL_MAIL_RE = re.compile(r"SIZE=([0-9]{1,20})(?: +BODY=(?:7BIT|(8BITMIME)))?", re.ASCII | re.IGNORECASE)
 _RET_RE = re.compile(r"FULL|HDRS")
 _WORDS_RE = re.compile(r"[A-Z]+(?:,[A-Z]+)*")
 _NOTHING_RE = re.compile(r"")
@@ -70,22 +75,18 @@ class Verb(Enum):
     __hash__ = object.__hash__
 
 
-# Not frozen, as values are elsewhere: one is made for every command, and its making would take three times as long.
-@dataclass(slots=True)
-class Command:
-    """One well-formed command. Which of the fields mean something depends on the verb."""
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """BDAT."""
 
-    verb: Verb
-    text: str = ""
-    """The name that EHLO and HELO gave."""
-    address: Address | None = None
-    """The sender (None: `<>`) or the recipient."""
-    mail: MailParameters = NO_MAIL_PARAMETERS
-    recipient: RecipientParameters = NO_RECIPIENT_PARAMETERS
-    chunk_octets: int = 0
-    """How much content follows behind BDAT."""
-    last: bool = False
+    octets: int
+    """How much content follows."""
+    last: bool
     """Whether that is the last of the message."""
+
+
+Command = Hello | Mail | Recipient | Chunk | Verb
+"""One well-formed command."""
 
 
 class CommandError(Exception):
@@ -126,16 +127,16 @@ def _international(verb: Verb, argument: bytes) -> str:
     return text
 
 
-def _hello(verb: Verb) -> Callable[[str], Command]:
-    def parse(argument: str) -> Command:
+def _hello(verb: Verb) -> Callable[[str], Hello]:
+    def parse(argument: str) -> Hello:
         if not _HELLO_NAME_RE.fullmatch(argument):
             raise CommandError(answers.HELLO_NEEDS_NAME)
-        return Command(verb, argument)
+        return Hello(argument, extended=verb is Verb.EHLO)
 
     return parse
 
 
-def _mail(argument: str) -> Command:
+def _mail(argument: str) -> Mail:
     # RFC 5321 §4.1.1.2: mail = "MAIL FROM:" Reverse-path [SP Mail-parameters] CRLF
     if argument[:5].upper() != "FROM:":
         raise CommandError(answers.MAIL_SYNTAX)
@@ -147,10 +148,10 @@ def _mail(argument: str) -> Command:
     parameters = _mail_parameters(rest) if rest else NO_MAIL_PARAMETERS
     if sender is not None and not parameters.smtputf8 and not sender.is_ascii:
         raise CommandError(answers.NEEDS_SMTPUTF8)
-    return Command(Verb.MAIL, address=sender, mail=parameters)
+    return Mail(sender, parameters)
 
 
-def _rcpt(argument: str) -> Command:
+def _rcpt(argument: str) -> Recipient:
     # RFC 5321 §4.1.1.3: rcpt = "RCPT TO:" ( "<Postmaster@" Domain ">" / "<Postmaster>" / Forward-path ) [SP
     #                    Rcpt-parameters] CRLF
     if argument[:3].upper() != "TO:":
@@ -161,10 +162,14 @@ def _rcpt(argument: str) -> Command:
         # RFC 3463 §3.2: X.1.3 bad destination mailbox address syntax
         raise CommandError(Reply(501, f"Recipient: {error}", "5.1.3")) from None
     parameters = _recipient_parameters(rest) if rest else NO_RECIPIENT_PARAMETERS
-    return Command(Verb.RCPT, address=recipient, recipient=parameters)
+    return Recipient(recipient, parameters)
 
 
 def _mail_parameters(text: str) -> MailParameters:
+    usual = _USUAL_MAIL_RE.fullmatch(text)
+    if usual:
+        size, eight_bit = usual.groups()
+        return MailParameters(int(size), "8BITMIME" if eight_bit else "7BIT")
     values: dict[str, Any] = {}
     for keyword, value in _parameters(text):
         match keyword:
@@ -257,37 +262,34 @@ def _notify(value: str) -> frozenset[Notify]:
     return notify
 
 
-def _bdat(argument: str) -> Command:
+def _bdat(argument: str) -> Chunk:
     # RFC 3030 §2: bdat-cmd ::= "BDAT" SP chunk-size [ SP end-marker ] CR LF
     match = _BDAT_RE.fullmatch(argument)
     if not match:
         raise CommandError(answers.BDAT_SYNTAX)
-    return Command(Verb.BDAT, chunk_octets=int(match.group(1)), last=match.group(2) is not None)
+    return Chunk(int(match.group(1)), last=match.group(2) is not None)
 
 
-def _bare(verb: Verb) -> Callable[[str], Command]:
+def _bare(verb: Verb) -> Callable[[str], Verb]:
     # RFC 5321 §4.1.1: DATA, RSET and QUIT take no argument.
-    command = Command(verb)
-
-    def parse(argument: str) -> Command:
+    def parse(argument: str) -> Verb:
         if argument:
             raise CommandError(answers.NO_ARGUMENT)
-        return command
+        return verb
 
     return parse
 
 
-def _any(verb: Verb) -> Callable[[str], Command]:
+def _any(verb: Verb) -> Callable[[str], Verb]:
     # RFC 5321 §4.1.1.9: the argument of NOOP is ignored. HELP gets the same answer whatever it names.
-    command = Command(verb)
-    return lambda argument: command
+    return lambda argument: verb
 
 
-def _vrfy(argument: str) -> Command:
+def _vrfy(argument: str) -> Verb:
     # RFC 5321 §4.1.1.6: vrfy = "VRFY" SP String CRLF
     if not argument:
         raise CommandError(answers.VRFY_NEEDS_NAME)
-    return Command(Verb.VRFY)
+    return Verb.VRFY
 
 
 _PARSERS: dict[Verb, Callable[[str], Command]] = {

@@ -16,7 +16,7 @@ from smtp.data import Fault
 from smtp.errors import SessionMisuse
 from smtp.reply import Reply
 from smtp.server import answers
-from smtp.server.commands import Command, CommandError, Verb, parse_command, split_command
+from smtp.server.commands import Chunk, Command, CommandError, Verb, parse_command, split_command
 from smtp.server.events import (
     Closed,
     Content,
@@ -48,21 +48,15 @@ MAX_UNSENT_OCTETS = 8192
 # A chunk that is smaller, and not the last, counts as a command: whoever divides a message so wants something else.
 SMALL_CHUNK_OCTETS = 512
 
-_VERDICTS = {
-    Fault.BAD_LINE_ENDS: answers.BAD_LINE_ENDS,
-    Fault.TOO_LARGE: answers.TOO_LARGE,
-    Fault.HEADER_TOO_LARGE: answers.HEADER_TOO_LARGE,
-    Fault.LINE_TOO_LONG: answers.CONTENT_LINE_TOO_LONG,
-}
-
-
 _QUESTIONS = (Mail, Recipient, Data, EndOfData)
 # Values without fields are made once.
 _DATA = Data()
 _END_OF_DATA = EndOfData()
 _CLOSED_EVENT = Closed()
 # For every event: to look up a member of an Enum takes longer than the rest of a line.
-_CLOSED, _NOTHING = State.CLOSED, Unit.NOTHING
+_CLOSED, _HANDSHAKE, _NOTHING, _UNWANTED = State.CLOSED, State.HANDSHAKE, Unit.NOTHING, Unit.UNWANTED
+# Of these the table does not say all.
+_APART = frozenset({Verb.BDAT, Verb.STARTTLS, Verb.FOREIGN, Verb.NOT_OFFERED, Verb.UNKNOWN})
 
 
 class ServerSession:
@@ -90,7 +84,7 @@ class ServerSession:
         self._incoming = b""
         self._position = 0
         self._line_too_long = False
-        self._outgoing = bytearray()
+        self._outgoing = b""
         self._events: deque[Event] = deque()
         self._question: Question | None = None
         self._after_yes = State.CONNECTED
@@ -98,7 +92,7 @@ class ServerSession:
         self._utf8 = False
         self._commands = 0
         self._intake = Intake(settings.content)
-        self._chunk: Command | None = None
+        self._chunk: Chunk | None = None
         self._content_refused = False
         # What is said at the end of content that is not wanted.
         self._verdict: Reply | None = None
@@ -134,8 +128,7 @@ class ServerSession:
 
     def octets_to_send(self) -> bytes:
         """All replies since the last call."""
-        octets = bytes(self._outgoing)
-        self._outgoing.clear()
+        octets, self._outgoing = self._outgoing, b""
         return octets
 
     def receive(self, octets: bytes) -> None:
@@ -163,8 +156,13 @@ class ServerSession:
                 return _CLOSED_EVENT
             if len(self._outgoing) > MAX_UNSENT_OCTETS:
                 return Paused()
+            intake = self._intake
             # Most often there is nothing more: seen here, that costs a tenth of what it costs to look for a line.
-            if (self._position >= len(self._incoming) and not self._intake.whole) or not self._read():
+            if self._position >= len(self._incoming) and not intake.whole:
+                return None
+            if intake.unit is not _NOTHING:
+                self._read_content()
+            elif not self._read_command():
                 return None
 
     def answer(self, reply: Reply | None) -> None:
@@ -175,25 +173,25 @@ class ServerSession:
         question = self._question
         if question is None:
             raise SessionMisuse("there is nothing to answer")
-        if reply is None:
-            if not isinstance(question, Data):
-                raise SessionMisuse("only Data is answered with None")
-        elif reply.positive and isinstance(question, Data):
-            raise SessionMisuse("Data is let through with None")
+        positive = reply is None or reply.positive
+        if isinstance(question, Data):
+            if reply is not None and positive:
+                raise SessionMisuse("Data is let through with None")
+        elif reply is None:
+            raise SessionMisuse("only Data is answered with None")
         self._question = None
         if reply is None or (isinstance(question, Data) and reply.code != 421):
             self._answer_data(reply)
-        elif reply.code == 421 and not isinstance(question, EndOfData):
+        elif reply.code == 421:
+            if isinstance(question, EndOfData):
+                self._end_content()
             self.hang_up(reply)
         elif isinstance(question, EndOfData):
             self._end_content()
-            if reply.code == 421:
-                self.hang_up(reply)
-            else:
-                self._commands *= not reply.positive
-                self._say(reply)
+            self._commands *= not positive
+            self._say(reply)
         else:
-            if reply.positive:
+            if positive:
                 self.state = self._after_yes
                 self._recipients += isinstance(question, Recipient)
             self._say(reply)
@@ -236,14 +234,10 @@ class ServerSession:
 
     # ------------------------------------------------------------------ commands
 
-    def _read(self) -> bool:
-        """Act on what has come; False where there is nothing to act on yet."""
-        if self._intake.unit is not _NOTHING:
-            return self._read_content()
-        return self.state is not State.HANDSHAKE and self._read_command()
-
     def _read_command(self) -> bool:
-        """Act on the next line; False where there is none yet."""
+        """Act on the next line; False where there is none yet, and before a handshake."""
+        if self.state is _HANDSHAKE:
+            return False
         end = self._incoming.find(b"\n", self._position)
         if end < 0:
             if len(self._incoming) - self._position > MAX_COMMAND_OCTETS:
@@ -275,55 +269,63 @@ class ServerSession:
             # Escaped: it may be shown on a terminal.
             self._trace("<", line.decode("latin-1").encode("unicode_escape").decode("ascii"))
         verb, argument = split_command(line)
-        if verb is Verb.STARTTLS and not self._settings.starttls:
-            verb = Verb.NOT_OFFERED
-        after = TRANSITIONS[self.state][verb]
         self._commands += 1
         if self._commands > self._settings.max_commands:
             self.hang_up(answers.TOO_MANY_COMMANDS)
-        elif verb is Verb.BDAT:
+            return
+        if verb in _APART and self._act_apart(verb, argument, line):
+            return
+        after = TRANSITIONS[self.state][verb]
+        if isinstance(after, Reply):
+            self._say(after)
+            return
+        try:
+            command = parse_command(verb, argument)
+        except CommandError as error:
+            reply = error.reply
+            if verb in (Verb.EHLO, Verb.HELO):
+                # RFC 2034 §3: no enhanced code on a reply to these two.
+                reply = Reply(reply.code, reply.text)
+            self._refuse(reply)
+        else:
+            self._after_yes = after
+            self._obey(command)
+
+    def _act_apart(self, verb: Verb, argument: bytes, line: bytes) -> bool:
+        """Act on what is more than a command, or none of this server; False where it is one like others after all."""
+        if verb is Verb.STARTTLS and not self._settings.starttls:
+            verb = Verb.NOT_OFFERED
+        after = TRANSITIONS[self.state][verb]
+        if verb is Verb.BDAT:
             self._begin_chunk(argument, after)
         elif verb is Verb.UNKNOWN and line[:4].upper() == b"BDAT":
             # With a tab behind it, say.
             self._refuse_chunk(answers.BDAT_SYNTAX)
-        elif isinstance(after, Reply):
-            if verb is Verb.UNKNOWN or verb is Verb.NOT_OFFERED:
-                self._refuse(after)
-            else:
-                self._say(after)
         elif verb is Verb.FOREIGN:
             self._say(answers.OTHER_PROTOCOL)
             self.hang_up(None)
-        elif verb is Verb.STARTTLS and self.secure:
+        elif verb is Verb.STARTTLS:
+            if isinstance(after, Reply) or not self.secure:
+                return False
             self._say(answers.TLS_ALREADY)
-        else:
-            try:
-                command = parse_command(verb, argument)
-            except CommandError as error:
-                reply = error.reply
-                if verb in (Verb.EHLO, Verb.HELO):
-                    # RFC 2034 §3: no enhanced code on a reply to these two.
-                    reply = Reply(reply.code, reply.text)
-                self._refuse(reply)
-            else:
-                self._after_yes = after
-                self._obey(command)
+        elif isinstance(after, Reply):
+            self._refuse(after)
+        return True
 
     def _obey(self, command: Command) -> None:
         """One well-formed command at the right time."""
-        match command.verb:
-            case Verb.MAIL:
+        match command:
+            case Mail():
                 self._obey_mail(command)
-            case Verb.RCPT:
+            case Recipient():
                 self._obey_rcpt(command)
             case Verb.DATA:
                 self._events.append(_DATA)
-            case Verb.EHLO | Verb.HELO:
+            case Hello():
                 self._reset()
                 self.state = self._after_yes
-                extended = command.verb is Verb.EHLO
-                self._events.append(Hello(command.text, extended))
-                if extended:
+                self._events.append(command)
+                if command.extended:
                     self._say(Reply(250, offer(self._settings, self.secure)))
                 else:
                     self._say(Reply(250, self._settings.hostname))
@@ -342,25 +344,24 @@ class ServerSession:
             case Verb.QUIT:
                 self.hang_up(answers.GOODBYE)
 
-    def _obey_mail(self, command: Command) -> None:
-        size = command.mail.size
-        if size is not None and size > self._settings.max_message_octets:
+    def _obey_mail(self, mail: Mail) -> None:
+        parameters = mail.parameters
+        if parameters.size is not None and parameters.size > self._settings.max_message_octets:
             # RFC 1870 §6.1: refused before a single octet of it has come.
             self._say(answers.TOO_LARGE)
-        elif command.mail.require_tls and not self.secure:
+        elif parameters.require_tls and not self.secure:
             self._say(answers.TLS_FIRST if self._settings.starttls else answers.PARAMETER_UNKNOWN)
         else:
-            self._utf8 = command.mail.smtputf8
-            self._events.append(Mail(command.address, command.mail))
+            self._utf8 = parameters.smtputf8
+            self._events.append(mail)
 
-    def _obey_rcpt(self, command: Command) -> None:
-        assert command.address is not None
+    def _obey_rcpt(self, recipient: Recipient) -> None:
         if self._recipients >= self._settings.max_recipients:
             self._say(answers.TOO_MANY_RECIPIENTS)
-        elif not self._utf8 and not command.address.is_ascii:
+        elif not self._utf8 and not recipient.address.is_ascii:
             self._refuse(answers.NEEDS_SMTPUTF8)
         else:
-            self._events.append(Recipient(command.address, command.recipient))
+            self._events.append(recipient)
 
     def _obey_starttls(self) -> None:
         if self.has_input:
@@ -393,7 +394,7 @@ class ServerSession:
             return
         self.state = self._after_yes
         if reply is None:
-            self._intake.begin_chunk(chunk.chunk_octets, first=True, last=chunk.last)
+            self._intake.begin_chunk(chunk.octets, first=True, last=chunk.last)
         else:
             # The chunk is on its way all the same, and others may be behind it: they must not ask anew.
             self._events.append(Reset())
@@ -404,6 +405,7 @@ class ServerSession:
         """BDAT: whatever the answer will be, the octets behind it are no commands (RFC 3030 §2)."""
         try:
             chunk = parse_command(Verb.BDAT, argument)
+            assert isinstance(chunk, Chunk)
         except CommandError as error:
             self._refuse_chunk(error.reply)
             return
@@ -411,17 +413,17 @@ class ServerSession:
             self._throw_away(chunk, after)
         elif self.state is State.CHUNKS:
             # A message has as many chunks as the client's buffer makes of it.
-            self._commands -= chunk.last or chunk.chunk_octets >= SMALL_CHUNK_OCTETS
-            self._intake.begin_chunk(chunk.chunk_octets, first=False, last=chunk.last)
+            self._commands -= chunk.last or chunk.octets >= SMALL_CHUNK_OCTETS
+            self._intake.begin_chunk(chunk.octets, first=False, last=chunk.last)
         else:
             self._chunk = chunk
             self._after_yes = after
             self._events.append(_DATA)
 
-    def _throw_away(self, chunk: Command, reply: Reply) -> None:
+    def _throw_away(self, chunk: Chunk, reply: Reply) -> None:
         """Read a chunk that nobody wants, then say so."""
         self._verdict = reply
-        self._intake.begin_unwanted(chunk.chunk_octets)
+        self._intake.begin_unwanted(chunk.octets)
 
     def _is_chunk(self, start: int) -> bool:
         """Whether a line that begins here seems to announce octets that are no commands."""
@@ -432,26 +434,23 @@ class ServerSession:
         self._say(reply)
         self.hang_up(None)
 
-    def _read_content(self) -> bool:
-        """Act on what has come of the content; False where more is needed."""
+    def _read_content(self) -> None:
+        """Act on what has come of the content, or on its end."""
         intake = self._intake
         if not intake.whole:
-            if not self.has_input:
-                return False
             self._position = intake.take(self._incoming, self._position)
-            if intake.thrown_away > self._settings.max_thrown_away:
-                self._say(self._verdict or _VERDICTS[intake.fault or Fault.TOO_LARGE])
+            if intake.thrown_away and intake.thrown_away > self._settings.max_thrown_away:
+                self._say(self._verdict or answers.VERDICTS[intake.fault or Fault.TOO_LARGE])
                 self.hang_up(None)
-                return True
-        if intake.unit is not Unit.UNWANTED and not self._content_refused:
+                return
+        if intake.unit is not _UNWANTED and not self._content_refused:
             if intake.fault is not None:
                 self._refuse_content()
             elif piece := intake.piece():
                 self._events.append(Content(piece))
-                return True
+                return
         if intake.whole:
             self._end_unit(intake)
-        return True
 
     def _end_unit(self, intake: Intake) -> None:
         match intake.end():
@@ -467,7 +466,7 @@ class ServerSession:
         if intake.fault is not None and not self._content_refused:
             self._refuse_content()
         if self._content_refused:
-            verdict = self._verdict or _VERDICTS[intake.fault or Fault.BAD_LINE_ENDS]
+            verdict = self._verdict or answers.VERDICTS[intake.fault or Fault.BAD_LINE_ENDS]
             self._end_content()
             self._say(verdict)
         else:

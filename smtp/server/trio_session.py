@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import trio
 
@@ -119,7 +118,8 @@ class Session:
         self._held_octets = 0
         # How much of the present message its receiver keeps at most.
         self._held_at_most: float = house.settings.max_held_octets
-        self._may_pass_on = False
+        # The receiver, where it is one that passes messages on.
+        self._passing_on: PassesOn | None = None
         # The rate of content: what had come when the present window began, and for how long we have waited in it.
         self._window_octets = 0
         self._waited_s = 0.0
@@ -242,19 +242,20 @@ class Session:
         protocol = self._protocol
         command_timeout_s = self._house.settings.command_timeout_s
         # Asked once: a look at the methods takes as long as a whole command.
-        self._may_pass_on = isinstance(receiver, PassesOn)
+        self._passing_on = receiver if isinstance(receiver, PassesOn) else None
         while True:
             event = protocol.next_event()
             if event is None:
-                has_spoken = protocol.unsent > 0
-                if has_spoken:
-                    if not self._send():
+                said = protocol.octets_to_send()
+                if said:
+                    self._unsent = self._socket.send_now(said)
+                    if self._unsent:
                         await self._send_rest()
                     self._allow(command_timeout_s)
                 elif protocol.in_content:
                     self._allow(command_timeout_s)
                 # Otherwise part of a line has come. That is no reason to wait any longer for the rest.
-                octets = await self._receive(has_spoken)
+                octets = await self._receive(has_spoken=said != b"")
                 if not octets:
                     return
                 protocol.receive(octets)
@@ -276,7 +277,7 @@ class Session:
 
     async def _act(self, event: Event, receiver: Receiver) -> None:
         """Carry one event to the receiver, and its answer back."""
-        protocol = self._protocol
+        protocol, house = self._protocol, self._house
         try:
             match event:
                 case Content():
@@ -285,24 +286,28 @@ class Session:
                     else:
                         protocol.refuse_content(answers.TOO_MUCH_IN_FLIGHT)
                 case Mail():
-                    protocol.answer(await self._begin_transaction(event, receiver))
-                    self._transaction_due = self._house.now + self._house.settings.transaction_timeout_s
+                    if house.in_flight_octets >= house.settings.max_in_flight_octets:
+                        reply = answers.TOO_MUCH_IN_FLIGHT
+                    else:
+                        reply = await receiver.mail(event.sender, event.parameters)
+                    protocol.answer(reply)
+                    self._transaction_due = house.now + house.settings.transaction_timeout_s
                 case Recipient():
-                    began = self._house.now
+                    began = house.now
                     reply = await receiver.recipient(event.address, event.parameters)
                 case Data():
                     refusal = await receiver.data()
-                    if self._may_pass_on:
-                        holds_whole = cast(PassesOn, receiver).holds_whole
-                        self._held_at_most = math.inf if holds_whole else self._house.settings.max_held_octets
+                    if self._passing_on is not None:
+                        holds_whole = self._passing_on.holds_whole
+                        self._held_at_most = math.inf if holds_whole else house.settings.max_held_octets
                     protocol.answer(refusal)
                     self._begin_window()
                 case EndOfData():
                     reply = await receiver.end_of_data()
                     self._let_go()
                     if reply.positive:
-                        self._house.statistics.messages += 1
-                        self._house.conduct.message_accepted(self.client, self._house.now)
+                        house.statistics.messages += 1
+                        house.conduct.message_accepted(self.client, house.now)
                     protocol.answer(reply)
                     if reply.positive and protocol.has_input:
                         # Nothing that is to come may hold this answer back: the message is ours now (RFC 5321 §6.1).
@@ -317,35 +322,33 @@ class Session:
             await self._excuse(event, receiver)
         else:
             if isinstance(event, Recipient):
-                elsewhere = self._may_pass_on and cast(PassesOn, receiver).asked_elsewhere
-                await self._answer_recipient(reply, elsewhere=elsewhere)
-                if self._house.now != began:
+                if reply.positive:
+                    house.conduct.recipient_accepted(self.client, house.now)
+                else:
+                    reply = await self._weigh_refusal(reply)
+                protocol.answer(reply)
+                if house.now != began:
                     # So long did that take that the sweeper has come by. In a pipelined group (RFC 2920) several may
                     # take longer, together, than the five minutes for which the client waits for the first of them.
                     await self._flush()
 
-    async def _begin_transaction(self, event: Mail, receiver: Receiver) -> Reply:
-        if self._house.in_flight_octets >= self._house.settings.max_in_flight_octets:
-            return answers.TOO_MUCH_IN_FLIGHT
-        return await receiver.mail(event.sender, event.parameters)
-
-    async def _answer_recipient(self, reply: Reply, *, elsewhere: bool) -> None:
-        """Whoever asks for many that do not exist waits for each answer, and in the end gets no more."""
+    async def _weigh_refusal(self, reply: Reply) -> Reply:
+        """What a refused recipient is answered. Whoever asks for many that do not exist waits for each answer, and gets
+        no more in the end."""
         conduct, now = self._house.conduct, self._house.now
-        if reply.positive:
-            conduct.recipient_accepted(self.client, now)
-        elif reply.permanent and (reply.enhanced or "").startswith("5.1."):
+        if reply.permanent and (reply.enhanced or "").startswith("5.1."):
             # RFC 3463 §3.2: it is the address that is wrong. A refusal for another reason tells nobody who exists.
+            elsewhere = self._passing_on is not None and self._passing_on.asked_elsewhere
             conduct.recipient_refused(self.client, now, elsewhere=elsewhere)
             if conduct.is_unwelcome(self.client, now):
-                reply = answers.UNWELCOME
-            elif self._farewell is None and (delay := conduct.delay(self.client, now)):
+                return answers.UNWELCOME
+            if self._farewell is None and (delay := conduct.delay(self.client, now)):
                 # What has been answered already is not held back: behind it may be a whole group of these.
                 await self._flush()
                 with trio.move_on_after(delay) as self._delay:
                     await self._wait(trio.sleep_forever())
                 self._delay = None
-        self._protocol.answer(reply)
+        return reply
 
     async def _excuse(self, event: Event, receiver: Receiver) -> None:
         """The receiver has raised."""
@@ -426,13 +429,9 @@ class Session:
 
     async def _flush(self) -> None:
         """Send all that has been said."""
-        if not self._send():
-            await self._send_rest()
-
-    def _send(self) -> bool:
-        """Send what can be sent at once; False where something is left."""
         self._unsent = self._socket.send_now(self._protocol.octets_to_send())
-        return not self._unsent
+        if self._unsent:
+            await self._send_rest()
 
     async def _send_rest(self) -> None:
         # Nothing more is read from a client that does not read.

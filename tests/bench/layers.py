@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import trio
 import trio.testing
 from microseconds import Layer, Once, microseconds, microseconds_in_trio
+from msgspec.structs import replace
 from one_message import ALIAS, HOSTNAME, SENDER, OneMessage, answer, one_message, received_line
 from underneath import tcp_pair, underneath_layers
 

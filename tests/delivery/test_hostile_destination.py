@@ -16,6 +16,7 @@ from certificates import any_tls
 from dns_server import DnsServer
 from hostile import Behaviour, HostileServer, Stage, on_one_free_port
 from inline_committer import InlineCommitter
+from msgspec import structs
 from scheduled import CONTENT, REWRITER, SCHEDULE, SNAPSHOT
 from town import FIRST, SECOND, connections, mail_hosts, resolver, ticking
 from values import NOW, delivery
@@ -287,7 +288,7 @@ async def test_what_comes_of_it_is_settled_by_the_schedule(
     wanted = {Delivered: 0, Deferred: 0, Failed: 0}
     for each, outcome in zip(cell.batch, cell.outcomes, strict=True):
         wanted[type(outcome)] += 1
-        settlement = await settler.settle(replace(each, attempts=attempts), outcome)
+        settlement = await settler.settle(structs.replace(each, attempts=attempts), outcome)
         kinds = [type(operation) for operation in settlement.operations]
         if isinstance(outcome, Deferred):
             assert kinds == [Keep]

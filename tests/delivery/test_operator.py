@@ -5,13 +5,14 @@ The spool is real; a script stands where connections would be, because no real s
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from inline_committer import InlineCommitter
+from msgspec.structs import replace
 from values import NOW, answer, delivery
 
 from appliance.delivery import operator as operator_module

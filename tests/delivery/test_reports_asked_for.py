@@ -1,10 +1,10 @@
 """Which outcomes the sender hears of: those that NOTIFY asks for, and in whose name (RFC 3461, RFC 8689)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from read_report import read_report
 from settlement_desk import CONTENT, GIVE_UP_AFTER, Desk, asked, reports, told
 from values import NOW, answer

@@ -102,6 +102,8 @@ async def test_one_destination_cannot_fill_the_memory_that_others_need(
         await trio.sleep(5)
         assert store.states()[DeliveryState.UNDER_WAY] <= MAX_CLAIMED_PER_DESTINATION + scheduler_module.CLAIM_BATCH
         assert not world.scheduler.reserve(["slow.test"])
+        for _ in range(MAX_CLAIMED_PER_DESTINATION + 1):
+            assert not world.scheduler.reserve(["home.test", "slow.test"]), "and then none of them has a place"
         assert world.scheduler.reserve(["home.test"])
         world.scheduler.release(["home.test"])
         await world.accept(delivery("zz", "mzz"))

@@ -1,12 +1,12 @@
 """Destinations that are dead, slow, stalling, or full: what the scheduler makes of them, and what the others feel."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 import pytest
 import trio
 from inline_committer import InlineCommitter
+from msgspec.structs import replace
 from scheduled import CONTENT, DAY_MS, World, busy, closing, lost, ok, running
 from values import NOW, delivery
 

@@ -1,8 +1,11 @@
 """What an address says once it is read: its parts, the form it is written in, and when two of them are one mailbox."""
 
 import contextlib
+import gc
 import unicodedata
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from smtp.address import (
+    ADDRESSES_AT_HAND,
     Address,
     AddressError,
     ascii_domain,
@@ -232,6 +236,35 @@ def test_the_key_is_an_address_with_the_same_key(address: Address) -> None:
     assert again.key == address.key
     assert again.domain.isascii()
     assert unicodedata.is_normalized("NFC", again.local_part)
+
+
+def test_what_is_worked_out_of_an_address_is_no_part_of_it() -> None:
+    asked, fresh = Address("A.B", "Example.ORG"), Address("A.B", "Example.ORG")
+    assert str(asked) == "A.B@Example.ORG"
+    assert asked == fresh
+    assert hash(asked) == hash(fresh)
+    assert repr(asked) == repr(fresh) == "Address(local_part='A.B', domain='Example.ORG')"
+    elsewhere = replace(asked, domain="Example.NET")
+    assert (str(elsewhere), elsewhere.key) == ("A.B@Example.NET", ("a.b", "example.net"))
+    copied = deepcopy(asked)
+    assert (copied, str(copied), copied.key) == (asked, str(asked), asked.key)
+
+
+@pytest.mark.parametrize("text", ["a@1.2.3.4", "a@xn--a.example", "x" * 65 + "@a.example", "a@" + "b.example" * 30])
+def test_what_was_refused_is_refused_again(text: str) -> None:
+    for _ in range(2):
+        with pytest.raises(AddressError):
+            Address.parse(text)
+        with pytest.raises(AddressError):
+            parse_forward_path(f"<{text}>")
+
+
+def test_only_the_last_addresses_stay_in_memory() -> None:
+    for number in range(3 * ADDRESSES_AT_HAND):
+        assert Address.parse(f"somebody.{number}@memory.example").local_part == f"somebody.{number}"
+    gc.collect()
+    known = [each for each in gc.get_objects() if isinstance(each, Address) and each.domain == "memory.example"]
+    assert len(known) <= ADDRESSES_AT_HAND
 
 
 @given(_addresses(), st.sampled_from(["NFC", "NFD"]), st.sampled_from([ascii_domain, unicode_domain]))

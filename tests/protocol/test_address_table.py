@@ -23,6 +23,7 @@ from appliance.accounts.refused import Refused
 from appliance.forwarding.srs import SenderRewriter
 from smtp.address import Address, AddressError, parse_domain, parse_forward_path, parse_reverse_path
 from smtp.server.commands import CommandError, Verb, parse_command
+from smtp.server.events import Mail, Recipient
 
 TABLE = r"""
 MAIL  RCPT  typed SRS      path
@@ -360,10 +361,12 @@ def _mail(path: str) -> str:
         if str(error.reply.enhanced) != "5.6.7":
             return "no"
         command = parse_command(Verb.MAIL, _octets(f"FROM:{path} SMTPUTF8"))
-        assert command.address is not None
-        assert not command.address.is_ascii
+        assert isinstance(command, Mail)
+        assert command.sender is not None
+        assert not command.sender.is_ascii
         return "utf8"
-    return "null" if command.address is None else "yes"
+    assert isinstance(command, Mail)
+    return "null" if command.sender is None else "yes"
 
 
 def _rcpt(path: str) -> str:
@@ -371,7 +374,7 @@ def _rcpt(path: str) -> str:
         command = parse_command(Verb.RCPT, _octets(f"TO:{path}"))
     except CommandError:
         return "no"
-    assert command.address is not None
+    assert isinstance(command, Recipient)
     return "yes" if command.address.is_ascii else "utf8"
 
 

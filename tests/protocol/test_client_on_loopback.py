@@ -344,7 +344,14 @@ async def test_content_that_cannot_be_read_ends_without_a_dot() -> None:
     assert "." not in heard
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "input/output error"), ProtocolError("not a server's")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "input/output error"),
+        ProtocolError("not a server's"),
+        trio.ClosedResourceError("nor a wait's"),
+    ],
+)
 @pytest.mark.parametrize("before", [b"", b"x" * 100_000])
 async def test_what_the_content_raises_is_not_blamed_on_the_server(error: Exception, before: bytes) -> None:
     def content() -> Iterator[bytes]:
@@ -424,6 +431,18 @@ async def test_content_that_is_read_block_by_block_ends_after_that_time_too() ->
         with pytest.raises(Lost, match="the most for a message") as caught:
             await connection.send("", ["b@example.org"], endless, size=5, eight_bit=False)
         assert caught.value.stage is Stage.DATA
+
+
+async def test_content_that_never_comes_ends_after_that_time_too() -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x\r\n"
+        await trio.sleep_forever()
+
+    async with scripted(as_far_as_final_dot) as port:
+        connection = await connect(port, Timeouts(message=SHORT_S))
+        with pytest.raises(Lost, match=r"data: timed out: 0\.2 s are the most for a message"):
+            await connection.send("", ["b@example.org"], content(), size=3, eight_bit=False)
+        assert not connection.usable
 
 
 async def test_the_wait_for_the_final_reply_does_not_count() -> None:

@@ -1,11 +1,20 @@
 """Replies, written and read."""
 
+import gc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp.errors import ProtocolError
-from smtp.reply import MAX_READ_LINE_OCTETS, MAX_READ_LINES, Reply, ReplyReader
+from smtp.reply import (
+    MAX_AT_HAND_OCTETS,
+    MAX_READ_LINE_OCTETS,
+    MAX_READ_LINES,
+    REPLIES_AT_HAND,
+    Reply,
+    ReplyReader,
+)
 from smtp.server import answers
 
 
@@ -105,6 +114,36 @@ def test_what_is_written_is_read(code: int, lines: list[str], cut: int) -> None:
 )
 def test_read(octets: bytes, reply: Reply) -> None:
     assert read(octets) == reply
+    # Most are said again and again.
+    assert read(octets) == reply
+
+
+def test_the_lines_of_a_longer_reply_are_no_replies_though_they_were_some_before() -> None:
+    assert read(b"250 2.0.0 a\r\n") == Reply(250, "a", "2.0.0")
+    assert read(b"250-2.0.0 b\r\n250 2.0.0 a\r\n") == Reply(250, "b\na", "2.0.0")
+    with pytest.raises(ProtocolError):
+        read(b"251-b\r\n250 2.0.0 a\r\n")
+
+
+def test_replies_that_come_at_once_or_in_parts_are_given_one_by_one() -> None:
+    reader = ReplyReader()
+    reader.receive(b"250 2.1.0 a\r\n250 2.1.5 b\r\n354")
+    assert [reader.next_reply() for _ in range(3)] == [Reply(250, "a", "2.1.0"), Reply(250, "b", "2.1.5"), None]
+    assert reader.pending
+    reader.receive(b" c\r\n")
+    assert [reader.next_reply() for _ in range(2)] == [Reply(354, "c"), None]
+    assert not reader.pending
+
+
+def test_few_replies_stay_in_memory_and_no_long_one() -> None:
+    for number in range(3 * REPLIES_AT_HAND):
+        assert read(b"250 2.0.0 memory %d\r\n" % number) is not None
+    long = b"250 2.0.0 memory " + b"x" * MAX_AT_HAND_OCTETS
+    assert read(long + b"\r\n") is not None
+    gc.collect()
+    known = [each for each in gc.get_objects() if isinstance(each, Reply) and each.text.startswith("memory ")]
+    assert len(known) <= REPLIES_AT_HAND
+    assert [each for each in known if each.text.endswith("x")] == []
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from smtp_house import InMemory
 from smtp_memory import Mailbox
 
+from smtp.address import Address
 from smtp.errors import SessionMisuse
+from smtp.parameters import MailParameters
 from smtp.reply import Reply
 from smtp.server import answers
 from smtp.server.commands import Verb
@@ -278,3 +280,42 @@ def test_the_trace_shows_commands_and_replies_and_no_content() -> None:
         "< NOOP \\xff\\x1b",
         "> 500 5.5.2 Only printable characters, please",
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("SIZE=5", MailParameters(size=5)),
+        ("SIZE=0005 BODY=7BIT", MailParameters(size=5)),
+        ("SIZE=5 BODY=8BITMIME", MailParameters(size=5, body="8BITMIME")),
+        ("size=5   body=8BitMime", MailParameters(size=5, body="8BITMIME")),
+        ("BODY=8BITMIME SIZE=5", MailParameters(size=5, body="8BITMIME")),
+        ("SIZE=5 BODY=8BITMIME SMTPUTF8", MailParameters(size=5, body="8BITMIME", smtputf8=True)),
+        ("SIZE=5 RET=HDRS", MailParameters(size=5, ret="HDRS")),
+    ],
+)
+def test_the_parameters_of_mail_in_any_order_and_case(said: str, meant: MailParameters) -> None:
+    session = ServerSession(SETTINGS)
+    session.receive(GREET + f"MAIL FROM:<a@example.com> {said}\r\n".encode())
+    assert isinstance(session.next_event(), Hello)
+    assert session.next_event() == Mail(Address("a", "example.com"), meant)
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("SIZE=5 SIZE=5", answers.PARAMETER_TWICE),
+        ("SIZE=5 BODY=7BIT BODY=7BIT", answers.PARAMETER_TWICE),
+        ("SIZE=5x", answers.PARAMETER_SYNTAX),
+        ("SIZE=5BODY=7BIT", answers.PARAMETER_SYNTAX),
+        ("SIZE=\u0665", answers.PARAMETER_SYNTAX),
+        ("\u017fIZE=5", answers.PARAMETER_SYNTAX),
+        ("SIZE=5 BODY=8B\u0131TMIME", answers.PARAMETER_SYNTAX),
+    ],
+)
+def test_what_only_looks_like_the_usual_parameters_is_refused(said: str, answer: Reply) -> None:
+    session = ServerSession(SETTINGS)
+    session.receive(GREET + f"MAIL FROM:<a@example.com> {said}\r\n".encode())
+    assert isinstance(session.next_event(), Hello)
+    assert session.next_event() is None
+    assert session.octets_to_send().endswith(answer.octets())

@@ -1,7 +1,6 @@
 """A bounce tells the sender what happened, and not where the message was going."""
 
 import re
-from dataclasses import replace
 from email import policy
 from email.parser import BytesParser
 from email.utils import parsedate_to_datetime
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from read_report import assert_well_formed, read_report
 
 from appliance.model.delivery import Answer, Delivery, Recipient

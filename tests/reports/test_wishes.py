@@ -1,6 +1,5 @@
 """What a sender has asked for (RFC 3461), and what becomes of it in a report; and senders beyond ASCII (RFC 6533)."""
 
-from dataclasses import replace
 from email import policy
 from email.parser import BytesParser
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from read_report import ReadReport, assert_well_formed, read_report
 
 from appliance.model.delivery import Answer, Delivery, Recipient

@@ -42,9 +42,9 @@ def snapshot(*aliases: Alias, confirmed: tuple[str, ...] = (), operator: bool = 
     )
 
 
-def ask(table: Snapshot, recipient: str) -> Route:
+def ask(table: Snapshot, recipient: str, now: int = NOW) -> Route:
     address = Address(recipient, "") if "@" not in recipient else Address.parse(recipient)
-    return route(table, address, NOW)
+    return route(table, address, now)
 
 
 def targets(found: Route) -> list[str]:
@@ -363,6 +363,43 @@ def test_a_chain_is_as_long_as_the_longest_way_through_it() -> None:
     assert ask(table, "a@example.org").accepted
     table = snapshot(*chain, alias("a@example.org", "n1@example.org", "n0@example.org"))
     assert ask(table, "a@example.org").reason == "alias-loop"
+
+
+def test_an_alias_leads_to_the_same_mailboxes_however_often_mail_comes_for_it() -> None:
+    table = snapshot(
+        alias("all@example.org", "team@other.test", "me@home.test"),
+        alias("team@other.test", "you@home.test"),
+        alias("*@other.test", action=AliasAction.DISCARD),
+    )
+    for _ in range(2):
+        for recipient in ("all@example.org", "All+list@Example.org"):
+            found = ask(table, recipient)
+            assert (found.reason, found.reference, targets(found)) == (
+                "accepted",
+                "all@example.org",
+                ["you@home.test", "me@home.test"],
+            )
+        assert (ask(table, "gone@other.test").accepted, ask(table, "gone@other.test").targets) == (True, ())
+    assert len(route(table, Address.parse("all@example.org"), NOW, explained=True).steps) == 5
+
+
+def test_an_alias_expires_although_mail_has_come_for_it_before() -> None:
+    table = snapshot(
+        replace(alias("a@example.org", "me@home.test"), expires_at=NOW + 1),
+        alias("all@example.org", "a@example.org", "you@home.test"),
+    )
+    assert targets(ask(table, "a@example.org")) == ["me@home.test"]
+    assert targets(ask(table, "all@example.org")) == ["me@home.test", "you@home.test"]
+    assert ask(table, "a@example.org", NOW + 1).reason == "alias-expired"
+    assert targets(ask(table, "all@example.org", NOW + 1)) == ["you@home.test"]
+    assert targets(ask(table, "all@example.org")) == ["me@home.test", "you@home.test"], "the clock was set back"
+
+
+def test_a_chain_is_no_shorter_where_mail_has_come_for_the_middle_of_it() -> None:
+    chain = [alias(f"n{i}@example.org", f"n{i + 1}@example.org") for i in range(MAX_DEPTH)]
+    table = snapshot(*chain, alias(f"n{MAX_DEPTH}@example.org", "me@home.test"))
+    assert targets(ask(table, "n1@example.org")) == ["me@home.test"]
+    assert ask(table, "n0@example.org").reason == "alias-loop"
 
 
 def test_a_branch_that_leads_nowhere_counts_where_no_other_leads_anywhere() -> None:

@@ -1,5 +1,6 @@
 """Group commit with a real spool on a real disk: who waits, who is told what, and that nobody suffers for another."""
 
+import threading
 from collections.abc import AsyncIterable, Iterator, Sequence
 from pathlib import Path
 
@@ -61,6 +62,26 @@ async def test_many_tasks_share_few_groups(store: SqliteSpool) -> None:
         assert committer.units == 300
         assert committer.groups < 100
     assert len(store.deliveries()) == 300
+
+
+async def test_what_comes_while_a_group_is_being_written_is_the_next_group(store: SqliteSpool) -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    class Halting(Watched):
+        def write(self, units: Sequence[Prepared]) -> None:
+            begun.set()
+            assert let_go.wait(10)
+            super().write(units)
+
+    halting = Halting(store)
+    async with GroupCommitter(halting) as committer, trio.open_nursery() as nursery:  # type: ignore[arg-type]
+        nursery.start_soon(committer.commit, [Accept([delivery("d1", "m1")])])
+        await trio.to_thread.run_sync(begun.wait)
+        for number in (2, 3, 4):
+            nursery.start_soon(committer.commit, [Accept([delivery(f"d{number}", f"m{number}")])])
+        await trio.testing.wait_all_tasks_blocked()
+        let_go.set()
+    assert halting.groups == [1, 3]
 
 
 async def test_a_store_that_refuses_is_told_to_every_task_of_the_group_and_then_works_again(store: SqliteSpool) -> None:

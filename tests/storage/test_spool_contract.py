@@ -4,6 +4,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from storage_backends import Backend
 from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
 
@@ -290,7 +291,7 @@ def test_the_last_deliveries_of_a_message_in_one_group(spool: SpoolStore) -> Non
 def test_a_delivery_that_is_kept_says_what_it_was_given(spool: SpoolStore) -> None:
     accept(spool, 1, 2)
     (claimed, _) = spool.claim(NOON, 10)
-    deferred = replace(
+    deferred = structs.replace(
         claimed,
         state=DeliveryState.WAITING,
         attempts=1,
@@ -309,7 +310,7 @@ def test_what_was_dropped_does_not_come_back_when_its_courier_returns(spool: Spo
     accept(spool, 1)
     (claimed,) = spool.claim(NOON, 1)
     spool.apply([Complete(claimed.id, claimed.message_id)])
-    spool.apply([Keep(replace(claimed, state=DeliveryState.WAITING))])
+    spool.apply([Keep(structs.replace(claimed, state=DeliveryState.WAITING))])
     assert spool.depth() == (0, None)
     spool.apply([Complete(claimed.id, claimed.message_id)])
 

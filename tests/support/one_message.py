@@ -1,7 +1,9 @@
 """One message of a flood, and all that comes of it on its way through the appliance, as values."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from appliance.forwarding.srs import SenderRewriter
 from appliance.forwarding.trace import received

@@ -3,10 +3,11 @@
 import contextlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from msgspec.structs import replace
 from spool_ledger import Kept
 from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
 

@@ -5,10 +5,12 @@ table with a real spool: it brings a message into each state, takes each step, a
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from msgspec import structs
+from msgspec.structs import replace
 from stored_values import NOON, a_delivery, an_event, an_id
 
 from appliance.model.delivery import DeliveryState
@@ -99,13 +101,13 @@ class Step:
 
 STEPS: Sequence[Step] = (
     Step(State.NOWHERE, State.ARRIVING, "AddPart: a part of a message that is larger than one", _apply(_PART)),
-    Step(State.ARRIVING, State.ARRIVING, "AddPart: the next", _apply(replace(_PART, part=1))),
+    Step(State.ARRIVING, State.ARRIVING, "AddPart: the next", _apply(structs.replace(_PART, part=1))),
     Step(State.ARRIVING, State.NOWHERE, "Abandon: the sender went away or was refused", _apply(Abandon(an_id(1)))),
     Step(
         State.ARRIVING,
         State.UNDER_WAY,
         "**Accept**, with the last part: a courier has room",
-        _apply(replace(_PART, part=1), Accept([_UNDER_WAY], [an_event(1)])),
+        _apply(structs.replace(_PART, part=1), Accept([_UNDER_WAY], [an_event(1)])),
     ),
     Step(State.ARRIVING, State.WAITING, "**Accept**: none has", _apply(Accept([_WAITING], [an_event(1)]))),
     Step(

@@ -1,7 +1,8 @@
 """Deliveries, events, rows and keyrings for tests of what is stored: a test names only what it is about."""
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from appliance.model.delivery import Delivery, Recipient
 from appliance.model.event import DeliveryEvent, EventType

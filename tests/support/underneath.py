@@ -55,7 +55,7 @@ def underneath_layers(content: bytes) -> Iterator[Layer]:
     yield Layer(
         "underneath", "Trio: wait_readable of a socket that is readable", microseconds_in_trio(wait_readable), times=6
     )
-    yield Layer("underneath", "Trio: a cancel scope with a deadline", microseconds_in_trio(scope), times=1)
+    yield Layer("underneath", "Trio: a cancel scope with a deadline", microseconds_in_trio(scope), times=0)
     yield Layer("underneath", "Trio: a hop to a thread and back", microseconds_in_trio(thread_hop), times=0)
     yield from _kernel_layers(content)
 

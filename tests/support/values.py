@@ -1,7 +1,8 @@
 """Values of the model for tests, with everything filled in that a test does not care about."""
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from appliance.model.delivery import Answer, Delivery, Recipient
 from appliance.model.event import DeliveryEvent, EventType
