@@ -19,6 +19,8 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.nameserver
+import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 import dns.reversename
@@ -126,6 +128,11 @@ class DnsResolver:
         names = (await self._ask(name, "PTR")).texts
         return names[0].rstrip(".").lower() if names else None
 
+    async def texts(self, name: str) -> list[str]:
+        """The TXT records of a name, the strings of each joined (RFC 7208 §3.3); [] for none. What is not UTF-8 is
+        replaced. Raises NoSuchName or LookupFailed."""
+        return [_joined(text) for text in (await self._ask(name, "TXT")).texts]
+
     async def _ask(self, name: str, record_type: str) -> "_Records":
         key = (name, record_type)
         cached = self._cache.get(key)
@@ -216,6 +223,12 @@ class _BoundedSocket:
     async def recvfrom(self, size: int, timeout: float | None) -> Any:
         """The next datagram, and where it came from. One that is cut off here is no answer, and is waited on."""
         return await self._plain.recvfrom(min(size, MAX_ANSWER_OCTETS), timeout)
+
+
+def _joined(text: str) -> str:
+    """A TXT record as one text, from the form of a zone file: `"v=spf1 " "-all"` is `v=spf1 -all`."""
+    strings = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.TXT, text).strings  # type: ignore[attr-defined]
+    return b"".join(strings).decode("utf-8", "replace")
 
 
 def _is_referral(response: dns.message.Message) -> bool:

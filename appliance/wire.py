@@ -1,14 +1,16 @@
-"""The control socket: how the command line and the control process speak to the engine.
+"""The engine's socket: how the control process and the command line speak to the engine.
 
 One request a connection, one JSON object a line. The request is `{"verb": ..., ...arguments}`; the answer is any
 number of `{"result": ...}` lines, and a last one: `{"end": true}`, or where something went wrong `{"error": "..."}`. An
 answer without its last line was cut off. A caller who has had enough hangs up. Whoever can open
-`<data_dir>/control.sock` (mode 0600) is the operator, so nothing here asks who is there.
+`<data_dir>/engine.sock` (mode 0600) is the operator, so nothing here asks who is there.
 
-Two can ask: `call` from a program without Trio, which reads every result; `ask` from a task, for the first one.
+Three can ask: `call` from a program without Trio, which reads every result; `ask` from a task, for the first one;
+`listen` from a task, for results that come over days.
 """
 
 import json
+import math
 import select
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -55,7 +57,7 @@ async def serve(listener: trio.SocketListener, verbs: Mapping[str, Verb], on_err
             except _GONE:
                 pass
             except Exception as error:  # noqa: BLE001 - a fault in one verb must not end the engine
-                on_error(f"control socket: {type(error).__name__}: {error}")
+                on_error(f"engine socket: {type(error).__name__}: {error}")
                 with suppress(*_GONE):
                     # An answer that merely ended would be taken for a whole one.
                     await _write_line(stream, {"error": "the appliance met a defect of its own; its log says more"})
@@ -134,15 +136,43 @@ async def ask(path: Path, verb: str, limit_s: float, **arguments: object) -> Any
     except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
         raise NotRunning(f"no appliance answers on {path}") from error
     line, end, _ = answer.partition(b"\n")
-    try:
-        told = json.loads(line)
-    except (ValueError, RecursionError):
-        told = None
-    if not end or not isinstance(told, dict) or not told.keys() & {"error", "result"}:
-        raise NotRunning(f"what answers on {path} is no appliance, or died in the middle of its answer")
-    if "error" in told:
-        raise WireError(str(told["error"]))
+    told = _told(path, line if end else b"")
+    if "result" not in told:
+        raise NotRunning(f"what answers on {path} has nothing to say to this")
     return told["result"]
+
+
+async def listen(path: Path, verb: str, first_s: float, **arguments: object) -> AsyncGenerator[Any]:
+    """Ask the engine from a task, and yield each result as it comes; the first may take so many seconds.
+
+    To be closed by whoever has had enough. Raises NotRunning, also where the answer is cut off, or WireError with the
+    engine's words.
+    """
+    try:
+        with trio.fail_after(first_s):
+            stream = await trio.open_unix_socket(path)
+    except (OSError, trio.TooSlowError) as error:
+        raise NotRunning(f"no appliance answers on {path}") from error
+    limit_s, buffered = first_s, bytearray()
+    async with stream:
+        try:
+            await stream.send_all(_request(verb, arguments))
+            while True:
+                with trio.fail_after(limit_s):
+                    octets = await stream.receive_some()
+                if not octets:
+                    raise NotRunning("the appliance died in the middle of its answer")
+                buffered += octets
+                *lines, rest = buffered.split(b"\n")
+                buffered = bytearray(rest)
+                for line in lines:
+                    told = _told(path, line)
+                    if "result" not in told:
+                        return
+                    limit_s = math.inf
+                    yield told["result"]
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            raise NotRunning(f"no appliance answers on {path}") from error
 
 
 def call(
@@ -179,6 +209,19 @@ def call(
             raise WireError("too many are asking the appliance at once; try again") from None
         except TimeoutError:
             raise WireError(f"the appliance did not answer within {limit_s:.0f} s") from None
+
+
+def _told(path: Path, line: bytes | bytearray) -> dict[str, Any]:
+    """A line of an answer. Raises WireError with the engine's words, and NotRunning where it is no such line."""
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict) or not told.keys() & {"error", "result", "end"}:
+        raise NotRunning(f"what answers on {path} is no appliance, or died in the middle of its answer")
+    if "error" in told:
+        raise WireError(str(told["error"]))
+    return told
 
 
 def _request(verb: str, arguments: Mapping[str, object]) -> bytes:

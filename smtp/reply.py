@@ -6,6 +6,9 @@ from functools import lru_cache
 
 from smtp.errors import ProtocolError
 
+REPLY_CODES = 600
+"""All codes are below: a list of so many numbers has one for each."""
+
 # RFC 5321 §4.5.3.1.5: "The maximum total length of a reply line including the reply code and the <CRLF> is 512 octets."
 MAX_REPLY_LINE_OCTETS = 512
 # What we read may be longer than it should be; a line longer than this, or a reply of more lines, is no reply.

@@ -2,7 +2,7 @@
 
 The standard socket, non-blocking: it is asked first, and waited for only when it has nothing. On a busy connection most
 calls never reach the event loop. (`trio.SocketStream` with a cancel scope round every call costs more than twice the
-time.) Deadlines are the callers': the server's sweeper, the client's table of due times.
+time.) Deadlines are the callers': the server's sweeper, the client's cancel scope.
 
 After `start_tls` the same verbs work over the standard library's `ssl`. What is different there stays in this file: a
 read may have to write first and the other way round (a change of keys, RFC 8446 §4.6.3), a socket that the kernel calls

@@ -6,7 +6,8 @@ record store as one change that ends by raising the routing generation, so that 
 second.
 
 Four nouns, a file each: `accounts.py`, `domains.py`, `aliases.py`, `destinations.py`; `names.py` reads what people
-type, `loops.py` tries a new alias before it is stored, `passwords.py` turns a password into its hash.
+type, `alias_rules.py` and `loops.py` try an alias before it is stored, `ownership.py` asks the DNS whose a domain is,
+and `consent.py` the owners of mailboxes whether they agree.
 
 What does not live here: where a message goes (`appliance.routing`), and sessions and tokens. Nothing here knows Trio;
 whoever calls decides which thread waits for the disk.

@@ -1,28 +1,16 @@
 """Accounts: who owns domains."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from itertools import islice
 
 from appliance.accounts.names import account_email
 from appliance.accounts.refused import Refused
-from appliance.accounts.rows import ROUTING_CHANGED, every, get, insert
-from appliance.model.account import Account, Plan, Role
-from appliance.model.domain import Domain
+from appliance.accounts.rows import ROUTING_CHANGED, every, get, insert, some
+from appliance.model.account import Account, Plan, Role, usual_plan
 from appliance.model.ids import IdSource, id_source
 from appliance.model.time import Clock, wall_clock
-from appliance.privacy.declarations import ACCOUNTS, ALIASES, DESTINATIONS, DOMAINS, EVENTS
-from appliance.storage.records import Change, Delete, Duplicate, RecordStore
-
-DEFAULT_PLAN = "free"
-"""The plan of a new account; where the configuration has none of this name, the first that it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """How much of one class of data went with an account."""
-
-    collection: str
-    count: int
+from appliance.privacy.declarations import ACCOUNTS
+from appliance.storage.records import Duplicate, Page, RecordStore, Update
 
 
 class Accounts:
@@ -41,9 +29,12 @@ class Accounts:
         self._ids = ids or id_source(clock)
 
     def add(
-        self, email: str, *, role: Role = Role.MEMBER, plan: str | None = None, password: str | None = None
+        self, email: str, *, role: Role = Role.MEMBER, plan: str | None = None, password_hash: str | None = None
     ) -> Account:
-        """Add an account whose address counts as verified. Without a password nobody can sign in to it yet."""
+        """Add an account whose address counts as verified. Without a password nobody can sign in to it yet.
+
+        `password_hash` is made by `appliance.access.passwords`.
+        """
         account = Account(
             id=self._ids(),
             email=account_email(email),
@@ -51,7 +42,7 @@ class Accounts:
             role=role,
             plan=self._plan(plan),
             created_at=self._clock(),
-            password_hash=None if password is None else _hash(password),
+            password_hash=password_hash,
         )
         try:
             self._records.apply([insert(account), ROUTING_CHANGED])
@@ -71,38 +62,36 @@ class Accounts:
             raise Refused(f"There is no account for {wanted}.", "email")
         return account
 
-    def delete(self, email: str) -> list[Removed]:
-        """Erase an account and everything of it: domains, their aliases and log, and destinations.
+    def with_id(self, account_id: str) -> Account | None:
+        """The account with this id; None where there is none."""
+        return get(self._records, Account, {"id": account_id})
 
-        Mail that is under way already is still delivered or bounced.
-        """
-        account = self.of(email)
-        changes: list[Change] = []
-        for domain in every(self._records, Domain, {"account_id": account.id}):
-            changes += [Delete(ALIASES, {"domain_id": domain.id}), Delete(EVENTS, {"domain_id": domain.id})]
-        changes += [
-            Delete(DOMAINS, {"account_id": account.id}),
-            Delete(DESTINATIONS, {"account_id": account.id}),
-            Delete(ACCOUNTS, {"id": account.id}),
-        ]
-        counts = self._records.apply([*changes, ROUTING_CHANGED])
-        removed = dict.fromkeys((c.name for c in (ACCOUNTS, DOMAINS, ALIASES, DESTINATIONS, EVENTS)), 0)
-        for change, count in zip(changes, counts, strict=False):
-            assert isinstance(change, Delete)
-            removed[change.collection.name] += count
-        return [Removed(collection, count) for collection, count in removed.items()]
+    def page(self, after: str | None, limit: int, search: str = "") -> list[Account]:
+        """The accounts behind this id, the oldest first, at most `limit`: those with `search` in their address."""
+        return list(islice(self._searched(search, after), limit))
+
+    def count(self, search: str = "") -> int:
+        """How many accounts there are, or how many have `search` in their address."""
+        return sum(1 for _ in self._searched(search, None)) if search else self._records.count(ACCOUNTS, {})
+
+    def set_plan(self, account_id: str, plan: str) -> Account | None:
+        """Give an account another plan of the configuration; returns it, or None where there is no such account."""
+        wanted = self._plan(plan)
+        self._records.apply([Update(ACCOUNTS, {"id": account_id}, {"plan": wanted}), ROUTING_CHANGED])
+        return self.with_id(account_id)
+
+    def _searched(self, search: str, after: str | None) -> Iterator[Account]:
+        wanted_text = search.casefold()
+        while rows := some(self._records, Account, {}, Page(after=after)):
+            for account in rows:
+                if wanted_text in account.email.casefold():
+                    yield account
+            after = rows[-1].id
 
     def _plan(self, name: str | None) -> str:
         if name is None:
-            return DEFAULT_PLAN if DEFAULT_PLAN in self._plans else next(iter(self._plans))
+            return usual_plan(self._plans)
         if name not in self._plans:
             known = ", ".join(sorted(self._plans))
             raise Refused(f"There is no plan {name!r}. The configuration has: {known}.", "plan")
         return name
-
-
-def _hash(password: str) -> str:
-    # Imported where it is needed: most commands hash nothing, and loading argon2 costs them a part of their start.
-    from appliance.accounts.passwords import hash_password
-
-    return hash_password(password)

@@ -1,18 +1,24 @@
-"""Domains: whose mail is taken, and in which manner."""
+"""Domains: whose mail is taken, and in which manner.
+
+Anybody may add any name, and it is theirs alone as long as they have not proven it: several accounts may have one name
+that way, and see nothing of each other. Who proves it first has it (`ownership.py`). So nobody can keep an owner from
+a name by adding it, and nobody loses what they have prepared because somebody else was quicker to type it.
+"""
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
+from enum import Enum
 
 from appliance.accounts.destinations import no_longer_used
 from appliance.accounts.names import domain_name
 from appliance.accounts.refused import Refused
-from appliance.accounts.rows import ROUTING_CHANGED, every, get, insert
+from appliance.accounts.rows import ROUTING_CHANGED, every, get, insert, some
 from appliance.model.account import Account, Plan
-from appliance.model.domain import Alias, DeliveryMode, Domain, LogLevel
+from appliance.model.domain import Alias, DeliveryMode, Domain, LogLevel, QuarantineAction
 from appliance.model.ids import IdSource, id_source
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import ALIASES, DOMAINS, EVENTS
-from appliance.storage.records import Change, Delete, Duplicate, RecordStore, Update
+from appliance.storage.records import Change, Delete, Duplicate, Page, RecordStore, Update
 
 
 class Domains:
@@ -38,20 +44,25 @@ class Domains:
     ) -> Domain:
         """Host a domain for an account. Mail for it is refused as long as it is not verified.
 
-        Adding an own domain once more as verified is how an unverified one becomes so.
+        Adding an own domain once more as verified is how the word of an operator takes the place of a proof.
         """
         wanted = domain_name(name)
         if wanted in self._own_names:
             raise Refused(f"{wanted} is the name of this appliance itself, which can't be hosted.", "name")
-        known = get(self._records, Domain, {"name": wanted})
-        if known and known.account_id == account.id and verified and not known.verified:
-            self._records.apply([Update(DOMAINS, {"id": known.id}, {"verified": True}), ROUTING_CHANGED])
-            return replace(known, verified=True)
+        known = get(self._records, Domain, {"name": wanted, "account_id": account.id})
+        if get(self._records, Domain, {"name": wanted, "verified": True}):
+            raise Refused(f"{wanted} is hosted here already.", "name")
+        if known is not None and not verified:
+            raise Refused(f"{wanted} has been added already: prove that it is yours, and check it.", "name")
         if known is None:
             self._require_room(account)
         domain = Domain(self._ids(), account.id, wanted, verified, delivery_mode, log_level, self._clock())
+        change: Change = insert(domain)
+        if known is not None:
+            domain = replace(known, verified=True)
+            change = Update(DOMAINS, {"id": known.id}, {"verified": True, "verified_name": wanted})
         try:
-            self._records.apply([insert(domain), ROUTING_CHANGED])
+            self._records.apply([change, ROUTING_CHANGED])
         except Duplicate:
             raise Refused(f"{wanted} is hosted here already.", "name") from None
         return domain
@@ -60,32 +71,78 @@ class Domains:
         """All domains, the oldest first."""
         return every(self._records, Domain, {})
 
+    def page(self, account_id: str, after: str | None, limit: int) -> list[Domain]:
+        """The domains of an account behind this id, the oldest first, at most `limit`."""
+        return some(self._records, Domain, {"account_id": account_id}, Page(after=after, limit=limit))
+
+    def count(self, account_id: str) -> int:
+        """How many domains an account has."""
+        return self._records.count(DOMAINS, {"account_id": account_id})
+
+    def with_id(self, id: str) -> Domain | None:
+        """The domain with this id."""
+        return get(self._records, Domain, {"id": id})
+
+    def of(self, account_id: str, name: str) -> Domain | None:
+        """The domain of this name as this account has it, verified or not. Raises Refused for what is no name."""
+        return get(self._records, Domain, {"account_id": account_id, "name": domain_name(name)})
+
+    def hosted(self, name: str, account_id: str | None) -> Domain | None:
+        """The domain with this stored name: as this account has it, or else as it has been proven."""
+        own = None if account_id is None else get(self._records, Domain, {"account_id": account_id, "name": name})
+        return own or get(self._records, Domain, {"name": name, "verified": True})
+
     def named(self, name: str) -> Domain:
-        """The hosted domain of this name."""
-        wanted = domain_name(name)
-        domain = get(self._records, Domain, {"name": wanted})
+        """The domain of this name: of the account that has proven it, or else of the one that was first to add it."""
+        domain = self.find(name)
         if domain is None:
-            raise Refused(f"{wanted} is not hosted here.", "name")
+            raise Refused(f"{domain_name(name)} is not hosted here.", "name")
         return domain
+
+    def find(self, name: str) -> Domain | None:
+        """The same, or None where nobody has such a domain."""
+        wanted = domain_name(name)
+        proven = get(self._records, Domain, {"name": wanted, "verified": True})
+        return proven or get(self._records, Domain, {"name": wanted})
 
     def change(
         self, name: str, *, delivery_mode: DeliveryMode | None = None, log_level: LogLevel | None = None
     ) -> Domain:
+        """Set what is not None of the domain with this name, and return it as it is then."""
+        return self.update(self.named(name), delivery_mode=delivery_mode, log_level=log_level)
+
+    def update(
+        self,
+        domain: Domain,
+        *,
+        delivery_mode: DeliveryMode | None = None,
+        log_level: LogLevel | None = None,
+        quarantine_action: QuarantineAction | None = None,
+        allow_from_rewrite: bool | None = None,
+    ) -> Domain:
         """Set what is not None, and return the domain as it is then."""
-        domain = self.named(name)
-        if delivery_mode is not None:
-            domain = replace(domain, delivery_mode=delivery_mode)
-        if log_level is not None:
-            domain = replace(domain, log_level=log_level)
-        changes = {"delivery_mode": domain.delivery_mode.value, "log_level": domain.log_level.value}
+        wanted = {
+            "delivery_mode": delivery_mode,
+            "log_level": log_level,
+            "quarantine_action": quarantine_action,
+            "allow_from_rewrite": allow_from_rewrite,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        if not given:
+            return domain
+        changes = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
         touched, _ = self._records.apply([Update(DOMAINS, {"id": domain.id}, changes), ROUTING_CHANGED])
-        if not touched:
+        changed = self.with_id(domain.id) if touched else None
+        if changed is None:
             raise Refused(f"{domain.name} is not hosted here.", "name")
-        return domain
+        return changed
 
     def remove(self, name: str) -> Domain:
+        """Erase the domain with this name, as `erase` does."""
+        return self.erase(self.named(name))
+
+    def erase(self, domain: Domain) -> Domain:
         """Erase a domain with its aliases and its log, and the destinations that nothing leads to any more."""
-        domain = self.named(name)
         going = tuple(every(self._records, Alias, {"domain_id": domain.id}))
         changes: list[Change] = [
             Delete(ALIASES, {"domain_id": domain.id}),

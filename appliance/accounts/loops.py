@@ -14,10 +14,12 @@ import string
 from collections.abc import Iterator
 from dataclasses import replace
 
+from appliance.accounts.destinations import mailbox_of
 from appliance.accounts.refused import Refused
 from appliance.accounts.rows import every
 from appliance.model.domain import Alias, AliasAction, AliasKind, Destination, Domain
 from appliance.privacy.declarations import DOMAINS
+from appliance.routing.patterns import begins_with
 from appliance.routing.route import route
 from appliance.routing.snapshot import HostedDomain, Settings, Snapshot
 from appliance.storage.records import AnyOf, RecordStore
@@ -54,14 +56,20 @@ def _table_of_shapes(records: RecordStore, new: Alias, domain: Domain) -> Snapsh
     Domains that are not verified stay foreign, as they are for routing: nobody closes the way to a domain by claiming
     it. The new alias's own is the exception, since its owner is here and wants to know.
     """
+    others = (alias for alias in every(records, Alias, {}) if alias.id != new.id)
     aliases = [
-        replace(alias, enabled=True, expires_at=None, action=AliasAction.FORWARD)
-        for alias in (*every(records, Alias, {}), new)
+        # What is not there counts neither days nor messages.
+        replace(alias, enabled=True, expires_at=None, max_uses=None, action=AliasAction.FORWARD)
+        for alias in (*others, new)
     ]
-    domains = [replace(each, verified=each.verified or each.id == domain.id) for each in every(records, Domain, {})]
+    domains = [
+        replace(each, verified=each.verified or each.id == domain.id)
+        for each in every(records, Domain, {})
+        if each.name != domain.name or each.id == domain.id
+    ]
     accounts = {each.id: each.account_id for each in domains}
     destinations = [
-        Destination(alias.id, accounts[alias.domain_id], target, confirmed_at=0, created_at=0)
+        Destination(alias.id, accounts[alias.domain_id], mailbox_of(alias, target), confirmed_at=0, created_at=0)
         for alias in aliases
         for target in alias.targets
         if alias.domain_id in accounts
@@ -82,8 +90,14 @@ def _local_part_for(new: Alias, hosted: HostedDomain) -> str | None:
 
 
 def _candidates(new: Alias) -> Iterator[str]:
-    """The name itself, then with a detail behind it; a prefix, then with up to two letters behind it."""
-    if new.kind is AliasKind.EXACT:
+    """The name itself, then with a detail behind it; a prefix, then with up to two letters behind it.
+
+    For an expression first what it leads to, since most circles are made of what leads to itself.
+    """
+    if new.kind is AliasKind.REGEX:
+        yield from (Address.parse(target).key[0] for target in new.targets)
+        stem = begins_with(new.pattern)
+    elif new.kind is AliasKind.EXACT:
         yield new.pattern
         stem = f"{new.pattern}+"
     else:

@@ -1,83 +1,56 @@
-"""What people type, read strictly: domain names, mailboxes and alias patterns.
-
-The grammar is that of `smtp.address`; here stands what is asked beyond it, and the one form in which each thing is
-stored and compared: domains in A-labels, local parts in NFC, as readable as they were typed. What is not right raises
-Refused with the reason.
-"""
+"""What people type as an alias, read strictly. Domain names and mailboxes are read by `appliance.model.names`."""
 
 import unicodedata
 
-import idna
-
 from appliance.accounts.refused import Refused
-from smtp.address import Address, AddressError, parse_domain
+from appliance.model.names import MAX_NAME_OCTETS, account_email, domain_name, mailbox
+from appliance.routing.patterns import PatternError, check_pattern
 
-MAX_NAME_OCTETS = 253
-"""RFC 1035 §2.3.4: 255 octets on the wire are at most 253 characters of text; a longer name cannot be looked up."""
-
-
-def domain_name(text: str, field: str = "name") -> str:
-    """A domain name in lower case and A-labels: `Bücher.Example.` is `xn--bcher-kva.example`."""
-    name = text.strip().removesuffix(".")
-    if "@" in name:
-        raise Refused(f"{text!r} is an address. A domain name is what stands behind its @.", field)
-    if name.startswith("[") or ":" in name:
-        raise Refused(f"{text!r} is an IP address; a domain name such as example.org is needed.", field)
-    try:
-        if not name.isascii() or "xn--" in name.lower():
-            # RFC 5890 §2.3.2.1; UTS #46 first, so that what people type in any case and width means the same.
-            name = idna.encode(name, uts46=True).decode("ascii")
-        name = parse_domain(name)
-    except (AddressError, idna.IDNAError) as error:
-        why = str(error).rstrip(".")
-        raise Refused(f"{text!r} is not a domain name: {why}. One looks like example.org.", field) from None
-    if "." not in name:
-        raise Refused(f"{text!r} has one label only; a domain name such as example.org has at least two.", field)
-    if len(name) > MAX_NAME_OCTETS:
-        raise Refused(f"{text!r} is too long: a domain name has at most {MAX_NAME_OCTETS} characters.", field)
-    return name
+__all__ = [
+    "MAX_NAME_OCTETS",
+    "account_email",
+    "alias_address",
+    "alias_pattern",
+    "domain_name",
+    "mailbox",
+    "split_alias",
+]
 
 
-def mailbox(text: str, field: str) -> Address:
-    """A full address that mail can be sent to; its domain in lower case and A-labels, its local part in NFC.
-
-    RFC 6532 §3.1 asks for NFC: keyboards and file systems differ in how they compose `é`, and its owner does not.
-    """
-    local_part, at, domain = text.strip().rpartition("@")
-    if not at:
-        raise Refused(f"{text!r} is not an email address: it has no @. One looks like name@example.org.", field)
-    # White space is forgiven around what was typed, and nowhere in it.
-    if domain[:1].isspace():
-        raise Refused(f"{text!r} is not an email address: a space stands behind its @.", field)
-    try:
-        return Address.parse(f"{unicodedata.normalize('NFC', local_part)}@{domain_name(domain, field)}")
-    except AddressError as error:
-        raise Refused(f"{text!r} is not an email address: {error}.", field) from None
-
-
-def account_email(text: str) -> str:
-    """The address of an account, by which it is found, in lower case and NFC.
-
-    RFC 5321 §2.4 leaves the case of a local part to its host; nobody gives two people mailboxes that differ by case
-    alone, and people sign in with whatever case their keyboard makes.
-    """
-    return str(Address(*mailbox(text, "email").key))
-
-
-def alias_address(text: str) -> tuple[str, str]:
-    """`PATTERN@DOMAIN` as a pattern (`name`, `prefix*` or `*`; lower case, NFC, no quotes) and a domain name."""
+def split_alias(text: str) -> tuple[str, str]:
+    """`PATTERN@DOMAIN` as the pattern as it was typed, and a domain name."""
     before, at, domain = text.strip().rpartition("@")
     if not at or not before:
         raise Refused(
-            f"{text!r} is not an alias. One is written name@example.org, prefix*@example.org or *@example.org.",
+            f"{text!r} is not an alias. One is written name@example.org, prefix*@example.org, *@example.org or "
+            "/^expression$/@example.org.",
             "pattern",
         )
-    if len(before) > 1 and before.startswith("/") and before.endswith("/"):
-        raise Refused(
-            f"{before!r} is a regular expression. Those can't be used yet; name, prefix* and * can.", "pattern"
-        )
+    return before, domain_name(domain, "pattern")
+
+
+def alias_address(text: str) -> tuple[str, str]:
+    """`PATTERN@DOMAIN` as a pattern in its one form, and a domain name."""
+    typed, domain = split_alias(text)
+    return alias_pattern(typed, domain), domain
+
+
+def alias_pattern(text: str, domain: str) -> str:
+    """A pattern of local parts at this domain: `name`, `prefix*` or `*` in lower case, NFC and without quotes, or an
+    expression between slashes as it was typed, in NFC."""
+    typed = text.strip(" ")
+    if len(typed) > 1 and typed[0] == typed[-1] == "/":
+        expression = unicodedata.normalize("NFC", typed)
+        try:
+            check_pattern(expression)
+        except PatternError as error:
+            raise Refused(f"{typed!r} can't be used as an expression: {error}.", "pattern") from None
+        return expression
     # `*` is an ordinary letter of a local part (RFC 5322 §3.2.3), so the grammar of addresses holds patterns too.
-    pattern, name = mailbox(f"{before}@{domain}", "pattern").key
+    pattern = mailbox(f"{typed}@{domain}", "pattern").key[0]
     if not pattern or "*" in pattern[:-1]:
-        raise Refused(f"{before!r} is not a pattern. One is name, prefix* or *, with the * only at its end.", "pattern")
-    return pattern, name
+        raise Refused(
+            f"{typed!r} is not a pattern. One is name, prefix* or *, with the * only at its end, or /^expression$/.",
+            "pattern",
+        )
+    return pattern

@@ -4,14 +4,36 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from appliance.model.account import Account
+from appliance.model.block import Block
 from appliance.model.domain import Alias, Destination, Domain
-from appliance.privacy.declarations import ACCOUNTS, ALIASES, DESTINATIONS, DOMAINS, Collection
+from appliance.model.help import HelpReply, HelpRequest, LogAccess
+from appliance.privacy.declarations import (
+    ACCOUNTS,
+    ALIASES,
+    BLOCKS,
+    DESTINATIONS,
+    DOMAINS,
+    HELP_REPLIES,
+    HELP_REQUESTS,
+    LOG_ACCESSES,
+    Collection,
+)
 from appliance.routing.snapshot import GENERATION
-from appliance.storage.record_rows import row_to_account, row_to_alias, row_to_destination, row_to_domain, to_row
+from appliance.storage.record_rows import (
+    Value,
+    row_to_account,
+    row_to_alias,
+    row_to_block,
+    row_to_destination,
+    row_to_domain,
+    row_to_help_reply,
+    row_to_help_request,
+    row_to_log_access,
+    to_row,
+)
 from appliance.storage.records import Insert, Page, Raise, RecordStore, Where
 
-Value = Account | Domain | Alias | Destination
-V = TypeVar("V", Account, Domain, Alias, Destination)
+V = TypeVar("V", Account, Domain, Alias, Destination, HelpRequest, HelpReply, LogAccess, Block)
 
 ROUTING_CHANGED = Raise(GENERATION)
 """The last part of every change made here: a running appliance watches this generation."""
@@ -21,6 +43,10 @@ _KINDS: dict[type[Value], tuple[Collection, Any]] = {
     Domain: (DOMAINS, row_to_domain),
     Alias: (ALIASES, row_to_alias),
     Destination: (DESTINATIONS, row_to_destination),
+    HelpRequest: (HELP_REQUESTS, row_to_help_request),
+    HelpReply: (HELP_REPLIES, row_to_help_reply),
+    LogAccess: (LOG_ACCESSES, row_to_log_access),
+    Block: (BLOCKS, row_to_block),
 }
 
 
@@ -37,11 +63,19 @@ def get(records: RecordStore, kind: type[V], where: Where) -> V | None:
     return None if row is None else read(row)
 
 
+def some(records: RecordStore, kind: type[V], where: Where, page: Page) -> list[V]:
+    """One page of the values that meet the conditions."""
+    collection, read = _KINDS[kind]
+    return [read(row) for row in records.find(collection, where, page)]
+
+
 def every(records: RecordStore, kind: type[V], where: Where) -> Iterator[V]:
     """All values that meet the conditions, in the order in which they were made, read page by page."""
     collection, read = _KINDS[kind]
-    after: str | None = None
-    while rows := records.find(collection, where, Page(after=after)):
+    page = Page()
+    while rows := records.find(collection, where, page):
         for row in rows:
             yield read(row)
-        after = str(rows[-1]["id"])
+        if len(rows) < page.limit:
+            return
+        page = Page(after=str(rows[-1]["id"]))

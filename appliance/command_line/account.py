@@ -6,7 +6,7 @@ import click
 
 from appliance.command_line.invocation import Group, Invocation, json_option, pass_invocation
 from appliance.command_line.output import counted, print_json, print_list, readable, say, yes_or_no
-from appliance.command_line.views import account_view
+from appliance.command_line.views import account_view, receipt_view
 from appliance.model.account import Account, Role
 
 
@@ -29,7 +29,7 @@ def add(
     password = _read_password() if password_stdin else None
     with invocation.accounts() as accounts:
         role = Role.OPERATOR if operator else Role.MEMBER
-        added = accounts.add(email, role=role, plan=plan, password=password)
+        added = accounts.add(email, role=role, plan=plan, password_hash=None if password is None else _hash(password))
     if as_json:
         print_json(account_view(added, invocation.configuration.plans))
     else:
@@ -57,21 +57,26 @@ def list_accounts(invocation: Invocation, as_json: bool) -> None:
 
 @account.command()
 @click.argument("email")
+@click.option("--drop-mail", is_flag=True, help="Erase its mail under way too, which is delivered otherwise.")
 @json_option
 @pass_invocation
-def delete(invocation: Invocation, email: str, as_json: bool) -> None:
-    """Delete an account with its domains, aliases, destinations and log."""
-    with invocation.accounts() as accounts:
-        removed = accounts.delete(email)
+def delete(invocation: Invocation, email: str, drop_mail: bool, as_json: bool) -> None:
+    """Delete an account with everything that belongs to it: domains, aliases, destinations, log and all else."""
+    from appliance.accounts.deletion import QueuedMail
+
+    with invocation.deletion() as (deletion, accounts):
+        receipt = deletion.delete(accounts.of(email), QueuedMail.DROP if drop_mail else QueuedMail.DELIVER)
     if as_json:
-        print_json({"removed": [{"collection": each.collection, "count": each.count} for each in removed]})
+        print_json(receipt_view(receipt))
     else:
-        counts = {each.collection: each.count for each in removed}
+        counts = {each.collection: each.count for each in receipt.removed}
         say(
             f"Deleted the account with {counted(counts['domains'], 'domain')}, "
             f"{counted(counts['aliases'], 'alias', 'aliases')}, {counted(counts['destinations'], 'destination')} and "
             f"{counted(counts['events'], 'log entry', 'log entries')}."
         )
+        if drop_mail:
+            say(f"Of its mail under way, {counted(counts['deliveries'], 'delivery', 'deliveries')} were dropped.")
 
 
 def _row(each: Account) -> tuple[str, ...]:
@@ -87,3 +92,10 @@ def _read_password() -> str:
     if not line:
         raise click.UsageError("--password-stdin: nothing came on standard input.")
     return line.removesuffix("\n").removesuffix("\r")
+
+
+def _hash(password: str) -> str:
+    # Imported where it is needed: most commands hash nothing, and loading argon2 costs them a part of their start.
+    from appliance.access.passwords import hash_password
+
+    return hash_password(password)

@@ -3,7 +3,6 @@
 import click
 
 from appliance.accounts.aliases import ListedAlias
-from appliance.accounts.refused import Refused
 from appliance.command_line.invocation import Group, Invocation, json_option, pass_invocation
 from appliance.command_line.output import print_json, print_list, readable, say
 from appliance.command_line.views import alias_view
@@ -13,7 +12,7 @@ from appliance.model.domain import AliasAction
 
 @click.group(cls=Group)
 def alias() -> None:
-    """Add, list and remove aliases: `name@`, `prefix*@` or `*@` one of the domains."""
+    """Add, list and remove aliases: `name@`, `prefix*@`, `*@` or `/^expression$/@` one of the domains."""
 
 
 @alias.command()
@@ -27,7 +26,7 @@ def alias() -> None:
     help="What becomes of a message.",
 )
 @click.option("--expires", metavar="WHEN", type=When(past=False), help="From when on it takes no more mail.")
-@click.option("--uses", metavar="N", type=click.IntRange(min=1), help="How many messages it takes (not built yet).")
+@click.option("--uses", metavar="N", type=click.IntRange(min=1), help="How many messages it takes.")
 @click.option("--confirmed", is_flag=True, help="You vouch that the owners of the destinations have agreed.")
 @json_option
 @pass_invocation
@@ -41,17 +40,29 @@ def add(
     confirmed: bool,
     as_json: bool,
 ) -> None:
-    """Add an alias."""
-    if uses is not None:
-        raise Refused("An alias cannot count its uses yet: leave --uses out.", "remainingUses")
-    with invocation.aliases() as aliases:
-        added = aliases.add(address, destinations, action=AliasAction(action), confirmed=confirmed, expires_at=expires)
+    """Add an alias. Owners of destinations who have not agreed yet get a letter from the running appliance."""
+    with invocation.aliases(asking=not confirmed) as aliases:
+        added = aliases.add(
+            address,
+            destinations,
+            action=AliasAction(action),
+            confirmed=confirmed,
+            expires_at=expires,
+            remaining_uses=uses,
+        )
     if as_json:
         print_json(alias_view(added))
     else:
         say(f"Added {_name(added)}: {_leads_to(added)}.")
     if not added.domain.verified:
         say(f"{added.domain.name} is not verified yet: mail for it is refused until then.")
+    if added.asked:
+        say(f"Mail for it is put off until they agree: {', '.join(added.asked)} has been asked by mail.")
+    if added.unasked:
+        say(
+            f"{', '.join(added.unasked)} could not be asked now. Remove the alias and add it again, or vouch with "
+            "--confirmed."
+        )
 
 
 @alias.command("list")
@@ -65,7 +76,7 @@ def list_aliases(invocation: Invocation, domain: str | None, as_json: bool) -> N
             aliases.every(domain),
             as_json,
             view=alias_view,
-            columns=("ALIAS", "ACTION", "DESTINATIONS", "EXPIRES", "CREATED"),
+            columns=("ALIAS", "ACTION", "DESTINATIONS", "EXPIRES", "USES LEFT", "CREATED"),
             row=_row,
             empty="There are no aliases yet. Add one: onward alias add name@example.org you@example.com --confirmed",
         )
@@ -100,4 +111,6 @@ def _row(listed: ListedAlias) -> tuple[str, ...]:
     destinations = ", ".join(
         target if confirmed else f"{target} (not confirmed)" for target, confirmed in listed.destinations
     )
-    return (_name(listed), alias.action.value, destinations, readable(alias.expires_at), readable(alias.created_at))
+    left = "" if alias.remaining_uses is None else str(alias.remaining_uses)
+    expires, created = readable(alias.expires_at), readable(alias.created_at)
+    return (_name(listed), alias.action.value, destinations, expires, left, created)

@@ -17,7 +17,7 @@ import trio
 from appliance.accounts.rows import get
 from appliance.command_line.invocation import Command, Invocation, json_option, pass_invocation
 from appliance.command_line.output import counted, plain, print_json, say
-from appliance.configuration import FROM_SYSTEMD, Configuration
+from appliance.configuration import FROM_SYSTEMD, Configuration, MailProvider
 from appliance.delivery.attempt import Attempt
 from appliance.delivery.reaching import Unreachable, reach
 from appliance.delivery.smarthost import PASSWORD
@@ -32,6 +32,7 @@ from appliance.run.certificates import verifying
 from appliance.run.hosts import connection_settings
 from appliance.run.listeners import Where, close, open_listeners
 from appliance.run.own_certificate import describe
+from appliance.run.post_office import postmark_of
 from appliance.run.stores import ALL_KEYS, RECORDS_FILE, open_records, secrets
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.sqlite_tables import SchemaMismatch
@@ -220,6 +221,18 @@ def check_postmaster(config: Configuration) -> Finding:
     return Finding(Grade.OK, name, f"mail for postmaster goes to {operator.email}")
 
 
+def check_own_mail(config: Configuration) -> Finding:
+    """Can the appliance write to people? Postmark, where it is the provider, is not asked."""
+    name, sender = "own mail", config.mail.from_
+    if config.mail.provider is MailProvider.SELF:
+        return Finding(Grade.OK, name, f"letters from {sender} go through the queue, as all mail")
+    try:
+        postmark_of(config)
+    except (CannotStart, SecretRefused, OSError) as error:
+        return Finding(Grade.FAULT, name, str(error), "the appliance does not start before that")
+    return Finding(Grade.OK, name, f"letters go by way of Postmark, where their sender {sender} has to be confirmed")
+
+
 def check_hostname(config: Configuration) -> Finding:
     """Is the name one that other servers can believe?"""
     name, hostname = "hostname", config.hostname
@@ -268,6 +281,7 @@ CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
     check_smtp_ports,
     check_http_ports,
     check_postmaster,
+    check_own_mail,
     check_appliance,
 )
 
@@ -305,7 +319,7 @@ def check(invocation: Invocation, as_json: bool) -> None:
 def _status(config: Configuration) -> Mapping[str, object] | None:
     """What a running appliance says about itself; None where none runs. Raises WireError where it says nothing."""
     try:
-        told = next(call(config.control_socket, "status", limit_s=STATUS_S), None)
+        told = next(call(config.engine_socket, "status", limit_s=STATUS_S), None)
     except (NotRunning, OSError):
         # A path that is too long or shut to us is told by the check of the data directory, or at the start.
         return None

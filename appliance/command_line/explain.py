@@ -8,15 +8,15 @@ from appliance.accounts.refused import Refused
 from appliance.command_line.invocation import Command, Invocation, json_option, pass_invocation
 from appliance.command_line.output import plain, print_json
 from appliance.command_line.views import explanation_view
-from appliance.run.explanation import Explanation
-from appliance.run.explanation import explain as explain_recipient
+from appliance.routing.explained import Explanation
+from appliance.run.explanation import Explainer
 from smtp.address import Address, AddressError
 
 
 @click.command(cls=Command)
 @click.argument("address")
 @click.option("--from", "sender", metavar="SENDER", default="", help="Who writes; by default <>, as a bounce does.")
-@click.option("--client", metavar="IP", default="", help="From where. No check of this version looks at it.")
+@click.option("--client", metavar="IP", default="", help="From where.")
 @json_option
 @pass_invocation
 def explain(invocation: Invocation, address: str, sender: str, client: str, as_json: bool) -> None:
@@ -27,7 +27,7 @@ def explain(invocation: Invocation, address: str, sender: str, client: str, as_j
     recipient = Address(address, "") if address.lower() == "postmaster" else _parsed(address)
     writer = None if sender in ("", "<>") else _parsed(sender)
     with invocation.records() as records:
-        explanation = explain_recipient(invocation.configuration, records, recipient, writer)
+        explanation = Explainer(invocation.configuration, records)(recipient, writer, client=client)
     if as_json:
         print_json(explanation_view(explanation))
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,12 @@ import click
 if TYPE_CHECKING:
     from appliance.accounts.accounts import Accounts
     from appliance.accounts.aliases import Aliases
+    from appliance.accounts.consent import Consent
+    from appliance.accounts.deletion import Deletion
     from appliance.accounts.domains import Domains
+    from appliance.accounts.ownership import Ownership
     from appliance.configuration import Configuration
+    from appliance.model.letter import Post
     from appliance.storage.records import RecordStore
 
 
@@ -43,11 +47,6 @@ class Invocation:
 
         return load(self.path)
 
-    @property
-    def socket(self) -> Path:
-        """Where a running appliance listens to its operator."""
-        return self.configuration.control_socket
-
     @contextmanager
     def records(self) -> Iterator[RecordStore]:
         """The record store, closed again at the end. Raises StoreUnavailable."""
@@ -68,6 +67,17 @@ class Invocation:
             yield Accounts(records, self.configuration.plans)
 
     @contextmanager
+    def deletion(self) -> Iterator[tuple[Deletion, Accounts]]:
+        """What deletes accounts, and the accounts of the record store."""
+        from appliance import wire
+        from appliance.accounts.accounts import Accounts
+        from appliance.run.account_rooms import deletion
+
+        with self.records() as records:
+            engine = partial(wire.call, self.configuration.engine_socket)
+            yield deletion(self.configuration, records, engine, None), Accounts(records, self.configuration.plans)
+
+    @contextmanager
     def domains(self) -> Iterator[tuple[Domains, Accounts]]:
         """The domains of the record store, and the accounts that own them."""
         from appliance.accounts.accounts import Accounts
@@ -78,12 +88,46 @@ class Invocation:
             yield Domains(records, plans, self._own_names()), Accounts(records, plans)
 
     @contextmanager
-    def aliases(self) -> Iterator[Aliases]:
-        """The aliases of the record store."""
+    def ownership(self) -> Iterator[tuple[Ownership, Domains]]:
+        """What asks the DNS about domains, and the domains of the record store."""
+        import trio
+
+        from appliance.accounts.domains import Domains
+        from appliance.accounts.ownership import Ownership
+        from appliance.run.dns_questions import DnsQuestions
+        from appliance.run.furnishing import ACCOUNTS_KEY
+        from appliance.run.stores import keyring
+
+        config = self.configuration
+        with self.records() as records:
+            key = keyring(config, [ACCOUNTS_KEY])[ACCOUNTS_KEY]
+            ownership = Ownership(records, config.hostname, key, DnsQuestions(config, trio.run))
+            yield ownership, Domains(records, config.plans, self._own_names())
+
+    @contextmanager
+    def aliases(self, *, asking: bool = False) -> Iterator[Aliases]:
+        """The aliases of the record store. With `asking`, a running appliance can be had write to mailboxes' owners."""
         from appliance.accounts.aliases import Aliases
 
         with self.records() as records:
-            yield Aliases(records, self.configuration.plans, self._own_names())
+            consent = self._consent(records) if asking and self.configuration.engine_socket.exists() else None
+            yield Aliases(records, self.configuration.plans, self._own_names(), consent=consent)
+
+    def _consent(self, records: RecordStore) -> tuple[Consent, Post] | None:
+        """What asks the owners of mailboxes; None where no appliance runs that would carry the letter."""
+        from appliance import wire
+        from appliance.accounts.consent import Consent
+        from appliance.run.furnishing import ACCOUNTS_KEY, link_of
+        from appliance.run.post_office import post_office
+        from appliance.run.stores import keyring
+
+        engine = partial(wire.call, self.configuration.engine_socket)
+        try:
+            next(engine("status"), None)
+        except (wire.NotRunning, wire.WireError):
+            return None
+        key = keyring(self.configuration, [ACCOUNTS_KEY])[ACCOUNTS_KEY]
+        return Consent(records, link_of(self.configuration), key), post_office(self.configuration, engine)
 
     def _own_names(self) -> set[str]:
         return {self.configuration.hostname, self.configuration.forwarding.srs_domain}

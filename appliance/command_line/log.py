@@ -1,8 +1,7 @@
 """`onward log`: the delivery events, as far as each domain's log level lets them be remembered."""
 
-from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
 import click
 
@@ -12,14 +11,9 @@ from appliance.command_line.views import event_view
 from appliance.command_line.when import When
 from appliance.model.event import DeliveryEvent, EventType
 from appliance.storage.records import RecordStore
-from appliance.wire import NotRunning, call
 
 PAGE = 1000
 """Events that are read at once, so that a long log is never in memory whole."""
-
-REMEMBERED = 20_000
-"""Events that were printed last, by which those are known that the appliance tells once more. Twice as many as it keeps
-for somebody who reads too slowly; beyond that it lets go."""
 
 _TYPE_WIDTH = max(len(type.value) for type in EventType)
 
@@ -36,22 +30,19 @@ def log(
 ) -> None:
     """Print the delivery events, the oldest first."""
     domain_id = None if domain is None else _domain_id(invocation, domain)
-    printed: deque[str] = deque(maxlen=REMEMBERED)
-    # First the stream, then the store: what happens in between is in one of them, and maybe in both.
-    live = _live(invocation, domain_id, recipient, caught_up=since is not None) if follow else iter(())
-    if not follow or since is not None:
-        with invocation.records() as records:
-            for event in _stored(records, domain_id, recipient, since):
-                _print(event, as_json)
-                printed.append(event.id)
-        if not printed and not follow and not as_json:
-            say("The log has no such events." if domain or recipient or since else "The log is empty.")
     if follow:
-        twice = set(printed)
-        for event in live:
-            if event.id not in twice:
-                _print(event, as_json)
-        raise NotRunning("the appliance has stopped")
+        from appliance.command_line import following
+
+        wanted = {"domain": domain, "recipient": recipient}
+        following.follow(invocation.configuration, wanted, since, partial(_print, as_json=as_json), say)
+        return
+    is_empty = True
+    with invocation.records() as records:
+        for event in _stored(records, domain_id, recipient, since):
+            _print(event, as_json)
+            is_empty = False
+    if is_empty and not as_json:
+        say("The log has no such events." if domain or recipient or since else "The log is empty.")
 
 
 def _domain_id(invocation: Invocation, name: str) -> str:
@@ -69,25 +60,6 @@ def _stored(
     while events := read(records, domain_ids=domain_ids, recipient=recipient, since=since, after=after, limit=PAGE):
         yield from events
         after = events[-1].id
-
-
-def _live(
-    invocation: Invocation, domain_id: str | None, recipient: str | None, *, caught_up: bool
-) -> Iterator[DeliveryEvent]:
-    """Events as they happen. With `caught_up` it returns once they are followed and the log has all from before."""
-    told = call(invocation.socket, "events", follow=True, caughtUp=caught_up)
-    if caught_up:
-        next(told, None)
-    return (
-        event
-        for event in map(_event, told)
-        if domain_id in (None, event.domain_id) and (recipient is None or recipient.lower() == event.recipient.lower())
-    )
-
-
-def _event(told: Mapping[str, Any]) -> DeliveryEvent:
-    """An event as the engine tells it: by the names of the model."""
-    return DeliveryEvent(**{**told, "type": EventType(told["type"])})
 
 
 def _print(event: DeliveryEvent, as_json: bool) -> None:

@@ -43,6 +43,12 @@ def _alias() -> click.Command:
     return alias
 
 
+def _canary() -> click.Command:
+    from appliance.command_line.canary import canary
+
+    return canary
+
+
 def _check() -> click.Command:
     from appliance.command_line.check import check
 
@@ -73,6 +79,12 @@ def _log() -> click.Command:
     return log
 
 
+def _policy() -> click.Command:
+    from appliance.command_line.policy import policy
+
+    return policy
+
+
 def _queue() -> click.Command:
     from appliance.command_line.queue import queue
 
@@ -101,6 +113,8 @@ _LOADERS: dict[str, Callable[[], click.Command]] = {
     "alias": _alias,
     "queue": _queue,
     "log": _log,
+    "policy": _policy,
+    "canary": _canary,
     "version": _version,
 }
 
@@ -151,6 +165,7 @@ def _expected(error: Exception) -> Failure | None:
     from appliance.accounts.refused import Refused
     from appliance.configuration import ConfigurationError
     from appliance.privacy.secrets import SecretRefused
+    from appliance.run import CannotStart
     from appliance.storage.records import StoreUnavailable
     from appliance.storage.sqlite_tables import SchemaMismatch
     from appliance.wire import NotRunning, WireError
@@ -163,7 +178,7 @@ def _expected(error: Exception) -> Failure | None:
         return Failure(f"{error}. Start it with: onward run", STATUS_FAILED)
     if isinstance(error, StoreUnavailable):
         return Failure(f"The store cannot be used: {error}", STATUS_FAILED)
-    if isinstance(error, (WireError, SecretRefused, SchemaMismatch)):
+    if isinstance(error, (WireError, SecretRefused, SchemaMismatch, CannotStart)):
         return Failure(str(error), STATUS_FAILED)
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from appliance.accounts.aliases import ListedAlias
+from appliance.command_line.api_ids import own_id
 from appliance.model.account import Account, Plan
 from appliance.model.domain import Domain
 from appliance.model.event import DeliveryEvent
 from appliance.model.time import format_instant
 
 if TYPE_CHECKING:
-    from appliance.run.explanation import Explanation
+    from appliance.accounts.ownership import DnsRecord
+    from appliance.privacy.canary import Canary
+    from appliance.privacy.receipts import Receipt
+    from appliance.routing.explained import Explanation
 
 Json = dict[str, Any]
 
@@ -44,6 +48,30 @@ def _plan_view(name: str, plan: Plan | None) -> Json:
     }
 
 
+def receipt_view(receipt: "Receipt") -> Json:
+    """`DeletionReceipt`."""
+    return {
+        "deletedAt": format_instant(receipt.deleted_at),
+        "removed": [{"collection": each.collection, "count": each.count} for each in receipt.removed],
+        "signature": receipt.signature,
+        "publicKey": receipt.public_key,
+        "signedText": receipt.signed_text,
+    }
+
+
+def canary_view(canary: "Canary", now: int) -> Json:
+    """`WarrantCanary`."""
+    return {
+        "statements": list(canary.statements),
+        "issuedAt": format_instant(canary.issued_at),
+        "expiresAt": format_instant(canary.expires_at),
+        "expired": canary.expired(now),
+        "signature": canary.signature,
+        "publicKey": canary.public_key,
+        "signedText": canary.signed_text,
+    }
+
+
 def domain_view(domain: Domain) -> Json:
     """`Domain`."""
     return {
@@ -52,7 +80,23 @@ def domain_view(domain: Domain) -> Json:
         "verified": domain.verified,
         "deliveryMode": domain.delivery_mode.name,
         "logLevel": domain.log_level.name,
+        "quarantineAction": domain.quarantine_action.name,
+        "allowFromRewrite": domain.allow_from_rewrite,
         "createdAt": format_instant(domain.created_at),
+    }
+
+
+def dns_record_view(record: "DnsRecord") -> Json:
+    """`DnsRecord`."""
+    return {
+        "purpose": record.purpose.name,
+        "name": record.name,
+        "type": record.type,
+        "expected": record.expected,
+        "found": list(record.found),
+        "ok": record.ok,
+        "required": record.required,
+        "advice": record.advice,
     }
 
 
@@ -68,6 +112,7 @@ def alias_view(listed: ListedAlias) -> Json:
         "destinations": [{"target": target, "confirmed": confirmed} for target, confirmed in listed.destinations],
         "enabled": alias.enabled,
         "expiresAt": None if alias.expires_at is None else format_instant(alias.expires_at),
+        "remainingUses": alias.remaining_uses,
         "description": alias.description,
         "createdAt": format_instant(alias.created_at),
     }
@@ -122,12 +167,10 @@ def explanation_view(explanation: "Explanation") -> Json:
 
 
 def delivery_view(delivery: Mapping[str, Any]) -> Json:
-    """`Delivery`, from what the running appliance tells of it; for the operator with its `target`."""
-    times = ("acceptedAt", "nextAttemptAt", "expiresAt")
-    shown = {name: format_instant(delivery[name]) for name in times if isinstance(delivery.get(name), int)}
-    return {**delivery, **shown}
+    """`Delivery`, as the API has answered, with its id as it stands in the lines of the log."""
+    return {**delivery, "id": own_id(delivery["id"])}
 
 
 def hold_view(rule: Mapping[str, Any]) -> Json:
-    """`Hold`, from what the running appliance tells of it."""
-    return {**rule, "createdAt": format_instant(rule["createdAt"])}
+    """`Hold`, the same."""
+    return {**rule, "id": own_id(rule["id"])}

@@ -11,6 +11,7 @@ files of their own (`appliance.privacy.secrets`).
 from appliance.configuration.reading import ConfigurationError, find, load, retention_ms
 from appliance.configuration.settings import (
     CONTROL_SOCKET,
+    ENGINE_SOCKET,
     FROM_SYSTEMD,
     Configuration,
     IpVersion,
@@ -21,6 +22,7 @@ from appliance.configuration.settings import (
 
 __all__ = [
     "CONTROL_SOCKET",
+    "ENGINE_SOCKET",
     "FROM_SYSTEMD",
     "Configuration",
     "ConfigurationError",

@@ -41,6 +41,7 @@ from appliance.model.domain import DeliveryMode, LogLevel
 
 __all__ = [
     "CONTROL_SOCKET",
+    "ENGINE_SOCKET",
     "FROM_SYSTEMD",
     "PLAN_DEFAULTS",
     "PLAN_SETTINGS",
@@ -55,7 +56,11 @@ __all__ = [
 ]
 
 CONTROL_SOCKET: Final = "control.sock"
-"""The name, in the data directory, of the socket on which a running appliance listens to its operator."""
+"""The name, in the data directory, of the socket on which a running appliance listens to its operator: HTTP, as on its
+ports."""
+
+ENGINE_SOCKET: Final = "engine.sock"
+"""The name, in the data directory, of the socket on which the engine answers the control process."""
 
 READ: Final = "read"
 """Where a field's metadata keep the reader of its value."""
@@ -255,8 +260,13 @@ class Configuration:
 
     @property
     def control_socket(self) -> Path:
-        """Where a running appliance listens to its operator."""
+        """Where the control process of a running appliance listens to its operator, over HTTP."""
         return self.data_dir / CONTROL_SOCKET
+
+    @property
+    def engine_socket(self) -> Path:
+        """Where the engine of a running appliance answers (`appliance.wire`)."""
+        return self.data_dir / ENGINE_SOCKET
 
 
 SECTIONS: Final[Mapping[str, type]] = {

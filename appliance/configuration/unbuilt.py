@@ -6,20 +6,12 @@ enforced), it is taken, and a line at the start says that it has no effect yet. 
 line out of these lists.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from appliance.configuration.lines import KeyPath
-from appliance.configuration.settings import (
-    Configuration,
-    Delivery,
-    Http,
-    Log,
-    MailProvider,
-    read_plan,
-)
-from appliance.model.account import Plan
+from appliance.configuration.settings import Configuration, Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +26,15 @@ class Unbuilt:
 
 UNBUILT: Final = (
     Unbuilt(("http", "listen_tls"), lambda c: bool(c.http.listen_tls), "HTTP over TLS", "[]"),
-    Unbuilt(("http", "trusted_proxies"), lambda c: bool(c.http.trusted_proxies), "believing a proxy's headers", "[]"),
     # The URLs are not repeated in the error: somebody may have written a password into one.
     Unbuilt(("store", "url"), lambda c: c.store.url != "sqlite:", "any store but SQLite in data_dir", '"sqlite:"'),
     Unbuilt(("store", "ephemeral"), lambda c: c.store.ephemeral != "memory:", "any store but memory", '"memory:"'),
     Unbuilt(("forwarding", "arc"), lambda c: c.forwarding.arc, "ARC", "false"),
-    Unbuilt(("mail", "provider"), lambda c: c.mail.provider is not MailProvider.SELF, "Postmark", '"self"'),
     Unbuilt(("tls", "acme_directory"), lambda c: c.tls.acme_directory != "", "ACME", '""'),
     Unbuilt(("tls", "acme_email"), lambda c: c.tls.acme_email != "", "ACME", '""'),
 )
 
 WITHOUT_EFFECT: Final = (
-    Unbuilt(
-        ("http", "public_url"),
-        lambda c: c.http.public_url != Http().public_url,
-        "links to its own pages",
-        '"http://127.0.0.1:8025"',
-    ),
     Unbuilt(
         ("delivery", "delay_notice_after"),
         # "" asks for no notices, and gets none.
@@ -59,16 +43,7 @@ WITHOUT_EFFECT: Final = (
         "the authentication of senders, without which nobody gets a notice of delay,",
         '"4h" or ""',
     ),
-    Unbuilt(
-        ("log", "http_retention"), lambda c: c.log.http_retention != Log().http_retention, "a log of HTTP", '"30d"'
-    ),
 )
-
-WITHOUT_EFFECT_IN_PLANS: Final[Mapping[str, tuple[Callable[[Plan], int], str]]] = {
-    "max_message_size": (lambda plan: plan.max_message_octets, "a size of message by plan"),
-    "max_messages_per_day": (lambda plan: plan.max_messages_per_day, "a number of messages by plan"),
-}
-"""By key of `[plans.NAME]`: its value in a plan, and what it asks for where it is not the default."""
 
 
 def refused(config: Configuration) -> Iterator[tuple[KeyPath, str, str]]:
@@ -83,8 +58,3 @@ def without_effect(config: Configuration) -> Iterator[tuple[KeyPath, str]]:
     for unbuilt in WITHOUT_EFFECT:
         if unbuilt.asked_for(config):
             yield unbuilt.key, unbuilt.what
-    for name, plan in config.plans.items():
-        default = read_plan(name, {})
-        for key, (value_of, what) in WITHOUT_EFFECT_IN_PLANS.items():
-            if value_of(plan) != value_of(default):
-                yield ("plans", name, key), what

@@ -8,7 +8,8 @@ A change that the store interrupts leaves done what was done by then; the same c
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.scheduler import Scheduler
 from appliance.delivery.settlement import Settler
 from appliance.logbook.live import LiveStream
-from appliance.model.delivery import Answer, Delivery, DeliveryState, Failed
+from appliance.model.delivery import Answer, Delivery, DeliveryState, Failed, Recipient
 from appliance.model.hold import Hold, folded
 from appliance.reports.explanations import FAILED_BY_OPERATOR
 from appliance.spool.clocks import Clocks
@@ -37,6 +38,9 @@ PAGE = 250
 REPORTED_AT_ONCE = 25
 """Deliveries whose end is written down in one go: each report may have a whole message of 64 KiB in it."""
 
+LOOKING_AT_ONCE = 2
+"""Who may look through the queue at the same time. It may be long, and mail goes on meanwhile."""
+
 FINISH_RETRY_S = 1.0
 """How long to wait where the store is away while what was interrupted is finished."""
 
@@ -48,7 +52,8 @@ GIVING_UP = "the operator has given it up, and the report is not written yet; to
 # is for who does not know what happened.
 _GIVEN_UP = Failed(Answer(0, "5.3.0", FAILED_BY_OPERATOR, "the operator has given it up"))
 
-_Change = Callable[[Delivery], Operation]
+_Change = Callable[[Delivery], Operation | None]
+"""What becomes of a delivery; None where it stays as it is."""
 
 _logger = logging.getLogger(__name__)
 
@@ -67,9 +72,11 @@ class QueueFilter:
     id: str | None = None
     """Of the delivery, or of the message."""
     state: DeliveryState | None = None
+    within: Mapping[str, str] | None = None
+    """The domains of one account, ids by name, who asks for nobody else's mail. None: an operator asks."""
 
     def matches(self, delivery: Delivery) -> bool:
-        """Whether this delivery is meant."""
+        """Whether this delivery is meant; of one account's, one that is for this account among others."""
         recipients = [folded(recipient.address) for recipient in delivery.recipients]
         return (
             (self.id is None or self.id in (delivery.id, delivery.message_id))
@@ -81,7 +88,24 @@ class QueueFilter:
                 self.domain is None
                 or any(address.rpartition("@")[2] == ascii_domain(self.domain) for address in recipients)
             )
+            and (self.within is None or any(self._is_own(recipient) for recipient in delivery.recipients))
         )
+
+    def reaches(self, delivery: Delivery) -> bool:
+        """Whether this delivery is meant and may be changed: an account must not change what is for others, too."""
+        return self.matches(delivery) and all(self._is_own(recipient) for recipient in delivery.recipients)
+
+    def shown(self, delivery: Delivery) -> list[str]:
+        """To whom it is addressed, as far as whoever asks may know."""
+        return [recipient.address for recipient in delivery.recipients if self._is_own(recipient)]
+
+    def sees(self, rule: Hold) -> bool:
+        """Whether whoever asks may know of this rule, and lift it."""
+        return self.within is None or rule.domain in self.within
+
+    def _is_own(self, recipient: Recipient) -> bool:
+        # By the id: the name of a domain that was given up may be somebody else's by now, and its mail is not.
+        return self.within is None or recipient.domain_id in self.within.values()
 
     def as_rule(self, id: str, created_at: int) -> Hold | None:
         """The hold that says the same of mail to come; None where a hold can't say it, or nothing is set."""
@@ -93,6 +117,7 @@ class QueueFilter:
         """Whether all that the rule holds is meant."""
         return (
             not self._is_narrower_than_rules
+            and self.sees(rule)
             and (self.domain is None or ascii_domain(self.domain) == rule.domain)
             and (self.destination is None or ascii_domain(self.destination) == rule.destination)
             and (self.sender is None or folded(self.sender) == rule.sender)
@@ -101,6 +126,9 @@ class QueueFilter:
     @property
     def _is_narrower_than_rules(self) -> bool:
         return not (self.recipient is None and self.id is None and self.state is None)
+
+
+EVERYTHING = QueueFilter()
 
 
 class QueueOperator:
@@ -127,20 +155,45 @@ class QueueOperator:
         self._clocks = clocks
         self._relay = relay
         self._changing = trio.Lock()
+        self._looking = trio.Semaphore(LOOKING_AT_ONCE)
 
     # ------------------------------------------------------------------ looking
 
-    async def page(self, wanted: QueueFilter, after: str | None) -> tuple[list[Mapping[str, Any]], str | None]:
-        """Deliveries behind a delivery's id in the words of the API, and where the next page begins (None: no more).
+    async def page(self, wanted: QueueFilter, after: str | None, limit: int) -> list[Mapping[str, Any]]:
+        """The deliveries that are meant behind a delivery's id, at most so many, in the words of the API.
 
-        Raises StoreUnavailable.
+        It may have to look through the whole queue, and those who do so take turns. Raises StoreUnavailable.
         """
-        found, following = await trio.to_thread.run_sync(_page, self._spool.store, wanted, after)
-        return [self._shown(delivery) for delivery in found if wanted.matches(delivery)], following
+        shown: list[Mapping[str, Any]] = []
+        async with self._looking, aclosing(self._matching(wanted, after)) as matching:
+            async for delivery in matching:
+                shown.append(self._shown(delivery, wanted))
+                if len(shown) >= limit:
+                    break
+        return shown
 
-    def holds(self) -> Sequence[Hold]:
-        """The rules in force, the oldest first."""
-        return self._holds.rules
+    async def count(self, wanted: QueueFilter) -> int:
+        """How many deliveries are meant. Raises StoreUnavailable."""
+        if wanted == EVERYTHING:
+            return (await trio.to_thread.run_sync(self._spool.store.depth))[0]
+        counted = 0
+        async with self._looking, aclosing(self._matching(wanted, None)) as matching:
+            async for _ in matching:
+                counted += 1
+        return counted
+
+    async def _matching(self, wanted: QueueFilter, after: str | None) -> AsyncGenerator[Delivery]:
+        while True:
+            found, after = await trio.to_thread.run_sync(_page, self._spool.store, wanted, after)
+            for delivery in found:
+                if wanted.matches(delivery):
+                    yield delivery
+            if after is None:
+                return
+
+    def holds(self, wanted: QueueFilter = EVERYTHING) -> Sequence[Hold]:
+        """The rules in force that whoever asks may know of, the oldest first."""
+        return [rule for rule in self._holds.rules if wanted.sees(rule)]
 
     # ------------------------------------------------------------------ changing
 
@@ -163,15 +216,45 @@ class QueueOperator:
         self._scheduler.resume(destinations)
         return affected
 
-    async def hold(self, wanted: QueueFilter) -> tuple[int, Hold | None]:
-        """Keep back what waits; returns how many deliveries that were, and the rule for those to come.
+    async def hold(self, wanted: QueueFilter) -> int:
+        """Keep back what waits now; returns how many deliveries that were. Raises StoreUnavailable."""
+        async with self._changing:
+            return await self._change_all(wanted, {DeliveryState.WAITING}, _held(HELD_BY_OPERATOR))
 
-        There is a rule where the filter is by domain, destination and sender alone. Raises StoreUnavailable.
+    async def add_hold(self, wanted: QueueFilter) -> tuple[int, Hold] | None:
+        """Keep back what waits and what will arrive; returns how many deliveries wait, and the rule.
+
+        None where a rule can't say this filter, which is by domain, destination and sender alone; and where it would be
+        about mail that is not of whoever asks. Raises StoreUnavailable.
         """
         async with self._changing:
             rule = await self._standing(wanted)
-            words = HELD_BY_OPERATOR if rule is None else held_for(rule)
-            return await self._change_all(wanted, {DeliveryState.WAITING}, _held(words)), rule
+            if rule is None:
+                return None
+            return await self._change_all(wanted, {DeliveryState.WAITING}, _held(held_for(rule))), rule
+
+    async def lift_hold(self, hold_id: str, wanted: QueueFilter) -> tuple[int, Hold] | None:
+        """Lift one rule and let go what it has held; returns how many deliveries that were, and the rule.
+
+        What another rule is about is held by that then. None where there is no such rule, or none that whoever asks
+        may know of. Raises StoreUnavailable.
+        """
+        now = self._clocks.steady()
+        async with self._changing:
+            rule = next((rule for rule in self.holds(wanted) if rule.id == hold_id), None)
+            if rule is None:
+                return None
+            await self._lift([rule])
+            words = held_for(rule)
+
+            def released(delivery: Delivery) -> Operation | None:
+                if delivery.held_for != words:
+                    return None
+                return Keep(structs.replace(delivery, state=DeliveryState.WAITING, next_attempt_at=now, held_for=""))
+
+            affected = await self._change(EVERYTHING, {DeliveryState.HELD}, released)
+        self._scheduler.wake()
+        return affected, rule
 
     async def release(self, wanted: QueueFilter) -> tuple[int, int]:
         """Let go what is held, and lift the rules that are about nothing else.
@@ -188,10 +271,7 @@ class QueueOperator:
         async with self._changing:
             # The rules first: the scheduler would hold again what was let go before.
             lifted = [rule for rule in self._holds.rules if wanted.covers(rule)]
-            if lifted:
-                await self._spool.committer.commit([LiftHold(rule.id) for rule in lifted])
-            for rule in lifted:
-                self._holds.remove(rule.id)
+            await self._lift(lifted)
             affected = await self._change(wanted, {DeliveryState.HELD}, released)
         self._scheduler.wake()
         return affected, len(lifted)
@@ -233,10 +313,16 @@ class QueueOperator:
                 lambda delivery: Complete(delivery.id, delivery.message_id),
             )
 
+    async def _lift(self, rules: Sequence[Hold]) -> None:
+        if rules:
+            await self._spool.committer.commit([LiftHold(rule.id) for rule in rules])
+        for rule in rules:
+            self._holds.remove(rule.id)
+
     async def _standing(self, wanted: QueueFilter) -> Hold | None:
-        """The rule in force that says this filter, new or not; None where none can."""
+        """The rule in force that says this filter, new or not; None where none can, or may."""
         rule = wanted.as_rule(self._spool.new_id(), self._clocks.wall())
-        if rule is None:
+        if rule is None or not wanted.sees(rule):
             return None
         if (known := self._holds.same_as(rule)) is not None:
             return known
@@ -249,7 +335,7 @@ class QueueOperator:
         after: str | None = None
         while True:
             found, after = await self._spool.committer.call(partial(_page, self._spool.store, wanted, after))
-            given_up = [each for each in found if each.held_for == GIVING_UP and wanted.matches(each)]
+            given_up = [each for each in found if each.held_for == GIVING_UP and wanted.reaches(each)]
             for start in range(0, len(given_up), REPORTED_AT_ONCE):
                 await self._fail(given_up[start : start + REPORTED_AT_ONCE])
             affected += len(given_up)
@@ -259,6 +345,7 @@ class QueueOperator:
     async def _fail(self, deliveries: Sequence[Delivery]) -> None:
         settlements = [await self._settler.settle(delivery, _GIVEN_UP) for delivery in deliveries]
         await self._spool.committer.commit([each for settlement in settlements for each in settlement.operations])
+        self._settler.count(deliveries, settlements)
         self._live.publish([event for settlement in settlements for event in settlement.events])
         self._scheduler.wake()
 
@@ -272,10 +359,11 @@ class QueueOperator:
         return affected + await self._call_back(wanted, change)
 
     async def _call_back(self, wanted: QueueFilter, change: _Change) -> int:
-        withdrawn = self._scheduler.withdraw(wanted.matches)
+        withdrawn = self._scheduler.withdraw(wanted.reaches)
         for start in range(0, len(withdrawn), PAGE):
+            changes = [change(delivery) for delivery in withdrawn[start : start + PAGE]]
             try:
-                await self._spool.committer.commit([change(delivery) for delivery in withdrawn[start : start + PAGE]])
+                await self._spool.committer.commit([each for each in changes if each is not None])
             except StoreUnavailable:
                 self._scheduler.give_back(withdrawn[start:])
                 raise
@@ -283,36 +371,47 @@ class QueueOperator:
 
     async def _change(self, wanted: QueueFilter, states: set[DeliveryState], change: _Change) -> int:
         """Change what is on the disk in one of these states."""
-        store = self._spool.store
+        store, call = self._spool.store, self._spool.committer.call
         after: str | None = None
 
-        def in_the_writing_thread() -> tuple[int, str | None]:
-            found, following = _page(store, wanted, after)
-            operations = [
-                change(delivery) for delivery in found if delivery.state in states and wanted.matches(delivery)
-            ]
+        def change_those_meant(found: Iterable[Delivery]) -> int:
+            changes = [change(delivery) for delivery in found if delivery.state in states and wanted.reaches(delivery)]
+            operations = [each for each in changes if each is not None]
             if operations:
                 store.apply(operations)
-            return len(operations), following
+            return len(operations)
+
+        def change_page() -> tuple[int, str | None]:
+            found, following = _page(store, wanted, after)
+            return change_those_meant(found), following
+
+        def change_some(ids: Sequence[str]) -> int:
+            return change_those_meant(each for each in map(store.delivery, ids) if each is not None)
 
         affected = 0
+        if wanted.within is not None:
+            # An account's few are found beforehand: mail need not wait while somebody looks through everybody's.
+            async with self._looking, aclosing(self._matching(wanted, None)) as matching:
+                ids = [delivery.id async for delivery in matching if delivery.state in states]
+            for start in range(0, len(ids), PAGE):
+                affected += await call(partial(change_some, ids[start : start + PAGE]))
+            return affected
         while True:
-            changed, after = await self._spool.committer.call(in_the_writing_thread)
+            changed, after = await call(change_page)
             affected += changed
             if after is None:
                 return affected
 
     # ------------------------------------------------------------------ showing
 
-    def _shown(self, delivery: Delivery) -> Mapping[str, Any]:
+    def _shown(self, delivery: Delivery, wanted: QueueFilter) -> Mapping[str, Any]:
         waits = delivery.state is DeliveryState.WAITING
         return {
             "id": delivery.id,
             "messageId": delivery.message_id,
             "state": delivery.state.name,
             "sender": delivery.sender,
-            "recipient": ", ".join(recipient.address for recipient in delivery.recipients),
-            "target": str(delivery.target),
+            "recipient": ", ".join(wanted.shown(delivery)),
             "destinationDomain": delivery.target.domain,
             "sizeBytes": delivery.size,
             "priority": delivery.priority,
@@ -330,6 +429,9 @@ class QueueOperator:
 
 def _page(store: SpoolStore, wanted: QueueFilter, after: str | None) -> tuple[list[Delivery], str | None]:
     """Deliveries behind an id among which are those that are meant, and behind which to go on (None: no more)."""
+    if wanted.within == {}:
+        # An account without a verified domain has no mail: nobody looks through everybody's for that.
+        return [], None
     if wanted.id is not None and (delivery := store.delivery(wanted.id)) is not None:
         return [delivery], None
     found = store.deliveries(after, PAGE)

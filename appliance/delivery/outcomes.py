@@ -49,6 +49,7 @@ class Outcomes:
                 for delivery, outcome in zip(batch, outcomes, strict=True)
             ],
         )
+        self._settler.counts.attempted(outcomes)
 
     async def share(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
         """All of these, which may be many, have had the same outcome."""
@@ -65,6 +66,7 @@ class Outcomes:
         for settlement in settlements:
             operations += settlement.operations
         await self._spool.settle(operations)
+        self._settler.count(batch, settlements)
         self._settled(batch, settlements)
         for settlement in settlements:
             self._live.publish(list(settlement.events))

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.sender_reports import SenderReports
 from appliance.forwarding.masking import mask
+from appliance.logbook.counts import Counts
 from appliance.logbook.events import Logbook
 from appliance.model.delivery import Answer, Deferred, Delivered, Delivery, DeliveryState, Failed, Outcome
 from appliance.model.event import DeliveryEvent, EventType
@@ -37,6 +38,8 @@ class Settlement:
     """For a delivery that stays in the queue."""
     due_now: bool = False
     """Among the operations are deliveries that are due at once: a report to the sender, or where this one leads."""
+    became: EventType | None = None
+    """What has become of the delivery, whether or not the log may say so; None: others have taken its place."""
 
 
 class Settler:
@@ -61,6 +64,17 @@ class Settler:
         self._clocks = clocks
         self._delay_notice_after_ms = delay_notice_after_ms
 
+    def count(self, deliveries: Sequence[Delivery], settlements: Sequence[Settlement]) -> None:
+        """These settlements are durable."""
+        now = self._clocks.wall()
+        for delivery, settlement in zip(deliveries, settlements, strict=True):
+            self.counts.settled(delivery, settlement.became, now)
+
+    @property
+    def counts(self) -> Counts:
+        """What has become of deliveries, in numbers."""
+        return self._logbook.counts
+
     async def settle(self, delivery: Delivery, outcome: Outcome) -> Settlement:
         """Decide what one outcome means. Raises StoreUnavailable where the store has to be asked and is away."""
         attempt = delivery.attempts + 1
@@ -71,7 +85,7 @@ class Settler:
             if any(recipient.wants("SUCCESS") for recipient in delivery.recipients):
                 reports = await _unless_defective(self._reports.of_success(delivery, self._clocks.wall()), delivery)
             complete = Complete(delivery.id, delivery.message_id, events)
-            return Settlement((*reports, complete), tuple(events), due_now=bool(reports))
+            return Settlement((*reports, complete), tuple(events), due_now=bool(reports), became=EventType.DELIVERED)
         now = self._clocks.wall()
         if isinstance(outcome, Deferred) and not self._has_expired(delivery, now):
             notices: Sequence[Operation] = ()
@@ -156,6 +170,7 @@ class Settler:
             tuple(events),
             next_attempt_at=kept.next_attempt_at,
             due_now=bool(notices),
+            became=EventType.SOFT_BOUNCED,
         )
 
     async def _fail(self, delivery: Delivery, attempt: int, answer: Answer, shown: Answer, now: int) -> Settlement:
@@ -163,7 +178,7 @@ class Settler:
         complete = Complete(delivery.id, delivery.message_id, events)
         bounce = await self._reports.of_failure(replace(delivery, attempts=attempt), answer, now)
         # The report first: with the delivery goes the last trace of who has to be told.
-        return Settlement((*bounce, complete), tuple(events), due_now=bool(bounce))
+        return Settlement((*bounce, complete), tuple(events), due_now=bool(bounce), became=EventType.HARD_BOUNCED)
 
 
 async def _unless_defective(reports: Awaitable[list[Operation]], delivery: Delivery) -> list[Operation]:

@@ -199,7 +199,7 @@ async def _play(stage: Stage, folder: Path, port: int, names: socket.socket, mai
             )
         )
         delivered = trio.Semaphore(0)
-        follow = partial(_follow, stage, folder / "data" / configuration.CONTROL_SOCKET, delivered)
+        follow = partial(_follow, stage, folder / "data" / configuration.ENGINE_SOCKET, delivered)
         nursery.start_soon(partial(trio.to_thread.run_sync, follow, abandon_on_cancel=True))
         for number, (title, content) in enumerate(SAMPLES, start=1):
             stage.title(f"{number}. {title}, {len(content)} octets")
@@ -250,10 +250,10 @@ def _compare(stage: Stage, content: bytes, message: Arrived) -> bool:
     return same
 
 
-def _follow(stage: Stage, control_socket: Path, delivered: trio.Semaphore) -> None:
+def _follow(stage: Stage, engine_socket: Path, delivered: trio.Semaphore) -> None:
     """Tell of each event of the log as it happens, until the appliance is gone."""
     with suppress(wire.NotRunning, wire.WireError, trio.RunFinishedError, trio.Cancelled):
-        for event in wire.call(control_socket, "events", follow=True):
+        for event in wire.call(engine_socket, "events", follow=True):
             where = f" by {event['server_name']}" if event["server_name"] else ""
             answer = f"{event['code']} {event['response']}{where}"
             stage.told("onward", f"log: {event['type']} for {event['recipient']}: {answer}")

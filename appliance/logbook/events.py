@@ -7,6 +7,7 @@ client's address and name and without the subject; at `events` all five with all
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from appliance.logbook.counts import Counts
 from appliance.model.delivery import Answer, Delivery
 from appliance.model.domain import LogLevel
 from appliance.model.event import ERROR_EVENTS, DeliveryEvent, EventType
@@ -39,11 +40,14 @@ class Logbook:
         self._level_of = level_of
         self._clock = clock
         self._new_id = new_id
+        self.counts = Counts()
 
     def arrival(
         self, type: EventType, arrival: Arrival, recipient: str, domain_id: str, answer: Answer
     ) -> list[DeliveryEvent]:
         """A message was received or refused for one recipient: one event, or none where the level forbids it."""
+        if type is EventType.REFUSED:
+            self.counts.refused += 1
         level = self._allowed(type, domain_id)
         if level is None:
             return []

@@ -1,5 +1,6 @@
 """Who owns domains, and what their plan allows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -24,6 +25,15 @@ class Plan:
     """Higher is delivered first."""
 
 
+DEFAULT_PLAN = "free"
+"""The plan of a new account; where the configuration has none of this name, the first that it has."""
+
+
+def usual_plan(plans: Mapping[str, Plan]) -> str:
+    """The name of the plan that a new account has."""
+    return DEFAULT_PLAN if DEFAULT_PLAN in plans else next(iter(plans))
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """A person who owns domains."""
@@ -37,3 +47,5 @@ class Account:
     created_at: int
     password_hash: str | None = None
     """Argon2id in PHC form; None for an account that cannot sign in yet."""
+    password_changed_at: int | None = None
+    """When its owner set another one; sessions from before have ended."""

@@ -15,6 +15,16 @@ IdSource = Callable[[], str]
 _SERIAL_BITS = 36
 
 
+def first_id_at(instant: int) -> str:
+    """What sorts before every id that was made at this instant (milliseconds since the epoch) or later."""
+    return f"{max(instant, 0) << _SERIAL_BITS:020x}"
+
+
+def id_before(id: str, span_ms: int) -> str:
+    """What an id would be that was made so many milliseconds earlier."""
+    return f"{max(int(id, 16) - (span_ms << _SERIAL_BITS), 0):020x}"
+
+
 def id_source(clock: Clock = wall_clock, randbits: Callable[[int], int] | None = None) -> IdSource:
     """Make a source of identifiers. Not for secrets: whoever sees one can guess its neighbours."""
     draw = randbits or random.SystemRandom().getrandbits

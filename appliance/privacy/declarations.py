@@ -52,6 +52,9 @@ class Field:
     of: str = ""
     """For a keyed field: the name of the field that it is the MAC of. The ephemeral store has such fields of what it
     never gets to see."""
+    secret: bool = False
+    """It proves who somebody is, as the hash of a password or a token does: it never leaves the store, not even in what
+    an account is given of its own data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,18 @@ class Retention:
     setting: str
     """The configuration key that says how long, such as `log.error_retention`; or a fixed span such as `10d`."""
     since: str
-    where: tuple[str, tuple[str, ...]] | None = None
+    where: tuple[str, tuple[str | bool, ...]] | None = None
     """Only rows whose field (first) has one of the values (second); None for every row."""
+
+
+@dataclass(frozen=True, slots=True)
+class BelongsTo:
+    """Whose a row is: it goes when its owner goes, and is part of what an account is given of its own data."""
+
+    owner: str
+    """The name of the collection that the owner stands in: `accounts`, or one that belongs to an account in turn."""
+    by: str
+    """The field that has the owner's id; a row without one is nobody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +99,12 @@ class Collection:
     """A sealed row opens only under this name; the collection's own where empty. Rows move between two alike."""
     at_most: int = 0
     """Ephemeral: beyond so many rows the oldest is forgotten, so that no stranger makes memory grow."""
+    group: str = ""
+    """Ephemeral: the keyed field by which several rows are found together, beside their key."""
+    belongs_to: BelongsTo | None = None
+    """What is of an account is erased with it, and exported for it, by this. None needs `nobodys`."""
+    nobodys: str = ""
+    """Why rows of the record store that belong to no account do not: they outlive every account."""
 
     def field(self, name: str) -> Field:
         """Raises KeyError where no such field is declared."""
@@ -103,8 +122,8 @@ Row = Mapping[str, object]
 """One row as the rooms see it: values by field name, in the clear, without the keyed fields."""
 
 
-def _sealed(name: str, *, kind: Kind = Kind.TEXT, optional: bool = False) -> Field:
-    return Field(name, kind, Protection.SEALED, optional)
+def _sealed(name: str, *, kind: Kind = Kind.TEXT, optional: bool = False, secret: bool = False) -> Field:
+    return Field(name, kind, Protection.SEALED, optional, secret=secret)
 
 
 def _keyed(of: str) -> Field:
@@ -125,35 +144,44 @@ ACCOUNTS = Collection(
         Field("id"),
         Field("email"),
         Field("email_verified", Kind.BOOLEAN),
-        Field("password_hash", optional=True),
+        Field("password_hash", optional=True, secret=True),
         Field("role"),
         Field("plan"),
         _number("created_at"),
+        _number("password_changed_at", optional=True),
     ),
     unique=(("email",),),
+    # Somebody typed it and nobody ever answered: perhaps the address of a stranger.
+    retention=(Retention("7d", since="created_at", where=("email_verified", (False,))),),
+    belongs_to=BelongsTo("accounts", by="id"),
 )
 
 DOMAINS = Collection(
     name="domains",
     store=Store.RECORDS,
-    purpose="The domains whose mail is forwarded, and how: delivery mode and log level.",
+    purpose="The domains whose mail is forwarded, or will be once its owner has proven to be it, and in which manner.",
     fields=(
         Field("id"),
         Field("account_id"),
         Field("name"),
         Field("verified", Kind.BOOLEAN),
+        # The name once more where it is proven: several accounts may claim a name, and one can have it.
+        Field("verified_name", optional=True),
         Field("delivery_mode"),
         Field("log_level"),
+        Field("quarantine_action", optional=True),
+        Field("allow_from_rewrite", Kind.BOOLEAN, optional=True),
         _number("created_at"),
     ),
-    unique=(("name",),),
-    indexes=(("account_id",),),
+    unique=(("account_id", "name"), ("verified_name",)),
+    indexes=(("name",),),
+    belongs_to=BelongsTo("accounts", by="account_id"),
 )
 
 ALIASES = Collection(
     name="aliases",
     store=Store.RECORDS,
-    purpose="Which addresses of a domain lead where.",
+    purpose="Which addresses of a domain lead where, until when, and for how many messages.",
     fields=(
         Field("id"),
         Field("domain_id"),
@@ -164,9 +192,15 @@ ALIASES = Collection(
         Field("enabled", Kind.BOOLEAN),
         _number("expires_at", optional=True),
         Field("description", optional=True),
+        _number("max_uses", optional=True),
+        Field("use_counter", optional=True),
+        # A copy of what stands in `alias_uses`, so that it can be shown without the spool.
+        _number("uses", optional=True),
         _number("created_at"),
     ),
     unique=(("domain_id", "pattern"), ("reference",)),
+    indexes=(("use_counter",),),
+    belongs_to=BelongsTo("domains", by="domain_id"),
 )
 
 DESTINATIONS = Collection(
@@ -181,6 +215,45 @@ DESTINATIONS = Collection(
         _number("created_at"),
     ),
     unique=(("account_id", "target"),),
+    belongs_to=BelongsTo("accounts", by="account_id"),
+)
+
+CONFIRMATIONS = Collection(
+    name="confirmations",
+    store=Store.RECORDS,
+    purpose="Questions to the owners of mailboxes, whether they agree to be forwarded to: the hash of the link that "
+    "was mailed to them, erased once it is used, and after a month.",
+    fields=(
+        Field("token_hash", secret=True),
+        Field("account_id"),
+        Field("destination_id"),
+        _number("asked_at"),
+    ),
+    key=("token_hash",),
+    indexes=(("account_id", "asked_at"), ("destination_id",), ("asked_at",)),
+    # For a yes it is good for a week (`appliance.accounts.consent`); to say "never again" one may take longer.
+    retention=(Retention("30d", since="asked_at"),),
+    belongs_to=BelongsTo("accounts", by="account_id"),
+)
+
+ASKED_MAILBOXES = Collection(
+    name="asked_mailboxes",
+    store=Store.RECORDS,
+    purpose="When a mailbox was last asked, so that nobody is pestered: the mailbox as a MAC, for a week.",
+    fields=(Field("id"), Field("mailbox_mac"), _number("asked_at")),
+    indexes=(("mailbox_mac", "asked_at"), ("asked_at",)),
+    retention=(Retention("7d", since="asked_at"),),
+    nobodys="It protects the owners of mailboxes from accounts, and must not go with the account that asked.",
+)
+
+NEVER_ASKED = Collection(
+    name="never_asked",
+    store=Store.RECORDS,
+    purpose="Mailboxes whose owners want no more questions from this appliance: each as a MAC, which says nothing to "
+    "who does not know the mailbox.",
+    fields=(Field("mailbox_mac"), _number("since")),
+    key=("mailbox_mac",),
+    nobodys="It is the word of the owners of mailboxes, who have no account here.",
 )
 
 GENERATIONS = Collection(
@@ -188,6 +261,7 @@ GENERATIONS = Collection(
     store=Store.RECORDS,
     purpose="A number raised with every change of accounts, domains and aliases, so that a running appliance sees it.",
     fields=(Field("id"), _number("value")),
+    nobodys="It has a number, and nothing about anybody.",
 )
 
 _EVENT_FIELDS = (
@@ -220,13 +294,222 @@ EVENTS = Collection(
     store=Store.RECORDS,
     purpose="The delivery log: five kinds of event with data points, never content, as each domain's level allows.",
     fields=_EVENT_FIELDS,
-    # A domain's log is read page by page in the order of ids, which is that of time.
-    indexes=(("domain_id", "id"), ("at",), ("message_id",)),
+    # A domain's log is read page by page in the order of ids, which is that of time; its messages in the order of
+    # theirs; and its events are counted by day and type, which is done in the index alone.
+    indexes=(("domain_id", "id"), ("domain_id", "message_id"), ("domain_id", "type", "at"), ("at",), ("message_id",)),
     sealed_under="log",
     retention=(
         Retention("log.delivery_retention", since="at", where=("type", ("RECEIVED", "DELIVERED"))),
         Retention("log.error_retention", since="at", where=("type", ("SOFT_BOUNCED", "HARD_BOUNCED", "REFUSED"))),
     ),
+    belongs_to=BelongsTo("domains", by="domain_id"),
+)
+
+# ------------------------------------------------------------------ records: who may come in
+
+MAILED_TOKENS = Collection(
+    name="mailed_tokens",
+    store=Store.RECORDS,
+    purpose="Links that were mailed to verify an address or to set a new password: a hash of what stands in each, and "
+    "the argon2id hash of the password that a sign-up asks for; erased once used.",
+    fields=(
+        Field("id", secret=True),
+        Field("account_id"),
+        Field("purpose"),
+        Field("password_hash", optional=True, secret=True),
+        _number("created_at"),
+    ),
+    indexes=(("account_id",), ("created_at",)),
+    # As long as the links work (`appliance.access.mailed_tokens`).
+    retention=(
+        Retention("7d", since="created_at", where=("purpose", ("verify-email",))),
+        Retention("2h", since="created_at", where=("purpose", ("reset-password",))),
+    ),
+    belongs_to=BelongsTo("accounts", by="account_id"),
+)
+
+API_TOKENS = Collection(
+    name="api_tokens",
+    store=Store.RECORDS,
+    purpose="The tokens that programs of an account come in with: a hash of each, what it may do, until when, and when "
+    "it was last used; erased when it is revoked, or some time after it has expired.",
+    fields=(
+        Field("id"),
+        Field("account_id"),
+        Field("name"),
+        Field("scopes", Kind.LIST),
+        Field("secret_hash", secret=True),
+        _number("created_at"),
+        _number("expires_at", optional=True),
+        _number("last_used_at", optional=True),
+    ),
+    unique=(("secret_hash",),),
+    indexes=(("account_id", "id"), ("expires_at",)),
+    # Its owner still sees in the list why a program is turned away.
+    retention=(Retention("30d", since="expires_at"),),
+    belongs_to=BelongsTo("accounts", by="account_id"),
+)
+
+TWO_FACTORS = Collection(
+    name="two_factors",
+    store=Store.RECORDS,
+    purpose="The secret that an account shares with an app for one-time codes, sealed, and the last time step that a "
+    "code was taken for; erased when the second factor is switched off.",
+    fields=(
+        Field("account_id"),
+        _sealed("secret", secret=True),
+        Field("confirmed", Kind.BOOLEAN),
+        _number("last_step"),
+        _number("created_at"),
+    ),
+    key=("account_id",),
+    sealed_under="accounts",
+    # One that was shown and never confirmed.
+    retention=(Retention("1d", since="created_at", where=("confirmed", (False,))),),
+    belongs_to=BelongsTo("accounts", by="account_id"),
+)
+
+RECOVERY_CODES = Collection(
+    name="recovery_codes",
+    store=Store.RECORDS,
+    purpose="Hashes of the codes that an account signs in with when its app for one-time codes is lost; each is erased "
+    "when it is used.",
+    fields=(Field("id", secret=True), Field("account_id"), _number("created_at")),
+    indexes=(("account_id",),),
+    belongs_to=BelongsTo("accounts", by="account_id"),
+)
+
+# ------------------------------------------------------------------ records: help, refused senders, the canary
+
+_HELP_KEPT = "365d"
+"""For questions that come again with the season. A request is counted from its end and what was said or read under it
+from when it happened: no reply and no reading outlives its request."""
+
+HELP_REPLIES = Collection(
+    name="help_replies",
+    store=Store.RECORDS,
+    purpose="What was answered to help requests, by their authors and by operators.",
+    fields=(
+        Field("id"),
+        Field("help_request_id"),
+        Field("from_operator", Kind.BOOLEAN),
+        Field("body"),
+        _number("created_at"),
+    ),
+    indexes=(("help_request_id", "id"), ("created_at",)),
+    retention=(Retention(_HELP_KEPT, since="created_at"),),
+    belongs_to=BelongsTo("help_requests", by="help_request_id"),
+)
+
+LOG_ACCESSES = Collection(
+    name="log_accesses",
+    store=Store.RECORDS,
+    purpose="Every time an operator read somebody's delivery log: which operator, when, under which help request and "
+    "what was asked for, so that the account can see it.",
+    fields=(
+        Field("id"),
+        Field("account_id"),
+        Field("help_request_id"),
+        Field("operator"),
+        Field("query"),
+        _number("created_at"),
+    ),
+    indexes=(("account_id", "id"), ("created_at",)),
+    retention=(Retention(_HELP_KEPT, since="created_at"),),
+    belongs_to=BelongsTo("accounts", by="account_id"),
+)
+
+HELP_REQUESTS = Collection(
+    name="help_requests",
+    store=Store.RECORDS,
+    purpose="What accounts asked the operators for help with, and until when operators may read the account's delivery "
+    "log for it; kept until some time after it is closed.",
+    fields=(
+        Field("id"),
+        Field("account_id"),
+        Field("subject"),
+        Field("body"),
+        _number("log_access_until", optional=True),
+        _number("created_at"),
+        _number("closed_at", optional=True),
+    ),
+    indexes=(("account_id", "id"), ("closed_at", "id")),
+    retention=(Retention(_HELP_KEPT, since="closed_at"),),
+    belongs_to=BelongsTo("accounts", by="account_id"),
+)
+
+BLOCKS = Collection(
+    name="blocks",
+    store=Store.RECORDS,
+    purpose="Senders, their domains, and clients whose mail is refused, each with the operator's reason.",
+    fields=(
+        Field("id"),
+        Field("kind"),
+        Field("value"),
+        Field("reason"),
+        _number("created_at"),
+        _number("expires_at", optional=True),
+    ),
+    unique=(("kind", "value"),),
+    indexes=(("expires_at",),),
+    # Refused until then, and still there for a day: whoever asks why mail did not come finds the reason.
+    retention=(Retention("1d", since="expires_at"),),
+    nobodys="It is about strangers who write to this appliance, and the operators' to keep.",
+)
+
+CANARIES = Collection(
+    name="canaries",
+    store=Store.RECORDS,
+    purpose="The signed warrant canary, for everybody to read; the next one takes its place.",
+    fields=(
+        Field("id"),
+        Field("signed_text"),
+        Field("signature"),
+        Field("public_key"),
+        _number("published_at"),
+    ),
+    nobodys="It is a statement of the operators to everybody.",
+)
+
+# ------------------------------------------------------------------ records: requests over HTTP
+
+HTTP_REQUESTS = Collection(
+    name="http_requests",
+    store=Store.RECORDS,
+    purpose="The log of HTTP and of the API: which client and which account asked for what, with which status it was "
+    "answered and how long that took; never what was sent, and never the answer.",
+    fields=(
+        Field("id"),
+        _number("at"),
+        Field("method"),
+        _number("status"),
+        _number("duration_ms"),
+        Field("account_id", optional=True),
+        Field("code", optional=True),
+        # What a client has written itself may name somebody.
+        _sealed("path"),
+        _sealed("operation", optional=True),
+        _sealed("client_address", optional=True),
+    ),
+    indexes=(("account_id", "id"), ("at",)),
+    sealed_under="log",
+    retention=(Retention("log.http_retention", since="at"),),
+    belongs_to=BelongsTo("accounts", by="account_id"),
+)
+
+# ------------------------------------------------------------------ records: what plans allow
+
+RECEIVED_TODAY = Collection(
+    name="received_today",
+    store=Store.RECORDS,
+    purpose="How many messages an account has received today (UTC), so that the limit of its plan holds after a "
+    "restart as well: a number, erased when the day is over.",
+    fields=(Field("account_id"), _number("day"), _number("messages")),
+    key=("account_id",),
+    indexes=(("day",),),
+    # `day` is the instant at which it began.
+    retention=(Retention("1d", since="day"),),
+    belongs_to=BelongsTo("accounts", by="account_id"),
 )
 
 # ------------------------------------------------------------------ spool
@@ -316,6 +599,14 @@ HOLDS = Collection(
     sealed_under="spool",
 )
 
+ALIAS_USES = Collection(
+    name="alias_uses",
+    store=Store.SPOOL,
+    purpose="How many messages an alias has taken that was made for so many: a number, without a name or an address; "
+    "erased when the alias is, or gets another limit.",
+    fields=(Field("id"), _number("uses")),
+)
+
 CLOCKS = Collection(
     name="clocks",
     store=Store.SPOOL,
@@ -367,22 +658,88 @@ TRANSIT_RETURN_PATHS = Collection(
     at_most=100_000,
 )
 
+SESSIONS = Collection(
+    name="sessions",
+    store=Store.EPHEMERAL,
+    purpose="Who is signed in: under a hash of the cookie the account, since when, when last seen, and what the "
+    "browser calls itself.",
+    fields=(
+        _keyed("cookie"),
+        _keyed("account"),
+        _number("remembered_at"),
+        _sealed("id"),
+        _sealed("account_id"),
+        _sealed("created_at"),
+        _sealed("last_seen_at"),
+        _sealed("user_agent"),
+        _sealed("password_changed_at"),
+    ),
+    key=("cookie_key",),
+    group="account_key",
+    belongs_to=BelongsTo("accounts", by="account_id"),
+    # Whoever has not been seen for a week signs in again.
+    retention=(Retention("7d", since="remembered_at"),),
+    at_most=100_000,
+)
+
+FAILED_SIGN_INS = Collection(
+    name="failed_sign_ins",
+    store=Store.EPHEMERAL,
+    purpose="How many attempts to sign in have failed lately: by account, by the client's network, by both together, "
+    "and in all (MACs of them), so that nobody can try passwords by the thousand.",
+    fields=(_keyed("who"), _number("remembered_at"), _number("count")),
+    key=("who_key",),
+    retention=(Retention("15m", since="remembered_at"),),
+    # Each attempt counts under six keys at most and costs a password hash, of which there are two at a time: within 15
+    # minutes nobody gets so far.
+    at_most=300_000,
+)
+
+LETTERS_ASKED_FOR = Collection(
+    name="letters_asked_for",
+    store=Store.EPHEMERAL,
+    purpose="How many letters with a link have been asked for lately: by recipient, by the client's network and in all "
+    "(MACs of them), so that nobody is pestered.",
+    fields=(_keyed("who"), _number("remembered_at"), _number("count")),
+    key=("who_key",),
+    retention=(Retention("1h", since="remembered_at"),),
+    at_most=100_000,
+)
+
 COLLECTIONS: tuple[Collection, ...] = (
     ACCOUNTS,
     DOMAINS,
     ALIASES,
     DESTINATIONS,
+    CONFIRMATIONS,
+    ASKED_MAILBOXES,
+    NEVER_ASKED,
     GENERATIONS,
     EVENTS,
+    MAILED_TOKENS,
+    API_TOKENS,
+    TWO_FACTORS,
+    RECOVERY_CODES,
+    HELP_REPLIES,
+    LOG_ACCESSES,
+    HELP_REQUESTS,
+    BLOCKS,
+    CANARIES,
+    HTTP_REQUESTS,
+    RECEIVED_TODAY,
     DELIVERIES,
     CONTENT,
     OUTBOX,
     RETURN_PATHS,
     HOLDS,
+    ALIAS_USES,
     CLOCKS,
     TRANSIT_DELIVERED,
     TRANSIT_REFUSED,
     TRANSIT_RETURN_PATHS,
+    SESSIONS,
+    FAILED_SIGN_INS,
+    LETTERS_ASKED_FOR,
 )
 
 

@@ -10,6 +10,7 @@ from itertools import chain
 
 from appliance.model.time import MINUTE_MS, SECOND_MS, parse_duration
 from appliance.privacy.declarations import Collection, Retention, Store, collections_of
+from appliance.privacy.owners import owned
 from appliance.storage.records import RecordStore
 from appliance.storage.spool import SpoolStore
 
@@ -49,6 +50,11 @@ class Sweeper:
             else:
                 count = self._records.sweep(collection, retention, before)
             erased[collection.name] = erased.get(collection.name, 0) + count
+        # What is written for an account or a domain in the moment of its deletion, and what such a row owns in turn.
+        for collection in owned():
+            count = self._records.erase_ownerless(collection)
+            if count:
+                erased[collection.name] = erased.get(collection.name, 0) + count
         return erased
 
     def interval_ms(self) -> int:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from appliance.forwarding.srs import Expired, Forged, NotOurs, Opened, SenderRewriter
-from appliance.model.domain import DeliveryMode, Domain
-from appliance.routing.route import ACCEPTED, NO_SUCH_USER, Step, route
+from appliance.model.account import Plan
+from appliance.model.domain import Alias, DeliveryMode, Domain
+from appliance.reception.plan_limits import ReceivedToday, allowance, beyond_plan
+from appliance.routing.route import ACCEPTED, NO_SUCH_USER, Left, Route, Step, as_stored, route
 from appliance.routing.snapshot import Snapshot
 from appliance.storage.spool import ReturnPath
 from smtp.address import Address
@@ -29,9 +31,15 @@ class Decision(Struct, frozen=True):
     domain: Domain | None = None
     reference: str = ""
     targets: tuple[Address, ...] = ()
+    limited: tuple[Alias, ...] = ()
+    """The aliases on the way that take only so many messages."""
     opened: Opened | None = None
     """For a rewritten sender: to whom the report goes. Such mail is never relayed as it came."""
+    plan: Plan | None = None
+    """What the account may use for which the message counts; None for mail that is outside of every plan."""
     steps: tuple[Step, ...] = ()
+    shown: tuple[Address, ...] = ()
+    """Where steps are told: what their reader may see of each target."""
 
     @property
     def accepted(self) -> bool:
@@ -58,21 +66,45 @@ def decide(
     recipient: Address,
     now: int,
     look_up: LookUp,
+    received: ReceivedToday,
+    left: Left = as_stored,
     *,
+    size: int = 0,
     explained: bool = False,
+    reader: str | None = None,
 ) -> Decision:
-    """Decide about one recipient. Raises StoreUnavailable where a token can't be looked up, and nothing else.
+    """Decide about one recipient of a message, of which MAIL has said this size in octets; 0 where it has said none.
 
-    With `explained` the steps are told in words; it is the same decision.
+    With `explained` the steps are told in words, to the account `reader` or, with None, to who may know all; it is the
+    same decision. Raises StoreUnavailable where a token can't be looked up, or `received` raises it, and nothing else.
     """
     if is_return_path(snapshot, recipient):
         return decide_return(rewriter, sender, recipient, now, look_up)
-    return decide_alias(snapshot, recipient, now, explained=explained)
+    return decide_alias(snapshot, recipient, now, received, left, size=size, explained=explained, reader=reader)
 
 
-def decide_alias(snapshot: Snapshot, recipient: Address, now: int, *, explained: bool = False) -> Decision:
-    """The same for what is no rewritten sender: all that it takes is in memory. Raises nothing."""
-    found = route(snapshot, recipient, now, explained=explained)
+def decide_alias(
+    snapshot: Snapshot,
+    recipient: Address,
+    now: int,
+    received: ReceivedToday,
+    left: Left = as_stored,
+    *,
+    size: int = 0,
+    explained: bool = False,
+    reader: str | None = None,
+) -> Decision:
+    """The same for what is no rewritten sender. Raises what `received` raises; all else that it takes is in memory."""
+    found = route(snapshot, recipient, now, left, explained=explained, reader=reader)
+    plan, steps = _plan(snapshot, recipient, found), found.steps
+    if plan is not None and found.domain is not None:
+        so_far = received(found.domain.account_id, now)
+        beyond = beyond_plan(plan, size, so_far)
+        if beyond is not None:
+            steps = (*steps, Step("plan", "refused", beyond.detail))
+            return Decision(beyond.reply, beyond.reason, recipient, domain=found.domain, steps=steps)
+        if explained:
+            steps = (*steps, Step("plan", "ok", allowance(plan, so_far)))
     return Decision(
         found.reply,
         found.reason,
@@ -80,8 +112,22 @@ def decide_alias(snapshot: Snapshot, recipient: Address, now: int, *, explained:
         domain=found.domain,
         reference=found.reference,
         targets=found.targets,
-        steps=found.steps,
+        limited=found.limited,
+        plan=plan,
+        steps=steps,
+        shown=found.shown,
     )
+
+
+def _plan(snapshot: Snapshot, recipient: Address, found: Route) -> Plan | None:
+    """The plan that a message for this recipient counts against; None where there is none.
+
+    A plan that the configuration has lost limits nothing: a slip in a file is no reason to turn mail away. RFC 5321
+    §4.5.1: postmaster can be written to, whatever has come before.
+    """
+    if not found.accepted or found.domain is None or recipient.key[0] == "postmaster":
+        return None
+    return snapshot.plan(found.domain.id)
 
 
 def decide_return(

@@ -1,7 +1,7 @@
 """The receiver behind one SMTP connection: sender, recipients, content, and the promise at the final dot."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import trio
@@ -16,23 +16,23 @@ from appliance.model.delivery import Answer, Delivery, DeliveryState, Recipient
 from appliance.model.domain import DeliveryMode
 from appliance.model.event import DeliveryEvent, EventType
 from appliance.reception.client_names import ClientNames
+from appliance.reception.day_counts import DayCounts
 from appliance.reception.decision import Decision, LookUp, decide_alias, decide_return, is_return_path
-from appliance.reception.transit import Transit, TransitTransaction
+from appliance.reception.plan_limits import TOO_LARGE_FOR_ONE, TOO_LARGE_REASON
+from appliance.reception.transaction import MAX_HEADER_SECTION, Copy, Transaction, copies_of, recipient_of
+from appliance.reception.transit import Transit
 from appliance.reports.own_mail import OwnMail
 from appliance.reports.returned import READ_OCTETS
 from appliance.routing.snapshot import Snapshot
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Incoming, Spool
+from appliance.spool.uses import Uses
 from appliance.storage.records import StoreFull, StoreUnavailable
-from appliance.storage.spool import Operation, ReturnPath
+from appliance.storage.spool import CountUse, Operation, ReturnPath
 from smtp.address import Address
-from smtp.parameters import Notify
 from smtp.reply import Reply
 from smtp.server.serving import client_key
 from smtp.server.trio_server import MailParameters, Peer, RecipientParameters
-
-MAX_HEADER_SECTION = 64 << 10
-"""Octets at the front of a message in which its header section is looked for. Every session may hold as many."""
 
 MAX_SUBJECT = 200
 """Characters of a subject that the log keeps."""
@@ -46,6 +46,8 @@ STORE_FAILED = Reply(451, "The message can't be stored at the moment, try again"
 STORE_FULL = Reply(452, "There is no room for the message at the moment, try again", "4.3.1")
 # RFC 5321 §4.5.3.1.10: the client sends to the rest in another transaction, and mostly at once.
 OTHER_MODE = Reply(452, "That recipient needs a transaction of its own", "4.5.3")
+# One of them has taken its last message meanwhile. When it comes again that RCPT is refused, and the others get theirs.
+USED_UP = Reply(450, "One of the addresses takes no more mail, try again without it", "4.2.1")
 TOO_MANY_HOPS = Reply(554, "This message has been going round in circles", "5.4.6")
 
 
@@ -88,81 +90,13 @@ class Reception:
     transit: Transit
     look_up: LookUp
     """Finds what the tokens in rewritten senders stand for, wherever they are kept."""
+    day_counts: DayCounts
     clocks: Clocks
+    uses: Uses
 
     def session(self, peer: Peer) -> "Session":
         """A receiver for one connection."""
         return Session(self, peer)
-
-
-@dataclass(slots=True)
-class _Transaction:
-    sender: Address | None
-    parameters: MailParameters
-    snapshot: Snapshot
-    mode: DeliveryMode | None = None
-    """That of the first recipient, which all others must have too; None before it."""
-    decisions: list[Decision] = field(default_factory=list)
-    recipients: list[Recipient] = field(default_factory=list)
-    """The same, one for each decision, with what the sender wants to hear about it."""
-    forwards: list[Decision] = field(default_factory=list)
-    """Those of the decisions that lead on."""
-    returns: list[Decision] = field(default_factory=list)
-    """The others: to rewritten senders, which get a report of ours."""
-    incoming: Incoming | None = None
-    transit: TransitTransaction | None = None
-    """From the first recipient on that was asked for in transit mode, whatever came of it."""
-    head_limit: int = MAX_HEADER_SECTION
-    head: bytearray = field(default_factory=bytearray)
-    """The front of the content as received, for its header section, or for what a returned report says."""
-    size: int = 0
-    eight_bit: bool = False
-    began_at: int = 0
-    failed: Reply | None = None
-    """What the end of the data will be answered: the content could not be stored."""
-
-    def take(self, decision: Decision, recipient: Recipient) -> None:
-        """One recipient more, which is accepted."""
-        self.mode = self.mode or decision.mode
-        self.decisions.append(decision)
-        self.recipients.append(recipient)
-        (self.forwards if decision.opened is None else self.returns).append(decision)
-
-
-@dataclass(slots=True)
-class _Copy:
-    """One mailbox that a message goes to, and the recipients that led there."""
-
-    target: Address
-    reference: str
-    recipients: list[Recipient]
-
-
-def _copies(transaction: _Transaction) -> list[_Copy]:
-    """One for each mailbox, however many recipients led to it: it gets one copy."""
-    copies: dict[tuple[str, str], _Copy] = {}
-    for decision, recipient in zip(transaction.decisions, transaction.recipients, strict=True):
-        if decision.opened is not None:
-            continue
-        told = recipient
-        for target in decision.targets:
-            same = copies.get(target.key)
-            if same is None:
-                copies[target.key] = _Copy(target, decision.reference, [told])
-            elif all(other.address != told.address for other in same.recipients):
-                same.recipients.append(told)
-            # Of one address's success one copy tells: a report for each would tell how many mailboxes are behind it.
-            told = told.without_success()
-    return list(copies.values())
-
-
-def _recipient(decision: Decision, parameters: RecipientParameters) -> Recipient:
-    address, domain_id = str(decision.recipient), decision.domain.id if decision.domain else ""
-    if parameters.notify is None and parameters.orcpt is None:
-        return Recipient(address, domain_id)
-    notify = ",".join(word.value for word in Notify if word in (parameters.notify or ()))
-    orcpt = f"{parameters.orcpt.address_type};{parameters.orcpt.address}" if parameters.orcpt else ""
-    return Recipient(address, domain_id, notify, orcpt)
 
 
 class Session:
@@ -171,7 +105,7 @@ class Session:
     def __init__(self, reception: Reception, peer: Peer) -> None:
         self._reception = reception
         self._peer = peer
-        self._transaction: _Transaction | None = None
+        self._transaction: Transaction | None = None
         self.asked_elsewhere = False
         """See PassesOn."""
         # Begins to look for it: by the time there is something to log, it is mostly known.
@@ -186,8 +120,13 @@ class Session:
     # ------------------------------------------------------------------ envelope
 
     async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
-        """See Receiver."""
-        self._transaction = _Transaction(sender, parameters, self._reception.routing.snapshot)
+        """See Receiver. Whom the operators have blocked hears it here, before anything is asked or stored."""
+        blocks = self._reception.routing.snapshot.blocks
+        name = await self._reception.client_names.settled(self._peer.address) if blocks.has_names else None
+        blocked = blocks.refusal(sender, self._peer.address, name, self._reception.clocks.wall())
+        if blocked is not None:
+            return blocked.reply
+        self._transaction = Transaction(sender, parameters, self._reception.routing.snapshot)
         return SENDER_OK
 
     async def recipient(self, recipient: Address, parameters: RecipientParameters) -> Reply:
@@ -204,14 +143,14 @@ class Session:
             if decision.domain is not None:
                 await self._record_refusal(transaction, decision, _answer(decision.reply, decision.reason))
             return decision.reply
-        recipient_told = _recipient(decision, parameters)
+        recipient_told = recipient_of(decision, parameters)
         refused = await self._refused_by_mode(transaction, decision, recipient_told)
         if refused is None:
             transaction.take(decision, recipient_told)
         return refused or decision.reply
 
     async def _refused_by_mode(
-        self, transaction: _Transaction, decision: Decision, recipient: Recipient
+        self, transaction: Transaction, decision: Decision, recipient: Recipient
     ) -> Reply | None:
         """Why a recipient that routing accepts can't be one of this transaction's; None where it can."""
         mode = decision.mode
@@ -231,16 +170,18 @@ class Session:
         await self._record_refusal(transaction, decision, refusal.told)
         return refusal.reply
 
-    async def _decide(self, transaction: _Transaction, recipient: Address) -> Decision:
+    async def _decide(self, transaction: Transaction, recipient: Address) -> Decision:
         reception, now = self._reception, self._reception.clocks.wall()
         if not is_return_path(transaction.snapshot, recipient):
-            return decide_alias(transaction.snapshot, recipient, now)
+            size = transaction.parameters.size or 0
+            received, left = reception.day_counts.received, reception.uses.left
+            return decide_alias(transaction.snapshot, recipient, now, received, left, size=size)
         # Its token may have to be looked up in the store.
         return await trio.to_thread.run_sync(
             decide_return, reception.rewriter, transaction.sender, recipient, now, reception.look_up
         )
 
-    async def _record_refusal(self, transaction: _Transaction, decision: Decision, answer: Answer) -> None:
+    async def _record_refusal(self, transaction: Transaction, decision: Decision, answer: Answer) -> None:
         assert decision.domain is not None
         arrival = self._arrival(transaction, self._reception.spool.new_id(), transaction.parameters.size or 0)
         events = self._reception.logbook.arrival(
@@ -248,11 +189,11 @@ class Session:
         )
         await self._record(events)
 
-    async def _record(self, events: list[DeliveryEvent]) -> None:
+    async def _record(self, events: list[DeliveryEvent], counts: Sequence[CountUse] = ()) -> None:
         try:
-            await self._reception.spool.record(events)
+            await self._reception.spool.record(events, counts)
         except StoreUnavailable:
-            return  # what has happened stands; only the log is poorer by a line
+            return  # what has happened stands; only the log is poorer by a line, and a count by one at the next start
         self._reception.live.publish(events)
 
     # ------------------------------------------------------------------ content
@@ -272,7 +213,7 @@ class Session:
             await transaction.incoming.append(self._trace(transaction, transaction.incoming.message_id))
         return None
 
-    def _trace(self, transaction: _Transaction, message_id: str) -> bytes:
+    def _trace(self, transaction: Transaction, message_id: str) -> bytes:
         """What is put in front of a message."""
         reception = self._reception
         recipients = [decision.recipient for decision in transaction.decisions]
@@ -295,6 +236,8 @@ class Session:
         transaction.eight_bit = transaction.eight_bit or not octets.isascii()
         if len(transaction.head) < transaction.head_limit:
             transaction.head += octets[: transaction.head_limit - len(transaction.head)]
+        if transaction.too_large:
+            return  # What is still to come is only counted: it is refused at its end, and never kept.
         if transaction.mode is DeliveryMode.TRANSIT:
             assert transaction.transit is not None
             transaction.transit.content(octets)
@@ -310,18 +253,27 @@ class Session:
         """See Receiver. The 250 is given after everything is durable, and not before (RFC 5321 §6.1)."""
         transaction = self._current()
         self._transaction = None
+        head = header_section(bytes(transaction.head), MAX_HEADER_SECTION)
+        if transaction.too_large:
+            return await self._refuse(transaction, head, TOO_LARGE_FOR_ONE, TOO_LARGE_REASON)
         if transaction.failed is not None:
             return transaction.failed
-        head = header_section(bytes(transaction.head), MAX_HEADER_SECTION)
         if count_received(head) >= MAX_RECEIVED:
             return await self._refuse(transaction, head, TOO_MANY_HOPS, "too-many-hops")
         # One reply stands for all recipients. Where the way of one is a circle, a 5xx leaves the message with whoever
         # sent it, who knows them all and can tell; a 250 for the others would be a loss of this one without a word.
         if self._reception.own_lines.shows_a_loop(head, (decision.recipient for decision in transaction.forwards)):
             return await self._refuse(transaction, head, TOO_MANY_HOPS, "mail-loop")
-        if transaction.mode is DeliveryMode.TRANSIT:
-            return await self._pass_on(transaction, head)
-        return await self._accept(transaction, head)
+        counts = self._reception.uses.take(alias for each in transaction.forwards for alias in each.limited)
+        if counts is None:
+            return await self._refuse(transaction, head, USED_UP, "alias-used-up")
+        reply: Reply | None = None
+        try:
+            promise = self._pass_on if transaction.mode is DeliveryMode.TRANSIT else self._accept
+            reply = await promise(transaction, head, counts)
+        finally:
+            self._reception.uses.end(counts, accepted=reply is not None and reply.positive)
+        return reply
 
     async def reset(self) -> None:
         """See Receiver."""
@@ -333,7 +285,7 @@ class Session:
 
     # ------------------------------------------------------------------ the promise
 
-    async def _pass_on(self, transaction: _Transaction, head: bytes) -> Reply:
+    async def _pass_on(self, transaction: Transaction, head: bytes, counts: list[CountUse]) -> Reply:
         """Transit: what the next hops say is what the sender hears."""
         transit, logbook = transaction.transit, self._reception.logbook
         assert transit is not None
@@ -341,19 +293,21 @@ class Session:
         events: list[DeliveryEvent] = []
         if ended.reply.positive:
             events += self._events(transaction, transit.message_id, head, EventType.RECEIVED, ended.reply, "accepted")
+            self._reception.day_counts.count(transaction.accounts, self._reception.clocks.wall())
         arrival = self._arrival(transaction, transit.message_id, transaction.size, _subject(head))
         for recipient, answer in ended.refused:
             events += logbook.arrival(EventType.REFUSED, arrival, recipient.address, recipient.domain_id, answer)
         for type, delivery, answer in ended.attempts:
+            logbook.counts.attempted_in_transit(type)
             events += logbook.attempt(type, delivery, 1, answer)
-        await self._record(events)
+        await self._record(events, counts if ended.reply.positive else ())
         return ended.reply
 
-    async def _accept(self, transaction: _Transaction, head: bytes) -> Reply:
+    async def _accept(self, transaction: Transaction, head: bytes, counts: list[CountUse]) -> Reply:
         reception = self._reception
         incoming = transaction.incoming or reception.spool.begin()
         reply = Reply(250, f"Accepted as {incoming.message_id}", "2.0.0")
-        copies = _copies(transaction)
+        copies = copies_of(transaction)
         domains = [copy.target.key[1] for copy in copies]
         reserved = reception.next.reserve(domains)
         try:
@@ -361,7 +315,7 @@ class Session:
             deliveries, return_paths = self._deliveries(transaction, incoming, copies, state)
             with_it = self._reports(transaction) if transaction.returns else []
             events = self._events(transaction, incoming.message_id, head, EventType.RECEIVED, reply, "accepted")
-            await incoming.commit(deliveries, events, return_paths, with_it)
+            await incoming.commit(deliveries, events, return_paths, [*with_it, *counts])
         except BaseException as error:
             if reserved:
                 reception.next.release(domains)
@@ -369,6 +323,7 @@ class Session:
             if isinstance(error, StoreUnavailable):
                 return _store_reply(error)
             raise
+        reception.day_counts.count(transaction.accounts, reception.clocks.wall())
         if reserved:
             reception.next.take(deliveries)
         if with_it or not reserved:
@@ -376,7 +331,7 @@ class Session:
         reception.live.publish(events)
         return reply
 
-    async def _refuse(self, transaction: _Transaction, head: bytes, reply: Reply, reason: str) -> Reply:
+    async def _refuse(self, transaction: Transaction, head: bytes, reply: Reply, reason: str) -> Reply:
         message_id = self._reception.spool.new_id()
         if transaction.transit is not None:
             transaction.transit.leave()
@@ -387,7 +342,7 @@ class Session:
         return reply
 
     def _deliveries(
-        self, transaction: _Transaction, incoming: Incoming, copies: list[_Copy], state: DeliveryState
+        self, transaction: Transaction, incoming: Incoming, copies: list[Copy], state: DeliveryState
     ) -> tuple[list[Delivery], list[ReturnPath]]:
         reception = self._reception
         now = reception.clocks.wall()
@@ -426,7 +381,7 @@ class Session:
             )
         return deliveries, list(return_paths.values())
 
-    def _reports(self, transaction: _Transaction) -> list[Operation]:
+    def _reports(self, transaction: Transaction) -> list[Operation]:
         """Reports of our own in place of what came back to rewritten senders, one for each."""
         reception = self._reception
         operations: list[Operation] = []
@@ -439,7 +394,7 @@ class Session:
         return operations
 
     def _events(
-        self, transaction: _Transaction, message_id: str, head: bytes, type: EventType, reply: Reply, reason: str
+        self, transaction: Transaction, message_id: str, head: bytes, type: EventType, reply: Reply, reason: str
     ) -> list[DeliveryEvent]:
         now = self._reception.clocks.wall()
         arrival = self._arrival(transaction, message_id, transaction.size, _subject(head))
@@ -452,7 +407,7 @@ class Session:
                 )
         return events
 
-    def _arrival(self, transaction: _Transaction, message_id: str, size: int, subject: str | None = None) -> Arrival:
+    def _arrival(self, transaction: Transaction, message_id: str, size: int, subject: str | None = None) -> Arrival:
         return Arrival(
             message_id=message_id,
             sender=str(transaction.sender) if transaction.sender else "",
@@ -462,7 +417,7 @@ class Session:
             subject=subject,
         )
 
-    def _current(self) -> _Transaction:
+    def _current(self) -> Transaction:
         assert self._transaction is not None, "the SMTP session keeps the order: MAIL comes first"
         return self._transaction
 

@@ -3,15 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from appliance.model.account import Account, Role
+from appliance.model.account import Account, Plan, Role
+from appliance.model.block import Block
 from appliance.model.domain import Alias, AliasKind, Destination, Domain, LogLevel
-from appliance.privacy.declarations import ACCOUNTS, ALIASES, DESTINATIONS, DOMAINS, Collection
-from appliance.storage.record_rows import row_to_account, row_to_alias, row_to_destination, row_to_domain
+from appliance.privacy.declarations import ACCOUNTS, ALIASES, BLOCKS, DESTINATIONS, DOMAINS, Collection
+from appliance.routing.blocked import BlockTable
+from appliance.routing.patterns import cost_of, find
+from appliance.storage.record_rows import row_to_account, row_to_alias, row_to_block, row_to_destination, row_to_domain
 from appliance.storage.records import Page, RecordStore
 from smtp.address import Address
 
 GENERATION = "routing"
-"""The generation that is raised with every change of accounts, domains and aliases."""
+"""The generation that is raised with every change of accounts, domains, aliases and blocks."""
 
 _PAGE = 5000
 
@@ -24,8 +27,8 @@ class Settings:
     srs_domain: str
     postmaster: str = ""
     """Where mail for postmaster goes; empty: to the first operator."""
-    priorities: Mapping[str, int] = field(default_factory=dict)
-    """How urgent the mail of an account is, by the name of its plan; 0 for a plan that is not there."""
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+    """What accounts may use, by the names of their plans."""
 
 
 def one_spelling(target: str) -> str:
@@ -40,7 +43,7 @@ def one_spelling(target: str) -> str:
 class HostedDomain:
     """One domain and its aliases, arranged for looking up."""
 
-    __slots__ = ("catch_all", "confirmed", "domain", "exact", "prefix_lengths", "prefixes")
+    __slots__ = ("catch_all", "confirmed", "domain", "exact", "patterns", "patterns_cost", "prefix_lengths", "prefixes")
 
     def __init__(self, domain: Domain, aliases: Iterable[Alias], confirmed: frozenset[str]) -> None:
         self.domain = domain
@@ -48,14 +51,21 @@ class HostedDomain:
         """The targets, in their `one_spelling`, whose owners have agreed to be forwarded to by this account."""
         self.exact: dict[str, Alias] = {}
         self.prefixes: dict[str, Alias] = {}
+        self.patterns: list[Alias] = []
+        """Those that are expressions, in the order in which they were made."""
         self.catch_all: Alias | None = None
         for alias in aliases:
             if alias.kind is AliasKind.CATCH_ALL:
                 self.catch_all = alias
             elif alias.kind is AliasKind.WILDCARD:
                 self.prefixes[alias.pattern[:-1]] = alias
+            elif alias.kind is AliasKind.REGEX:
+                self.patterns.append(alias)
             else:
                 self.exact[alias.pattern] = alias
+        self.patterns.sort(key=lambda alias: (alias.created_at, alias.id))
+        # Now, in the thread that loads: while a sender waits for RCPT, none is to be compiled.
+        self.patterns_cost = sum(cost_of(alias.pattern) for alias in self.patterns)
         self.prefix_lengths = sorted({len(prefix) for prefix in self.prefixes}, reverse=True)
 
     def match(self, local_part: str) -> Alias | None:
@@ -68,6 +78,9 @@ class HostedDomain:
         for length in self.prefix_lengths:
             alias = self.prefixes.get(local_part[:length])
             if alias is not None and len(local_part) >= length:
+                return alias
+        for alias in self.patterns:
+            if find(alias.pattern, local_part) is not None:
                 return alias
         return self.catch_all
 
@@ -84,9 +97,12 @@ class Snapshot:
         domains: Iterable[Domain] = (),
         aliases: Iterable[Alias] = (),
         destinations: Iterable[Destination] = (),
+        blocks: Iterable[Block] = (),
     ) -> None:
         self.settings = settings
         self.generation = generation
+        self.blocks = BlockTable(blocks)
+        """Whom the operators refuse, whatever they write to."""
         confirmed: dict[str, set[str]] = {}
         for destination in destinations:
             if destination.confirmed_at is not None:
@@ -96,17 +112,22 @@ class Snapshot:
         for alias in aliases:
             by_domain.setdefault(alias.domain_id, []).append(alias)
             self._by_reference[alias.reference] = alias
+        self.use_counters = frozenset(alias.use_counter for alias in self._by_reference.values() if alias.use_counter)
+        """The counters of all aliases that take only so many messages."""
+        # Several accounts may claim a name: the one that has proven it comes last, and stands.
         self._hosted = {
             domain.name: HostedDomain(
                 domain, by_domain.get(domain.id, ()), frozenset(confirmed.get(domain.account_id, ()))
             )
-            for domain in domains
+            for domain in sorted(domains, key=lambda domain: domain.verified)
         }
         self._domains = {hosted.domain.id: hosted.domain for hosted in self._hosted.values()}
         accounts = list(accounts)
-        by_account = {account.id: settings.priorities.get(account.plan, 0) for account in accounts}
-        self._priorities = {domain.id: by_account.get(domain.account_id, 0) for domain in self._domains.values()}
+        by_account = {account.id: settings.plans.get(account.plan) for account in accounts}
+        self._plans = {domain.id: by_account.get(domain.account_id) for domain in self._domains.values()}
         operators = sorted((account.id, account.email) for account in accounts if account.role is Role.OPERATOR)
+        own = {id for id, _ in operators}
+        self._unbound = frozenset(domain.id for domain in self._domains.values() if domain.account_id in own)
         self.postmaster = settings.postmaster or (operators[0][1] if operators else "")
         """The operator's mailbox; empty where nobody is the operator yet."""
         self.mailboxes: dict[str, tuple[Address, ...]] = {}
@@ -122,10 +143,17 @@ class Snapshot:
         domain = self._domains.get(domain_id)
         return LogLevel.NONE if domain is None else domain.log_level
 
+    def plan(self, domain_id: str) -> Plan | None:
+        """What the account of a domain may use. None where nothing but `[smtp]` bounds its mail: for an operator, who
+        needs no protection from the own machine, where the configuration has lost the plan, and for a domain that is
+        gone."""
+        return None if domain_id in self._unbound else self._plans.get(domain_id)
+
     def priority(self, domain_ids: Iterable[str]) -> int:
         """How urgent mail for these domains is: as the most urgent of them. 0 for the appliance's own addresses, and
-        for a domain that is gone."""
-        return max((self._priorities.get(domain_id, 0) for domain_id in domain_ids), default=0)
+        where there is no plan."""
+        plans = (self._plans.get(domain_id) for domain_id in domain_ids)
+        return max((plan.priority if plan else 0 for plan in plans), default=0)
 
     def alias_address(self, reference: str) -> str | None:
         """The alias behind the reference in a rewritten sender, as pattern@domain; None where it is gone."""
@@ -152,6 +180,7 @@ def load(records: RecordStore, settings: Settings) -> Snapshot:
         domains=[row_to_domain(row) for row in _all(records, DOMAINS)],
         aliases=[row_to_alias(row) for row in _all(records, ALIASES)],
         destinations=[row_to_destination(row) for row in _all(records, DESTINATIONS)],
+        blocks=[row_to_block(row) for row in _all(records, BLOCKS)],
     )
 
 

@@ -5,10 +5,11 @@
 `engine.py` is the composition root of mail, `control.py` that of what faces browsers; each is imported by its own
 process only (`hosts.py`, the way out, is what the engine, `explanation.py` and `onward check` share). `process.py` has
 what a process arranges for itself, `notify.py` talks to systemd, `log.py` says how a line of the log looks, `doubts.py`
-what deserves one at the start, `certificates.py` what is shown to who encrypts (`own_certificate.py`: where none is
-configured).
+what deserves one at the start, `measurements.py` and `watching.py` what the two children tell of their own work,
+`certificates.py` what is shown to who encrypts (`own_certificate.py`: where none is configured), `post_office.py` who
+carries the letters of the appliance's own.
 
-The two children share nothing but the data directory and the socket in it (`control.sock`).
+The two children share nothing but the data directory and the socket in it on which the engine answers (`engine.sock`).
 """
 
 

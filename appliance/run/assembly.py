@@ -23,7 +23,10 @@ from appliance.logbook.events import Logbook
 from appliance.logbook.live import LiveStream
 from appliance.privacy.sealing import KEY_OCTETS, Sealer
 from appliance.reception.client_names import ClientNames
-from appliance.reception.session import MAX_HEADER_SECTION, Reception, Routing
+from appliance.reception.day_counts import DayCounts
+from appliance.reception.session import Reception, Routing
+from appliance.reception.submission import Submission
+from appliance.reception.transaction import MAX_HEADER_SECTION
 from appliance.reception.transit import Transit
 from appliance.reception.transit_memory import TransitMemory
 from appliance.reports.own_mail import OwnMail
@@ -33,6 +36,7 @@ from appliance.run.hosts import connection_settings
 from appliance.run.stores import SRS_KEY, secrets
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
+from appliance.spool.uses import Uses
 from appliance.storage.memory_ephemeral import MemoryEphemeral
 from appliance.storage.spool import PART_OCTETS, ReturnPath
 from smtp.server.conduct import ConductLimits
@@ -49,10 +53,18 @@ class MailRooms:
     reception: Reception
     scheduler: Scheduler
     queue: QueueOperator
+    submission: Submission
 
 
 def assemble(
-    config: Configuration, spool: Spool, routing: Routing, live: LiveStream, clocks: Clocks, background: trio.Nursery
+    config: Configuration,
+    spool: Spool,
+    routing: Routing,
+    live: LiveStream,
+    day_counts: DayCounts,
+    uses: Uses,
+    clocks: Clocks,
+    background: trio.Nursery,
 ) -> MailRooms:
     """Put the rooms together. `background` outlives them and is for what nobody waits for: look-ups, and farewells."""
 
@@ -111,10 +123,13 @@ def assemble(
         next=scheduler,
         transit=Transit(next_hops, memory, rewriter, snapshot, spool.new_id, clocks),
         look_up=look_up,
+        day_counts=day_counts,
         clocks=clocks,
+        uses=uses,
     )
     queue = QueueOperator(spool, scheduler, settler, holds, live, schedule, clocks, relay)
-    return MailRooms(reception, scheduler, queue)
+    submission = Submission(config.hostname, config.mail.from_, spool, snapshot, clocks, scheduler.wake)
+    return MailRooms(reception, scheduler, queue, submission)
 
 
 def _couriers(

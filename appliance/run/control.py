@@ -1,54 +1,82 @@
 """The control process: what faces browsers, put together.
 
-It holds no store and no key. What it knows of mail it asks the engine, over the control socket.
+It holds no key of the spool, and no mail. It opens the record store, with the key of the log, which it shows to those
+whose log it is. What it knows of mail under way it asks the engine, over the engine's socket.
 """
 
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
+from control_api.edges import Edges
 from control_api.guard import serve_guarded
-from control_api.http import application
+from control_api.rooms import Rooms
 
 from appliance import wire
+from appliance.access.errands import ErrandThread
 from appliance.configuration import Configuration
+from appliance.logbook.requests import RequestLog
 from appliance.run.child import Ready
-
-STATUS_S = 2.0
-"""How long the engine may take to say how it is; one that takes longer is not well."""
-
-
-def main(config: Configuration, http_listeners: list[socket.socket], ready: Ready) -> None:
-    """Serve HTTP until SIGTERM; call `ready` once it is served."""
-    trio.run(_serve, config, http_listeners, ready)
+from appliance.run.furnishing import furnish
+from appliance.run.post_office import post_office
+from appliance.run.stores import open_records
+from appliance.run.watching import Watching
+from appliance.storage.memory_ephemeral import MemoryEphemeral
 
 
-async def _serve(config: Configuration, http_listeners: list[socket.socket], ready: Ready) -> None:
+def main(
+    config: Configuration, http_listeners: list[socket.socket], local_listener: socket.socket, ready: Ready
+) -> None:
+    """Serve HTTP until SIGTERM; call `ready` once it is served. Who comes through `local_listener` is the operator.
+
+    Raises StoreUnavailable or SchemaMismatch where the record store can't be opened, CannotStart, SecretRefused or
+    OSError.
+    """
+    records = open_records(config)
+    try:
+        errands = ErrandThread()
+        engine = partial(wire.call, config.engine_socket)
+        rooms = furnish(config, records, MemoryEphemeral(), engine, post_office(config, engine), errands)
+        trio.run(_serve, config, rooms, errands, http_listeners, local_listener, ready)
+    finally:
+        records.close()
+
+
+async def _serve(
+    config: Configuration,
+    rooms: Rooms,
+    errands: ErrandThread,
+    http_listeners: list[socket.socket],
+    local_listener: socket.socket,
+    ready: Ready,
+) -> None:
     shutdown = trio.Event()
-    app = application(engine_status(config))
+    watching = Watching(config, RequestLog(rooms.records))
+
+    def served(listeners: list[socket.socket], edges: Edges) -> Callable[..., Awaitable[None]]:
+        return partial(serve_guarded, watching.application(rooms, edges, shutdown), listeners, shutdown)
+
+    http = config.http
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            # Without an address to serve on there is nothing to do but to stay for the supervisor.
-            if http_listeners:
-                await nursery.start(partial(serve_guarded, app, http_listeners, shutdown))
-            ready()
-            async for _ in signals:
-                break
-            for listener in http_listeners:
-                listener.close()
-            shutdown.set()
-
-
-def engine_status(config: Configuration) -> Callable[[], Awaitable[Mapping[str, object] | None]]:
-    """What asks the engine of this configuration for its status. The callable returns None where none is told."""
-
-    async def status() -> Mapping[str, object] | None:
-        try:
-            told = await wire.ask(config.control_socket, "status", STATUS_S)
-        except (wire.NotRunning, wire.WireError):
-            return None
-        return told if isinstance(told, dict) else None
-
-    return status
+        async with trio.open_nursery() as lasting:
+            lasting.start_soon(trio.to_thread.run_sync, errands.run)
+            lasting.start_soon(rooms.feed.run)
+            lasting.start_soon(watching.log.run)
+            try:
+                async with trio.open_nursery() as nursery:
+                    # Without an address to serve on there is still the operator.
+                    if http_listeners:
+                        await nursery.start(served(http_listeners, Edges(http.public_url, http.trusted_proxies)))
+                    await nursery.start(served([local_listener], Edges(http.public_url, local=True)))
+                    ready()
+                    async for _ in signals:
+                        break
+                    for listener in (*http_listeners, local_listener):
+                        listener.close()
+                    shutdown.set()
+            finally:
+                # Letters that were asked for until the end are still written: that thread is waited for.
+                errands.close()
+                lasting.cancel_scope.cancel()

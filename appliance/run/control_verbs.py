@@ -1,4 +1,5 @@
-"""What the engine answers on control.sock: its status, the queue's verbs, and events as they happen (`wire.py`)."""
+"""What the engine answers on engine.sock: its status, the queue's verbs, letters to be sent, and events as they happen
+(`wire.py`)."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -14,6 +15,9 @@ from appliance.logbook.live import LiveStream, TooManyFollowers
 from appliance.model.delivery import DeliveryState
 from appliance.model.event import DeliveryEvent
 from appliance.model.hold import Hold
+from appliance.model.letter import Letter
+from appliance.reception.submission import Submission
+from appliance.run.measurements import Measurements
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.spool import SpoolStore
 from smtp.address import AddressError, parse_domain
@@ -27,9 +31,11 @@ class ControlVerbs:
     """The verbs of one engine, by the rooms that carry them out."""
 
     queue: QueueOperator
+    submission: Submission
     store: SpoolStore
     live: LiveStream
     statistics: Statistics
+    measurements: Measurements
     started_at: int
     trouble: Callable[[], str | None]
     """Why the spool takes no mail; None where it does."""
@@ -40,14 +46,20 @@ class ControlVerbs:
         """Every verb, by the name that it is called by."""
         verbs: dict[str, wire.Verb] = {
             "status": self._status,
-            "queue.list": self._queue_list,
+            "metrics": self._metrics,
+            "queue.page": self._queue_page,
+            "queue.count": self._queue_count,
             "queue.holds": self._queue_holds,
             "queue.retry": self._queue_retry,
             "queue.hold": self._queue_hold,
+            "queue.addHold": self._queue_add_hold,
+            "queue.liftHold": self._queue_lift_hold,
             "queue.release": self._queue_release,
             "queue.fail": self._queue_fail,
             "queue.drop": self._queue_drop,
+            "letter.send": self._letter_send,
             "events": self._events,
+            "log.catchUp": self._catch_up,
         }
         return {name: _patient(verb) for name, verb in verbs.items()}
 
@@ -66,27 +78,42 @@ class ControlVerbs:
             "openConnections": self.statistics.connections_open,
         }
 
+    async def _metrics(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        yield await self.measurements.taken(healthy=self.trouble() is None)
+
     # ------------------------------------------------------------------ the queue
 
-    async def _queue_list(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-        wanted = _filter(arguments, everything=True)
-        shown, after = await self.queue.page(wanted, None)
-        while True:
-            for delivery in shown:
-                yield delivery
-            if after is None:
-                return
-            shown, after = await self.queue.page(wanted, after)
+    async def _queue_page(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        given = dict(arguments)
+        after, limit = given.pop("after", None), given.pop("limit", None)
+        if not (after is None or isinstance(after, str)) or not isinstance(limit, int):
+            raise wire.WireError("a page has a limit, and maybe an id that it is behind")
+        yield await self.queue.page(_filter(given, everything=True), after, limit)
+
+    async def _queue_count(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        yield {"count": await self.queue.count(_filter(arguments, everything=True))}
 
     async def _queue_holds(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-        for rule in self.queue.holds():
+        for rule in self.queue.holds(_filter(arguments, everything=True)):
             yield _shown_hold(rule)
 
     async def _queue_retry(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
         yield {"affected": await self.queue.retry(_filter(arguments))}
 
     async def _queue_hold(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-        affected, rule = await self.queue.hold(_filter(arguments))
+        yield {"affected": await self.queue.hold(_filter(arguments))}
+
+    async def _queue_add_hold(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        added = await self.queue.add_hold(_filter(arguments))
+        if added is None:
+            raise wire.WireError("a hold is about a domain, a destination or a sender, and nothing else")
+        affected, rule = added
+        yield {"affected": affected, "hold": _shown_hold(rule)}
+
+    async def _queue_lift_hold(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        given = dict(arguments)
+        hold_id = str(given.pop("hold", ""))
+        affected, rule = await self.queue.lift_hold(hold_id, _filter(given, everything=True)) or (0, None)
         yield {"affected": affected, "hold": None if rule is None else _shown_hold(rule)}
 
     async def _queue_release(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
@@ -99,7 +126,23 @@ class ControlVerbs:
     async def _queue_drop(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
         yield {"affected": await self.queue.drop(_filter(arguments))}
 
+    # ------------------------------------------------------------------ letters of our own
+
+    async def _letter_send(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        recipient, subject, text = (arguments.get(name) for name in ("recipient", "subject", "text"))
+        if not (isinstance(recipient, str) and isinstance(subject, str) and isinstance(text, str)):
+            raise wire.WireError("a letter has a recipient, a subject and a text")
+        try:
+            mailboxes = await self.submission.submit(Letter(recipient, subject, text))
+        except AddressError:
+            raise wire.WireError("a letter is to one address") from None
+        yield {"mailboxes": mailboxes}
+
     # ------------------------------------------------------------------ events
+
+    async def _catch_up(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        await self.catch_up()
+        yield {"caughtUp": True}
 
     async def _events(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
         try:
@@ -151,16 +194,20 @@ def _shown_hold(rule: Hold) -> dict[str, Any]:
 def _filter(arguments: Mapping[str, Any], *, everything: bool = False) -> QueueFilter:
     """What the caller means; with nothing set, everything only where that was said."""
     given = {name: arguments[name] for name in _FILTERS if arguments.get(name) is not None}
-    unknown = sorted(set(arguments) - {*_FILTERS, "all"})
+    within = arguments.get("within")
+    unknown = sorted(set(arguments) - {*_FILTERS, "all", "within"})
     if unknown:
         raise wire.WireError(f"there is no filter {unknown[0]!r}; there are {', '.join(_FILTERS)} and all")
     if not all(isinstance(value, str) for value in given.values()):
         raise wire.WireError("a filter is a text")
-    if not given and not everything and arguments.get("all") is not True:
+    if not (within is None or isinstance(within, dict)):
+        raise wire.WireError("within has the ids of an account's domains by their names")
+    # All of one account's is less than everything.
+    if not given and within is None and not everything and arguments.get("all") is not True:
         raise wire.WireError("name which deliveries, or say all")
     for name in ("domain", "destination"):
         _check_domain(given.get(name))
-    return QueueFilter(**{**given, "state": _state(given.get("state"))})
+    return QueueFilter(**{**given, "state": _state(given.get("state")), "within": within})
 
 
 def _check_domain(name: str | None) -> None:

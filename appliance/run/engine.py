@@ -18,22 +18,25 @@ import trio
 
 from appliance import wire
 from appliance.configuration import Configuration, retention_ms
-from appliance.delivery.operator import QueueOperator
 from appliance.logbook.live import LiveStream
 from appliance.logbook.mover import BATCH, keep_moving, move_events
 from appliance.model.ids import id_source
 from appliance.model.time import wall_clock
 from appliance.privacy.sweeper import Sweeper
+from appliance.reception.day_counts import DayCounts, keep_written, stored_counts, write_down
 from appliance.reception.transit import Waits
 from appliance.routing.snapshot import GENERATION, Settings, Snapshot, load
-from appliance.run.assembly import assemble, server_settings
+from appliance.run.assembly import MailRooms, assemble, server_settings
 from appliance.run.certificates import server_tls
 from appliance.run.control_verbs import ControlVerbs
 from appliance.run.hosts import smarthost
+from appliance.run.measurements import Measurements
 from appliance.run.stores import RECORDS_FILE, open_records, open_spool
 from appliance.spool.clocks import Clocks
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
+from appliance.spool.use_copies import keep_showing, show
+from appliance.spool.uses import Uses
 from appliance.storage.records import RecordStore, StoreUnavailable
 from appliance.storage.spool import PART_OCTETS, MarkClocks, SpoolStore
 from smtp.server.trio_server import Statistics, serve
@@ -60,7 +63,7 @@ _logger = logging.getLogger(__name__)
 def main(
     config: Configuration,
     smtp_listeners: list[socket.socket],
-    control_listener: socket.socket,
+    engine_listener: socket.socket,
     ready: Callable[[], None],
 ) -> None:
     """Run until SIGTERM. Raises StoreUnavailable or SchemaMismatch where a store can't be opened, and CannotStart."""
@@ -72,7 +75,7 @@ def main(
     try:
         store.recover()
         _rest_the_collector()
-        trio.run(_Engine(config, records, store, tls).run, smtp_listeners, control_listener, ready)
+        trio.run(_Engine(config, records, store, tls).run, smtp_listeners, engine_listener, ready)
     finally:
         store.close()
         records.close()
@@ -98,13 +101,14 @@ class _Engine:
         self._tls = tls
         self._records = records
         self._store = store
-        priorities = {name: plan.priority for name, plan in config.plans.items()}
-        self._settings = Settings(config.hostname, config.forwarding.srs_domain, config.mail.postmaster, priorities)
+        self._settings = Settings(config.hostname, config.forwarding.srs_domain, config.mail.postmaster, config.plans)
         self.snapshot: Snapshot = load(records, self._settings)
         self._live = LiveStream()
         self._statistics = Statistics()
         self._started_at = wall_clock()
+        self._day_counts = DayCounts(stored_counts(records, self._started_at), self._started_at)
         self._clocks = Clocks(wall_clock, store.clock_marks())
+        self._uses = Uses(store.uses())
         self._sweeper = Sweeper(records, store, lambda setting: retention_ms(config, setting))
         self._records_path = config.data_dir / RECORDS_FILE
         self._records_file = _identity(os.stat(self._records_path))
@@ -115,35 +119,38 @@ class _Engine:
         """Why the spool takes no mail, from the first refusal until a trial has succeeded."""
 
     async def run(
-        self, smtp_listeners: Sequence[socket.socket], control_listener: socket.socket, ready: Callable[[], None]
+        self, smtp_listeners: Sequence[socket.socket], engine_listener: socket.socket, ready: Callable[[], None]
     ) -> None:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             async with GroupCommitter(self._store) as committer, trio.open_nursery() as background:
                 spool = Spool(self._store, committer, id_source())
                 background.start_soon(self._watch_spool, spool, committer)
-                await self._serve(spool, background, signals, smtp_listeners, control_listener, ready)
+                await self._serve(spool, committer, background, signals, smtp_listeners, engine_listener, ready)
                 background.cancel_scope.cancel()
             if not self._records_replaced:
                 await self._move_the_rest()
+                await write_down(self._day_counts, self._records, wall_clock())
 
     async def _serve(
         self,
         spool: Spool,
+        committer: GroupCommitter,
         background: trio.Nursery,
         signals: AsyncIterator[int],
         smtp_listeners: Sequence[socket.socket],
-        control_listener: socket.socket,
+        engine_listener: socket.socket,
         ready: Callable[[], None],
     ) -> None:
-        rooms = assemble(self._config, spool, self, self._live, self._clocks, background)
+        rooms = assemble(self._config, spool, self, self._live, self._day_counts, self._uses, self._clocks, background)
         shutdown, stop_delivery = trio.Event(), trio.Event()
         background.start_soon(_wait_for, signals, shutdown)
         background.start_soon(self._watch_records, shutdown)
         background.start_soon(self._sweep)
         background.start_soon(self._keep_moving, spool)
         background.start_soon(self._keep_time, spool)
+        background.start_soon(keep_written, self._day_counts, self._records, wall_clock)
         background.start_soon(rooms.queue.finish)
-        background.start_soon(self._answer_control, control_listener, rooms.queue, spool)
+        background.start_soon(self._answer, engine_listener, rooms, spool, committer)
         background.start_soon(_end_waits, shutdown, rooms.reception.transit.waits)
         async with trio.open_nursery() as mail:
             mail.start_soon(rooms.scheduler.run, stop_delivery)
@@ -215,7 +222,9 @@ class _Engine:
 
     async def _keep_moving(self, spool: Spool) -> None:
         with self._moving:
-            await keep_moving(spool, self._records)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(keep_moving, spool, self._records)
+                nursery.start_soon(keep_showing, self._uses, spool, self._records, lambda: self.snapshot.use_counters)
 
     async def _catch_up(self, spool: Spool) -> None:
         """Return once the log has every event that was durable at the call."""
@@ -251,20 +260,30 @@ class _Engine:
                 await committer.commit([MarkClocks(self._clocks.marks())])
                 while await move_events(spool, self._records):
                     pass
+                await show(self._uses, self._records)
             except StoreUnavailable as error:
                 _logger.warning("events wait in the outbox for the next start: %s", error)
 
-    # ------------------------------------------------------------------ the control socket
+    # ------------------------------------------------------------------ the engine's socket
 
-    async def _answer_control(self, listener: socket.socket, queue: QueueOperator, spool: Spool) -> None:
+    async def _answer(self, listener: socket.socket, rooms: MailRooms, spool: Spool, committer: GroupCommitter) -> None:
         async def catch_up() -> None:
             await self._catch_up(spool)
 
         verbs = ControlVerbs(
-            queue=queue,
+            queue=rooms.queue,
+            submission=rooms.submission,
             store=self._store,
             live=self._live,
             statistics=self._statistics,
+            measurements=Measurements(
+                statistics=self._statistics,
+                counts=rooms.reception.logbook.counts,
+                committer=committer,
+                store=self._store,
+                clock=wall_clock,
+                started_at=self._started_at,
+            ),
             started_at=self._started_at,
             trouble=lambda: self._trouble,
             catch_up=catch_up,

@@ -17,8 +17,8 @@ from appliance.run import CannotStart
 
 BACKLOG = 1024
 """Connections that the kernel keeps while nobody accepts: what arrives during the replacement of a child."""
-CONTROL_BACKLOG = 16
-"""The command line and the control process; few at a time."""
+ENGINE_BACKLOG = 16
+"""What waits for the engine: the control process and the command line; few at a time."""
 
 Where = ListenAddress | Literal["fd"]
 Protocol = Literal["smtp", "http"]
@@ -88,8 +88,8 @@ def described(sockets: Open) -> list[str]:
     return lines
 
 
-def open_control_socket(path: Path) -> socket.socket:
-    """Listen to the operator, on a socket that only our own user can open. Call while holding the data directory.
+def open_own_socket(path: Path, backlog: int) -> socket.socket:
+    """Listen on a socket that only our own user can open. Call while holding the data directory.
 
     Raises CannotStart.
     """
@@ -102,9 +102,9 @@ def open_control_socket(path: Path) -> socket.socket:
         # The umask is not trusted with who may give orders: no one can connect before listen(2), and then it is 0600.
         listener.bind(os.fspath(path))
         path.chmod(0o600)
-        listener.listen(CONTROL_BACKLOG)
+        listener.listen(backlog)
     except OSError as error:
-        raise CannotStart(f"the control socket {path} cannot be made: {error.strerror}") from None
+        raise CannotStart(f"the socket {path} cannot be made: {error.strerror}") from None
     listener.setblocking(False)
     return listener
 

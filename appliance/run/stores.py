@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from appliance.configuration import Configuration
 from appliance.privacy.declarations import COLLECTIONS, Store, collections_of
+from appliance.privacy.receipts import RECEIPT_KEY
 from appliance.privacy.sealing import Keyring, Sealer
 from appliance.privacy.secrets import SecretRefused, Secrets
 from appliance.run import CannotStart
@@ -30,11 +31,17 @@ SRS_KEY = "srs"
 """The key that signs rewritten senders, and what the marks of our Received lines are derived from. No store is sealed
 under it."""
 
-ALL_KEYS = (*sorted({collection.sealed_under for collection in COLLECTIONS if collection.sealed_under}), SRS_KEY)
+ALL_KEYS = (
+    *sorted({collection.sealed_under for collection in COLLECTIONS if collection.sealed_under}),
+    SRS_KEY,
+    RECEIPT_KEY,
+)
 
 
 _ADVICE = {
     "spool": "Put {key} back, or, to begin anew without the mail that is in it, move {path} away",
+    "accounts": "Put {key} back, or, where it is gone for good, make a new one: (umask 077; head -c 32 /dev/urandom > "
+    "{key}). Accounts with a second factor then sign in with a recovery code, and enable it anew",
     "log": "Put {key} back, or, to begin a new log beside the old one, which nobody can read without it, "
     "make a new key: (umask 077; head -c 32 /dev/urandom > {key})",
 }

@@ -30,7 +30,7 @@ from appliance.run.child import Child, Ready, delay_after
 from appliance.run.doubts import doubts
 
 EngineMain = Callable[[Configuration, list[socket.socket], socket.socket, Ready], None]
-ControlMain = Callable[[Configuration, list[socket.socket], Ready], None]
+ControlMain = Callable[[Configuration, list[socket.socket], socket.socket, Ready], None]
 
 START_S = 80.0
 """How long both may take until they are ready. Below the 90 s after which systemd gives up on a start."""
@@ -103,7 +103,8 @@ class _Supervisor:
         self._sockets = listeners.open_listeners(config, {}, self._own_pids)
         self._on_leave: listeners.Open = {}
         """What listened before a change of the configuration, until that is known to work: no child is to have it."""
-        self._control_socket = listeners.open_control_socket(config.control_socket)
+        self._engine_socket = listeners.open_own_socket(config.engine_socket, listeners.ENGINE_BACKLOG)
+        self._control_socket = listeners.open_own_socket(config.control_socket, listeners.BACKLOG)
         self._children: dict[str, Child] = {}
         self._expected: set[str] = set()
         """Children whose end is our own doing."""
@@ -233,11 +234,13 @@ class _Supervisor:
         notify.stopping()
         listeners.close(self._on_leave)
         self._close("smtp")
-        self._control_socket.close()
+        self._engine_socket.close()
         drained = self._end("engine", ENGINE_STOP_S)
         self._close("http")
+        self._control_socket.close()
         drained = self._end("control", CONTROL_STOP_S) and drained
-        self._config.control_socket.unlink(missing_ok=True)
+        for path in (self._config.engine_socket, self._config.control_socket):
+            path.unlink(missing_ok=True)
         return drained
 
     # -------------------------------------------------------------- children
@@ -254,10 +257,10 @@ class _Supervisor:
         self._selector.register(one.pipe, selectors.EVENT_READ, one)
 
     def _be_engine(self, ready: Ready) -> None:
-        self._engine_main(self._config, listeners.of("smtp", self._sockets), self._control_socket, ready)
+        self._engine_main(self._config, listeners.of("smtp", self._sockets), self._engine_socket, ready)
 
     def _be_control(self, ready: Ready) -> None:
-        self._control_main(self._config, listeners.of("http", self._sockets), ready)
+        self._control_main(self._config, listeners.of("http", self._sockets), self._control_socket, ready)
 
     def _let_go(self, name: str) -> None:
         """In a new child: close what is the supervisor's, and what is its sibling's."""
@@ -269,9 +272,10 @@ class _Supervisor:
         listeners.close(self._on_leave)
         if name == "engine":
             self._close("http")
+            self._control_socket.close()
         else:
             self._close("smtp")
-            self._control_socket.close()
+            self._engine_socket.close()
 
     def _end(self, name: str, limit_s: float) -> bool:
         """Have a child end. Returns whether it did so by itself."""
@@ -389,14 +393,14 @@ def _what_next(config_path: Path | None) -> str:
     )
 
 
-def _engine_main(config: Configuration, smtp: list[socket.socket], control: socket.socket, ready: Ready) -> None:
+def _engine_main(config: Configuration, smtp: list[socket.socket], answering: socket.socket, ready: Ready) -> None:
     # Imported here and not above: only the engine's own process is to have it in memory.
     from appliance.run import engine
 
-    engine.main(config, smtp, control, ready)
+    engine.main(config, smtp, answering, ready)
 
 
-def _control_main(config: Configuration, http: list[socket.socket], ready: Ready) -> None:
+def _control_main(config: Configuration, http: list[socket.socket], local: socket.socket, ready: Ready) -> None:
     from appliance.run import control
 
-    control.main(config, http, ready)
+    control.main(config, http, local, ready)

@@ -20,9 +20,13 @@ import trio
 
 from appliance.storage.records import Damaged, StoreFull, StoreUnavailable
 from appliance.storage.spool import Operation, Prepared, SpoolStore, Undecided
+from smtp.histogram import Histogram
 
 MAX_GROUP_UNITS = 512
 """Units in one transaction: bounds how long the first of a group waits for the last."""
+
+GROUP_UNITS = (1, 2, 4, 8, 16, 32, 64, 128, 256, MAX_GROUP_UNITS)
+"""By which sizes groups are counted."""
 
 T = TypeVar("T")
 
@@ -73,6 +77,8 @@ class GroupCommitter:
         """Transactions so far."""
         self.units = 0
         """Units so far; units / groups is how well grouping works."""
+        self.group_units = Histogram(GROUP_UNITS)
+        """Units of a group."""
         self.last_failure: str | None = None
         """Why the store refused the last group; None where it took it."""
 
@@ -165,6 +171,7 @@ class GroupCommitter:
     def _carry_out(self, group: list[_Unit]) -> None:
         self.groups += 1
         self.units += len(group)
+        self.group_units.observe(len(group))
         writing = [(unit, unit.prepared) for unit in group if unit.prepared is not None]
         if writing:
             result = outcome.capture(self._store.write, [prepared for _, prepared in writing])

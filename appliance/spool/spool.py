@@ -18,6 +18,7 @@ from appliance.storage.spool import (
     Abandon,
     Accept,
     AddPart,
+    CountUse,
     Operation,
     Record,
     ReturnPath,
@@ -127,10 +128,11 @@ class Spool:
         """Whether there is room for a message of this size. Where not, RFC 5321 §4.2.2 has 452 for the sender."""
         return self.store.has_room(octets)
 
-    async def record(self, events: Sequence[DeliveryEvent]) -> None:
-        """Write events down that change no delivery, such as a refusal. Raises StoreUnavailable."""
-        if events:
-            await self.committer.commit([Record(events)])
+    async def record(self, events: Sequence[DeliveryEvent], counts: Sequence[CountUse] = ()) -> None:
+        """Write events down that change no delivery, such as a refusal, and what was used up with them. Raises
+        StoreUnavailable."""
+        if events or counts:
+            await self.committer.commit([Record(events), *counts])
 
     async def return_path(self, token: str) -> ReturnPath | None:
         """See SpoolStore."""

@@ -116,6 +116,12 @@ class RecordStore(Protocol):
     def count(self, collection: Collection, where: Where) -> int:
         """How many rows meet the conditions."""
 
+    def distinct(self, collection: Collection, field: str, where: Where, page: Page = ...) -> list[object]:
+        """The values that a clear field has in the rows that meet the conditions, each once, in their order.
+
+        `page.after` is a value of this field.
+        """
+
     def generation(self, name: str) -> int:
         """How often this generation has been raised."""
 
@@ -124,6 +130,9 @@ class RecordStore(Protocol):
 
     def sweep(self, collection: Collection, retention: Retention, before: int) -> int:
         """Erase what the retention names and is older than this instant. Returns how many rows that were."""
+
+    def erase_ownerless(self, collection: Collection) -> int:
+        """Erase every row whose owner (`belongs_to`) there is not, or not any more. Returns how many rows that were."""
 
     def close(self) -> None:
         """Let go of the store."""

@@ -103,13 +103,40 @@ class ClockMarks:
     """The latest instant that the wall clock has shown."""
 
 
+class CountUse(Struct, frozen=True):
+    """One message more under this counter, of an alias that takes only so many."""
+
+    counter: str
+    known: int
+    """Where the store has no such counter, it begins with so many."""
+
+
+class ForgetUses(Struct, frozen=True):
+    """No alias has these counters any more."""
+
+    counters: Sequence[str]
+
+
 class MarkClocks(Struct, frozen=True):
     """Write down what the clocks have come to."""
 
     marks: ClockMarks
 
 
-Operation = AddPart | Accept | Complete | Keep | Abandon | Record | Forget | AddHold | LiftHold | MarkClocks
+Operation = (
+    AddPart
+    | Accept
+    | Complete
+    | Keep
+    | Abandon
+    | Record
+    | Forget
+    | AddHold
+    | LiftHold
+    | CountUse
+    | ForgetUses
+    | MarkClocks
+)
 
 
 class Prepared(Struct, frozen=True):
@@ -194,6 +221,9 @@ class SpoolStore(Protocol):
     def states(self) -> dict[DeliveryState, int]:
         """How many deliveries are in each state; a state without any may be missing."""
 
+    def ages(self, instants: Sequence[int]) -> list[int]:
+        """How many deliveries in the queue were made before each of these instants (milliseconds since the epoch)."""
+
     def outbox(self, limit: int) -> list[StoredRow]:
         """Events that have not reached the log yet, oldest first, as they stand on the disk (column `id` is theirs)."""
 
@@ -202,6 +232,9 @@ class SpoolStore(Protocol):
 
     def holds(self) -> list[Hold]:
         """The rules by which mail is held, the oldest first."""
+
+    def uses(self) -> dict[str, int]:
+        """How many messages have been counted under each counter."""
 
     def clock_marks(self) -> ClockMarks:
         """What the clocks had come to when that was last written down; zeros in a new store."""

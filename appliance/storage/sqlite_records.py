@@ -89,6 +89,17 @@ class SqliteRecords:
         terms, values = condition(self._codec(collection), where)
         return self._number(sql.count(collection, terms), values)
 
+    def distinct(self, collection: Collection, field: str, where: Where, page: Page = _FIRST_PAGE) -> list[object]:
+        """See `RecordStore`."""
+        codec = self._codec(collection)
+        terms, values = condition(codec, where)
+        column = sql.quoted(codec.comparable(field, page.after))
+        if page.after is not None:
+            terms += f" AND {column} {'<' if page.newest_first else '>'} ?"
+            values = (*values, page.after)
+        found = self._database.read(sql.distinct(collection, field, terms, page.newest_first), (*values, page.limit))
+        return [value for (value,) in found]
+
     def generation(self, name: str) -> int:
         """See `RecordStore`. Some microseconds: asked for several times a second."""
         return self._number("SELECT coalesce(max(value), 0) FROM generations WHERE id = ?", (name,))
@@ -111,7 +122,10 @@ class SqliteRecords:
 
     def sweep(self, collection: Collection, retention: Retention, before: int) -> int:
         """See `RecordStore`."""
-        terms, values = outlived(self._codec(collection), retention, before)
+        return self._erase(collection, *outlived(self._codec(collection), retention, before))
+
+    def _erase(self, collection: Collection, terms: str, values: Bindings) -> int:
+        """Erase what meets a condition, some rows at a time."""
         statement = sql.delete_some(collection, terms, SWEEP_ROWS)
         erased = 0
         while True:
@@ -120,6 +134,16 @@ class SqliteRecords:
             erased += last
             if last < SWEEP_ROWS:
                 return erased
+
+    def erase_ownerless(self, collection: Collection) -> int:
+        """See `RecordStore`. Some microseconds for each owner that is named, however many rows name it."""
+        belongs_to = self._codec(collection).collection.belongs_to
+        if belongs_to is None or belongs_to.owner == collection.name:
+            return 0
+        owners = self._codecs[belongs_to.owner].collection
+        gone = self._database.read(sql.named_and_gone(collection, belongs_to.by, owners), ())
+        # Ids never come again: whoever is gone now will not be back.
+        return sum(self._erase(collection, f"{sql.quoted(belongs_to.by)} = ?", (str(owner),)) for (owner,) in gone)
 
     def keys_in_use(self) -> dict[str, bool]:
         """The names of the keys that something is sealed under, and whether any of it opens. Needs no key."""

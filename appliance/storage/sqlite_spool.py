@@ -26,6 +26,7 @@ from appliance.model.delivery import Delivery, DeliveryState
 from appliance.model.event import DeliveryEvent
 from appliance.model.hold import Hold
 from appliance.privacy.declarations import (
+    ALIAS_USES,
     CLOCKS,
     CONTENT,
     DELIVERIES,
@@ -61,7 +62,9 @@ from appliance.storage.spool import (
     AddPart,
     ClockMarks,
     Complete,
+    CountUse,
     Forget,
+    ForgetUses,
     Keep,
     LiftHold,
     MarkClocks,
@@ -70,6 +73,7 @@ from appliance.storage.spool import (
     Record,
     ReturnPath,
 )
+from appliance.storage.sqlite_ages import ages
 from appliance.storage.sqlite_conditions import Bindings, outlived
 from appliance.storage.sqlite_database import execute_for
 from appliance.storage.sqlite_due import Due
@@ -129,6 +133,7 @@ class SqliteSpool:
         self._outbox = Codec(OUTBOX, keyring)
         self._return_paths = Codec(RETURN_PATHS, keyring)
         self._holds = Codec(HOLDS, keyring)
+        self._uses = Codec(ALIAS_USES, keyring)
         self._clocks = Codec(CLOCKS, keyring)
         try:
             make_private_directory(path.parent)
@@ -293,6 +298,10 @@ class SqliteSpool:
         found = self._database.read("SELECT state, count(*) FROM deliveries GROUP BY state")
         return {DeliveryState(state): int(str(count)) for state, count in found}
 
+    def ages(self, instants: Sequence[int]) -> list[int]:
+        """See `SpoolStore`."""
+        return ages(self._database.read, instants)
+
     def outbox(self, limit: int) -> list[StoredRow]:
         """See `SpoolStore`. Needs no key: nothing is opened on the way."""
         rows = self._database.read(texts.SELECT_OUTBOX, (limit,))
@@ -317,6 +326,11 @@ class SqliteSpool:
             except (Unsealable, RowRefused) as error:
                 _log.error("hold %s can't be opened: %s", stored[0], error)
         return found
+
+    def uses(self) -> dict[str, int]:
+        """See `SpoolStore`."""
+        rows = [self._uses.decode(stored) for stored in self._database.read(texts.SELECT_USES)]
+        return {str(row["id"]): int(str(row["uses"])) for row in rows}
 
     def clock_marks(self) -> ClockMarks:
         """See `SpoolStore`."""
@@ -444,6 +458,10 @@ class SqliteSpool:
                 rows[texts.Kind.ADD_HOLD].append(self._holds.encode(hold_to_row(hold)))
             case LiftHold(hold_id):
                 rows[texts.Kind.ERASE_HOLD].append((hold_id,))
+            case CountUse(counter, known):
+                rows[texts.Kind.COUNT_USE].append(self._uses.encode({"id": counter, "uses": known + 1}))
+            case ForgetUses(counters):
+                rows[texts.Kind.ERASE_USES].extend((counter,) for counter in counters)
             case MarkClocks(marks):
                 for name in ("latest", "running", "steady"):
                     row = {"id": name, "value": getattr(marks, name)}

@@ -3,7 +3,7 @@
 from enum import IntEnum
 from functools import cache
 
-from appliance.privacy.declarations import CLOCKS, CONTENT, DELIVERIES, HOLDS, OUTBOX, RETURN_PATHS
+from appliance.privacy.declarations import ALIAS_USES, CLOCKS, CONTENT, DELIVERIES, HOLDS, OUTBOX, RETURN_PATHS
 from appliance.storage import sqlite_statements as sql
 from appliance.storage.codec import row_columns, stored_columns
 
@@ -24,6 +24,8 @@ class Kind(IntEnum):
     ADD_HOLD = 8
     ERASE_HOLD = 9
     MARK_CLOCK = 10
+    COUNT_USE = 11
+    ERASE_USES = 12
 
     # An Enum's own is made from its name, in Python; and every row of a unit is looked up by its kind.
     __hash__ = int.__hash__
@@ -58,6 +60,10 @@ def write(kind: Kind, rows: int) -> str:
             return sql.insert(HOLDS, rows=rows)
         case Kind.ERASE_HOLD:
             return sql.delete(HOLDS, sql.one_of("id", rows))
+        case Kind.COUNT_USE:
+            return sql.insert(ALIAS_USES, "ON CONFLICT (id) DO UPDATE SET uses = uses + 1", rows)
+        case Kind.ERASE_USES:
+            return sql.delete(ALIAS_USES, sql.one_of("id", rows))
         case Kind.MARK_CLOCK:
             return sql.insert(CLOCKS, "ON CONFLICT (id) DO UPDATE SET value = excluded.value", rows)
 
@@ -106,4 +112,5 @@ SELECT_PART = sql.select(CONTENT, "WHERE message_id = ? AND part = ?")
 SELECT_RETURN_PATH = sql.select(RETURN_PATHS, "WHERE token = ?")
 SELECT_HOLDS = sql.select(HOLDS, "ORDER BY id")
 SELECT_CLOCKS = sql.select(CLOCKS, "ORDER BY id")
+SELECT_USES = sql.select(ALIAS_USES, "ORDER BY id")
 SELECT_OUTBOX = sql.select(OUTBOX, "ORDER BY id LIMIT ?", OUTBOX_COLUMNS)

@@ -43,6 +43,12 @@ def count(collection: Collection, where: str) -> str:
     return f"SELECT count(*) FROM {quoted(collection.name)} WHERE {where}"
 
 
+def distinct(collection: Collection, column: str, where: str, newest_first: bool) -> str:
+    """The different values of a column in the rows that meet a condition; the last value bound is how many."""
+    order = f"{quoted(column)}{' DESC' if newest_first else ''}"
+    return f"SELECT DISTINCT {quoted(column)} FROM {quoted(collection.name)} WHERE {where} ORDER BY {order} LIMIT ?"
+
+
 def update(collection: Collection, columns: Iterable[str], where: str) -> str:
     """An UPDATE of these columns, whose values come first."""
     assignments = ", ".join(f"{quoted(column)} = ?" for column in columns)
@@ -57,6 +63,20 @@ def delete(collection: Collection, where: str) -> str:
 def one_of(column: str, values: int) -> str:
     """The condition that a column has one of so many values."""
     return f"{quoted(column)} IN ({', '.join('?' * values)})"
+
+
+def named_and_gone(collection: Collection, by: str, owners: Collection) -> str:
+    """The SELECT of every value of a field that is the key of no row of `owners`.
+
+    It goes from value to value in the field's index, so that many rows with the same value cost as little as one.
+    """
+    table, column, (key,) = quoted(collection.name), quoted(by), owners.key
+    following = f"SELECT (SELECT min({column}) FROM {table} WHERE {column} > value) FROM named WHERE value IS NOT NULL"
+    return (
+        f"WITH RECURSIVE named (value) AS (SELECT min({column}) FROM {table} UNION ALL {following}) "
+        f"SELECT value FROM named WHERE value IS NOT NULL "
+        f"AND NOT EXISTS (SELECT 1 FROM {quoted(owners.name)} WHERE {quoted(key)} = value)"
+    )
 
 
 def delete_some(collection: Collection, where: str, limit: int) -> str:

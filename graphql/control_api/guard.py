@@ -5,6 +5,10 @@ with an octet behind its headers, from anybody, is such an error. So the class t
 one that catches what its own connection raises. That class is private to Hypercorn, which is why pyproject.toml pins it
 exactly; `tests/run/test_guard.py` holds the inputs that once went through.
 
+More of it is mended here. It waits without an end, and without hearing of any cancellation, for a client to read. It
+keeps adding to a websocket's message that is too large already. It waits for an application that has ended to take a
+message. And a compressed message may be a thousand times as large as what is read of it, so none is compressed.
+
 And there is no HTTP/2: where a client goes away while a response is on its way, Hypercorn's side of it waits for ever,
 so that anybody could use up the connections. What is asked over HTTP/2 is answered in HTTP/1.1.
 """
@@ -13,17 +17,24 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import h11
 import hypercorn.protocol
+import hypercorn.protocol.h11
 import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Event, RawData
+from hypercorn.protocol.events import Body, Data, Request, StreamClosed
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio import serve
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.typing import Framework
+from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, Framework
+from wsproto.events import Ping
 
 from control_api.http import App
 
@@ -33,6 +44,16 @@ IDLE_S = 15.0
 """How long a connection may stay open without a request, or with half of its headers."""
 HEADER_OCTETS = 16 * 1024
 """All header lines of a request together."""
+SEND_S = 20.0
+"""How long a client may take to make room for a piece of an answer, or to acknowledge what was sent."""
+REQUESTS = 1_000_000
+"""On one connection. Hypercorn closes after a thousand, for applications that leak."""
+MESSAGE_OCTETS = 64 * 1024
+"""Of a websocket's message, as of a request's body."""
+LAST_WORD_S = 1.0
+"""How long one who has sent too large a message may take to read that."""
+PING_S = 30.0
+"""How often a websocket is tried. Proxies drop what is silent for a minute."""
 SHUTDOWN_S = 5.0
 """How long requests under way may take once the end has begun."""
 RESTART_S = 0.5
@@ -48,11 +69,14 @@ class GuardedServer(TCPServer):
 
     async def run(self) -> None:
         """Serve the connection to its end. Raises nothing but cancellation."""
-        if GuardedServer.open_connections >= CONNECTIONS:
+        local = self.stream.socket.family == socket.AF_UNIX if isinstance(self.stream, trio.SocketStream) else False
+        # The operator of the machine gets in however many strangers there are.
+        if GuardedServer.open_connections >= CONNECTIONS and not local:
             await trio.aclose_forcefully(self.stream)
             return
         GuardedServer.open_connections += 1
         try:
+            self._notice_the_dead()
             await super().run()
         except* Exception:
             # The text of the error may repeat what the client sent; the log shows its type and place.
@@ -60,6 +84,35 @@ class GuardedServer(TCPServer):
         finally:
             GuardedServer.open_connections -= 1
             await trio.aclose_forcefully(self.stream)
+
+    async def protocol_send(self, event: Event) -> None:
+        """Give octets to the client, for as long as `SEND_S`; a connection that takes longer is at its end."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        if not event.data:
+            # The end of an answer whose length was told. To send nothing takes a turn of the whole process.
+            return
+        async with self.send_lock:
+            sent = False
+            with trio.move_on_after(SEND_S, shield=True):
+                try:
+                    await self.stream.send_all(event.data)
+                    sent = True
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+            if not sent:
+                await trio.aclose_forcefully(self.stream)
+                # Requests that were sent ahead keep Hypercorn's reader waiting for a turn that never comes.
+                nursery = self._task_group._nursery
+                assert nursery is not None, "what sends runs in it"
+                nursery.cancel_scope.cancel()
+
+    def _notice_the_dead(self) -> None:
+        """A client that vanishes says nothing: what it does not acknowledge tells."""
+        if isinstance(self.stream, trio.SocketStream) and self.stream.socket.family != socket.AF_UNIX:
+            # tcp(7): milliseconds that sent data may stay unacknowledged.
+            self.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SEND_S * 1000))
 
     async def _read_data(self) -> None:
         await super()._read_data()
@@ -75,8 +128,73 @@ class OnlyHttp1(H11Protocol):
         pass
 
 
+class PlainWebsocket(WSStream):
+    """A websocket without compression, whose messages have a size, and which is over when it is over."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._over = trio.Event()
+        self._application_is_over = False
+        self._putting = trio.CancelScope()
+        self._discarding = False
+        """A message was too large: nothing that follows is looked at."""
+
+    async def handle(self, event: StreamEvent) -> None:
+        """As Hypercorn does; but what a message could be compressed with is not offered."""
+        if isinstance(event, Request):
+            # RFC 7692 §5: an extension that the server leaves out is not in use.
+            kept = [header for header in event.headers if header[0].lower() != b"sec-websocket-extensions"]
+            event = replace(event, headers=kept)
+        if isinstance(event, (Body, Data)) and self._discarding:
+            return
+        await super().handle(event)
+        if isinstance(event, StreamClosed):
+            self._over.set()
+
+    async def app_send(self, message: ASGISendEvent | None) -> None:
+        """As Hypercorn does; and once the application has ended, nobody waits for it to hear anything."""
+        if message is None:
+            self._application_is_over = True
+            self._putting.cancel()
+        await super().app_send(message)
+        if message is None:
+            self._over.set()
+
+    async def _handle_events(self) -> None:
+        put = self.app_put
+
+        async def put_while_heard(message: ASGIReceiveEvent) -> None:
+            if not self._application_is_over and put is not None:
+                with trio.CancelScope() as self._putting:
+                    await put(message)
+
+        self.app_put = put_while_heard
+        try:
+            await super()._handle_events()
+        finally:
+            self.app_put = put
+        if self.buffer.length > self.buffer.max_length:
+            # It has been told (1009). To close at once would take that word away from one who still sends.
+            self.buffer.clear()
+            self._discarding = True
+            self.task_group.spawn(self._close_soon)
+
+    async def _close_soon(self) -> None:
+        with trio.move_on_after(LAST_WORD_S):
+            await self._over.wait()
+        await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _send_pings(self) -> None:
+        while not self._over.is_set():
+            await self._send_wsproto_event(Ping())
+            # Hypercorn's own would sleep on behind the end, and the connection would count as one until then.
+            with trio.move_on_after(PING_S):
+                await self._over.wait()
+
+
 hypercorn.trio.run.TCPServer = GuardedServer  # type: ignore[attr-defined]
 hypercorn.protocol.H11Protocol = OnlyHttp1  # type: ignore[attr-defined]
+hypercorn.protocol.h11.WSStream = PlainWebsocket  # type: ignore[assignment, attr-defined]
 
 
 async def serve_guarded(
@@ -121,7 +239,9 @@ def _config(listeners: Sequence[socket.socket]) -> Config:
     config.keep_alive_timeout = IDLE_S
     config.h11_max_incomplete_size = HEADER_OCTETS
     config.alpn_protocols = ["http/1.1"]
-    config.websocket_max_message_size = 64 * 1024
+    config.keep_alive_max_requests = REQUESTS
+    config.websocket_max_message_size = MESSAGE_OCTETS
+    config.websocket_ping_interval = PING_S
     config.graceful_timeout = SHUTDOWN_S
     return config
 

@@ -1,21 +1,33 @@
 """The ASGI application: a table of routes, written out, and the same careful edges for each of them.
 
-Whatever is asked gets one JSON object, the security headers, and no longer than the limits here. A body is read to its
+Whatever is asked gets an answer with the security headers, and no longer than the limits here. A body is read to its
 end (within the limits) even where no route wants one, so that the connection can be kept.
 """
 
-import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Protocol
 
 import trio
 
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from control_api import metrics, pages
+from control_api.exchange import (
+    SECURITY_HEADERS,
+    Answer,
+    App,
+    Receive,
+    Request,
+    Route,
+    Scope,
+    Send,
+    request_of,
+    told,
+)
+from control_api.watch import Watch
+
+__all__ = ["SECURITY_HEADERS", "App", "Receive", "Scope", "Send", "application"]
 
 EngineStatus = Callable[[], Awaitable[Mapping[str, object] | None]]
 """Asks the engine how it is; None where it does not answer. It has a limit of its own and does not raise."""
@@ -25,57 +37,93 @@ BODY_OCTETS = 64 * 1024
 BODY_S = 10.0
 """A body of that size takes longer only over a link, or from a client, that is not worth waiting for."""
 
-SECURITY_HEADERS: Final = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-)
+FRONT_PATH = "/"
+"""Where the links of letters lead: `<public_url>/#/...`."""
+GRAPHQL_PATH = "/graphql"
+METRICS_PATH = "/metrics"
+
+Routes = Mapping[str, Mapping[str, Route]]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a route answers: a status and one JSON object."""
+class GraphQL(Protocol):
+    """The API: over HTTP and over a websocket."""
 
-    status: HTTPStatus
-    content: Mapping[str, object]
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    async def answer(self, request: Request) -> Answer:
+        """To a GET or a POST."""
 
-
-Route = Callable[[], Awaitable[Answer]]
+    async def converse(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        """Over a websocket, from before it is accepted until it is closed."""
 
 
 class _Gone(Exception):
     """The client went away in the middle of its request."""
 
 
-def application(engine_status: EngineStatus) -> App:
-    """The application. Every route is in here."""
+def application(
+    engine_status: EngineStatus,
+    api: GraphQL | None = None,
+    watch: Watch | None = None,
+    measured: metrics.Measured | None = None,
+) -> App:
+    """The application. Every route is in here. `watch` is told of every request, and `measured` is what it shows."""
 
-    async def live() -> Answer:
-        return Answer(HTTPStatus.OK, {"live": True})
+    async def live(request: Request) -> Answer:
+        return told(HTTPStatus.OK, {"live": True})
 
-    async def ready() -> Answer:
+    async def ready(request: Request) -> Answer:
         status = await engine_status()
         # One word and no numbers: whoever can reach the port can read this.
         word = "unreachable" if status is None else "ready" if status.get("healthy") is True else "not healthy"
         answer = HTTPStatus.OK if word == "ready" else HTTPStatus.SERVICE_UNAVAILABLE
-        return Answer(answer, {"ready": word == "ready", "engine": word})
+        return told(answer, {"ready": word == "ready", "engine": word})
 
-    routes: Mapping[str, Mapping[str, Route]] = {
+    async def front(request: Request) -> Answer:
+        return pages.front()
+
+    async def show_metrics(request: Request) -> Answer:
+        assert watch is not None
+        assert measured is not None
+        if not watch.edges.is_from_here(request):
+            return told(HTTPStatus.FORBIDDEN, {"error": "this is for programs of this machine"})
+        return Answer(HTTPStatus.OK, metrics.text(await measured(), watch.traffic), metrics.MEDIA_TYPE)
+
+    routes: dict[str, Mapping[str, Route]] = {
         "/health/live": {"GET": live, "HEAD": live},
         "/health/ready": {"GET": ready, "HEAD": ready},
     }
+    if api is not None:
+        routes[FRONT_PATH] = {"GET": front, "HEAD": front}
+        routes[GRAPHQL_PATH] = {"GET": api.answer, "POST": api.answer}
+    if measured is not None:
+        routes[METRICS_PATH] = {"GET": show_metrics, "HEAD": show_metrics}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
+                request, began = request_of(scope), time.monotonic()
+                status: HTTPStatus | None = None
                 try:
-                    await _send_answer(scope, send, await _answer(routes, scope, receive))
+                    answer = await _answer(routes, request, receive)
+                    status = answer.status
                 except _Gone:
-                    pass
+                    return
+                except Exception:
+                    # A defect of ours: the web server answers it, and says so in the log of the process.
+                    status = HTTPStatus.INTERNAL_SERVER_ERROR
+                    raise
+                finally:
+                    if watch is not None and status is not None:
+                        watch.answered(request, request.path in routes, status, time.monotonic() - began)
+                await _send_answer(scope, send, answer)
+            case "websocket" if api is not None and scope["path"] == GRAPHQL_PATH:
+                request = request_of(scope)
+                if watch is None:
+                    await api.converse(request, scope, receive, send)
+                else:
+                    await _converse_watched(api, watch, request, scope, receive, send)
             case "websocket":
+                if watch is not None:
+                    watch.answered(request_of(scope), False, HTTPStatus.FORBIDDEN, 0)
                 await _refuse_websocket(receive, send)
             case "lifespan":
                 await _live_through(receive, send)
@@ -83,52 +131,65 @@ def application(engine_status: EngineStatus) -> App:
     return app
 
 
-async def _answer(routes: Mapping[str, Mapping[str, Route]], scope: Scope, receive: Receive) -> Answer:
-    refusal = await _read_body(receive)
-    if refusal is not None:
-        return refusal
-    methods = routes.get(scope["path"])
+async def _converse_watched(
+    api: GraphQL, watch: Watch, request: Request, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """A websocket is a request that is answered when it is over."""
+    status, began = HTTPStatus.FORBIDDEN, time.monotonic()
+
+    async def send_seen(message: dict[str, Any]) -> None:
+        nonlocal status
+        if message["type"] == "websocket.accept":
+            status = HTTPStatus.SWITCHING_PROTOCOLS
+        await send(message)
+
+    watch.traffic.websockets_open += 1
+    try:
+        await api.converse(request, scope, receive, send_seen)
+    finally:
+        watch.traffic.websockets_open -= 1
+        watch.answered(request, True, status, time.monotonic() - began)
+
+
+async def _answer(routes: Routes, request: Request, receive: Receive) -> Answer:
+    body = await _read_body(receive)
+    if isinstance(body, Answer):
+        return body
+    methods = routes.get(request.path)
     if methods is None:
-        return Answer(HTTPStatus.NOT_FOUND, {"error": "there is nothing at this path"})
-    route = methods.get(scope["method"])
+        return told(HTTPStatus.NOT_FOUND, {"error": "there is nothing at this path"})
+    route = methods.get(request.method)
     if route is None:
         allowed = ", ".join(methods)
         # RFC 9110 §15.5.6: a 405 says in Allow what would be right.
         headers = ((b"allow", allowed.encode("ascii")),)
-        return Answer(HTTPStatus.METHOD_NOT_ALLOWED, {"error": f"this path takes {allowed}"}, headers)
-    return await route()
-
-
-async def _read_body(receive: Receive) -> Answer | None:
-    """Read the body to its end. Returns the refusal of one that is too large or too slow."""
+        return told(HTTPStatus.METHOD_NOT_ALLOWED, {"error": f"this path takes {allowed}"}, headers)
     # RFC 9110 §9.3.1: what a GET carries has no meaning, so nothing of it is kept.
-    octets = 0
+    return await route(replace(request, body=body) if request.method == "POST" else request)
+
+
+async def _read_body(receive: Receive) -> bytes | Answer:
+    """Read the body to its end. Returns the refusal of one that is too large or too slow."""
+    body = bytearray()
     closing = ((b"connection", b"close"),)
     with trio.move_on_after(BODY_S) as limit:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise _Gone
-            octets += len(message.get("body", b""))
-            if octets > BODY_OCTETS:
-                return Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "the request is too large"}, closing)
+            body += message.get("body", b"")
+            if len(body) > BODY_OCTETS:
+                return told(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "the request is too large"}, closing)
             if not message.get("more_body", False):
-                return None
+                return bytes(body)
     assert limit.cancelled_caught
-    return Answer(HTTPStatus.REQUEST_TIMEOUT, {"error": "the request took too long"}, closing)
+    return told(HTTPStatus.REQUEST_TIMEOUT, {"error": "the request took too long"}, closing)
 
 
 async def _send_answer(scope: Scope, send: Send, answer: Answer) -> None:
-    body = json.dumps(answer.content).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode("ascii")),
-        *SECURITY_HEADERS,
-        *answer.headers,
-    ]
-    await send({"type": "http.response.start", "status": int(answer.status), "headers": headers})
+    await send({"type": "http.response.start", "status": int(answer.status), "headers": answer.all_headers()})
     # RFC 9110 §9.3.2: HEAD gets the headers of GET, with the length that the body would have.
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
 
 async def _refuse_websocket(receive: Receive, send: Send) -> None:

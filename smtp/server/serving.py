@@ -6,12 +6,16 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Protocol, runtime_checkable
 
 from smtp.address import Address
+from smtp.histogram import Histogram
 from smtp.parameters import MailParameters, RecipientParameters
-from smtp.reply import Reply
+from smtp.reply import REPLY_CODES, Reply
 from smtp.server.conduct import ConductLimits
 from smtp.server.offer import SessionSettings
 from smtp.tls import TlsFacts
 from smtp.trace import Trace
+
+UNTIL_ACCEPTED_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""From what a good disk takes, over a busy one, to a next hop that is asked while the sender waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +148,14 @@ class Statistics:
         self.handshakes_failed = 0
         self.messages = 0
         """Accepted: a positive reply to the end of data."""
-        self.replies_by_first_digit = [0] * 6
+        self.replies_by_code = [0] * REPLY_CODES
+        self.until_accepted_s = Histogram(UNTIL_ACCEPTED_S)
+        """From the end of data to that reply."""
 
     @property
     def replies(self) -> dict[int, int]:
         """How many replies of each class have been given: 2, 3, 4 and 5."""
-        return {digit: self.replies_by_first_digit[digit] for digit in (2, 3, 4, 5)}
+        return {digit: sum(self.replies_by_code[digit * 100 : digit * 100 + 100]) for digit in (2, 3, 4, 5)}
 
 
 def plain_address(address: str) -> str:

@@ -14,7 +14,7 @@ from collections import deque
 
 from smtp.data import Fault
 from smtp.errors import SessionMisuse
-from smtp.reply import Reply
+from smtp.reply import REPLY_CODES, Reply
 from smtp.server import answers
 from smtp.server.commands import Chunk, Command, CommandError, Verb, parse_command, split_command
 from smtp.server.events import (
@@ -71,7 +71,7 @@ class ServerSession:
         greets: bool = True,
     ) -> None:
         """Begin with the greeting, unless `greet` is to be said first: where it is not known yet whether the client may
-        come in. `replies[n]` counts the replies of the class n, in a list of six numbers.
+        come in. `replies[n]` counts the replies with the code n, in a list of `REPLY_CODES` numbers.
         """
         self.state = State.CONNECTED
         self.secure = False
@@ -80,7 +80,7 @@ class ServerSession:
         """Commands so far that were not known or not well-formed."""
         self._settings = settings
         self._trace = trace
-        self._replies = [0] * 6 if replies is None else replies
+        self._replies = [0] * REPLY_CODES if replies is None else replies
         self._incoming = b""
         self._position = 0
         self._line_too_long = False
@@ -501,7 +501,7 @@ class ServerSession:
     # ------------------------------------------------------------------ what is said
 
     def _say(self, reply: Reply) -> None:
-        self._replies[reply.code // 100] += 1
+        self._replies[reply.code] += 1
         octets = reply.octets()
         self._outgoing += octets
         if self._trace is not None:

@@ -128,7 +128,7 @@ def _is_within(address: str, settings: ServerSettings) -> bool:
 
 def _turn_away(connected: socket.socket, reply: Reply, house: House) -> None:
     # RFC 5321 §3.8 and §4.2.3: 421 in place of the greeting, and try again later.
-    house.statistics.replies_by_first_digit[4] += 1
+    house.statistics.replies_by_code[reply.code] += 1
     try:
         turned_away = Socket(connected)
         # RFC 2034 §3: no enhanced code in place of the greeting.

@@ -103,7 +103,7 @@ class Session:
         self._protocol = ServerSession(
             house.terms,
             trace=house.settings.trace,
-            replies=house.statistics.replies_by_first_digit,
+            replies=house.statistics.replies_by_code,
             greets=not behind_proxy,
         )
         # Set while an answer is held back: the one wait that is not for the socket.
@@ -303,10 +303,12 @@ class Session:
                     protocol.answer(refusal)
                     self._begin_window()
                 case EndOfData():
+                    ended_at = trio.current_time()
                     reply = await receiver.end_of_data()
                     self._let_go()
                     if reply.positive:
                         house.statistics.messages += 1
+                        house.statistics.until_accepted_s.observe(trio.current_time() - ended_at)
                         house.conduct.message_accepted(self.client, house.now)
                     protocol.answer(reply)
                     if reply.positive and protocol.has_input:

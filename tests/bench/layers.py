@@ -46,6 +46,7 @@ from appliance.model.delivery import Answer, Delivered, Delivery
 from appliance.model.event import EventType
 from appliance.model.time import DAY_MS, MINUTE_MS, wall_clock
 from appliance.privacy.declarations import CONTENT, DELIVERIES, EVENTS, OUTBOX
+from appliance.reception.day_counts import DayCounts
 from appliance.reception.decision import decide
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
@@ -150,7 +151,7 @@ async def _reply(client: socket.socket) -> None:
 
 def reception_layers(message: OneMessage, directory: Path) -> Iterator[Layer]:
     """What is decided and made for a message that comes in."""
-    recipient, domain_id = Address.parse(ALIAS), message.arrived.domain_id
+    recipient, domain_id, day_counts = Address.parse(ALIAS), message.arrived.domain_id, DayCounts()
     accepted = Answer(250, "2.0.0", "accepted", f"Accepted as {message.delivery.message_id}", duration_ms=2)
     arrival = Arrival(message.delivery.message_id, SENDER, len(message.content), "127.0.0.1", None, "of the bench")
 
@@ -164,7 +165,7 @@ def reception_layers(message: OneMessage, directory: Path) -> Iterator[Layer]:
 
     costs: dict[str, Once] = {
         "decide: is it taken, and where does it lead": lambda: decide(
-            message.snapshot, message.rewriter, None, recipient, 0, look_up
+            message.snapshot, message.rewriter, None, recipient, 0, look_up, day_counts.received
         ),
         "the Received line": received_line,
         "the header section, its Received lines and subject": read,

@@ -14,7 +14,7 @@ from certificates import authority_file, certificate_for, server_tls
 from command_line_desk import OWNER, Desk
 from relay import Relay
 
-from appliance.configuration import CONTROL_SOCKET
+from appliance.configuration import ENGINE_SOCKET
 from appliance.run.own_certificate import self_signed
 
 check = importlib.import_module("appliance.command_line.check")
@@ -63,6 +63,21 @@ def test_postmaster_of_the_configuration_needs_no_operator(desk: Desk) -> None:
     assert "post@home.test" in str(findings(desk)["postmaster"]["detail"])
 
 
+def test_letters_by_way_of_postmark_need_its_token(desk: Desk) -> None:
+    desk.configure('[smtp]\nlisten = ["127.0.0.1:0"]\n[http]\nlisten = []\n[mail]\nprovider = "postmark"')
+    found = findings(desk, status=1)["own mail"]
+    assert found["grade"] == "fault"
+    token = desk.data_dir / "secrets" / "postmark-token"
+    assert str(token) in str(found["detail"])
+    token.parent.mkdir(mode=0o700, parents=True)
+    token.parent.parent.chmod(0o700)
+    token.touch(mode=0o600)
+    token.write_text("a-token\n")
+    found = findings(desk)["own mail"]
+    assert found["ok"]
+    assert "a-token" not in str(found)
+
+
 def test_a_port_in_use_is_a_fault(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         where = f"127.0.0.1:{somebody.getsockname()[1]}"
@@ -80,7 +95,7 @@ def running(desk: Desk, answer: bytes | None) -> Iterator[None]:
     with socket.create_server(("127.0.0.1", 0)) as ours, socket.socket(socket.AF_UNIX) as control:
         desk.configure(f'[smtp]\nlisten = ["127.0.0.1:{ours.getsockname()[1]}"]\n[http]\nlisten = []')
         desk.data_dir.mkdir(mode=0o700)
-        control.bind(str(desk.data_dir / CONTROL_SOCKET))
+        control.bind(str(desk.data_dir / ENGINE_SOCKET))
         control.listen()
 
         def tell() -> None:

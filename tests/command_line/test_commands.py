@@ -6,6 +6,7 @@ import pytest
 from command_line_desk import OWNER, Desk
 
 from appliance.model.time import parse_instant
+from appliance.privacy.signatures import is_signed
 from appliance.version import commit, version
 
 
@@ -36,16 +37,26 @@ def test_an_account_whose_plan_is_gone_is_still_listed(desk: Desk) -> None:
 
 def test_deleting_an_account_says_what_went(desk: Desk) -> None:
     desk.settle()
-    removed = json.loads(desk.done("account", "delete", OWNER, "--json").stdout)["removed"]
-    assert {each["collection"]: each["count"] for each in removed} == {
+    receipt = json.loads(desk.done("account", "delete", OWNER, "--json").stdout)
+    removed = {each["collection"]: each["count"] for each in receipt["removed"]}
+    assert {collection: count for collection, count in removed.items() if count} == {
         "accounts": 1,
         "domains": 1,
         "aliases": 1,
         "destinations": 1,
-        "events": 0,
     }
+    assert "events" in removed, "what there was none of is told, too"
+    assert is_signed(receipt["signedText"], receipt["signature"], receipt["publicKey"])
+    assert json.loads(receipt["signedText"])["removed"] == receipt["removed"]
     desk.settle()
     assert "1 domain, 1 alias, 1 destination and 0 log entries" in desk.done("account", "delete", OWNER).stderr
+
+
+def test_mail_under_way_is_dropped_only_by_a_running_appliance(desk: Desk) -> None:
+    desk.settle()
+    refused = desk.type("account", "delete", OWNER, "--drop-mail")
+    assert (refused.exit_code, "no appliance answers" in refused.stderr) == (1, True)
+    assert [each["email"] for each in desk.rows("account", "list")] == [OWNER]
 
 
 def test_a_domain_as_json(desk: Desk) -> None:
@@ -135,11 +146,11 @@ def test_an_alias_as_json(desk: Desk, arguments: list[str], kind: str, action: s
         (["info@example.org", "b@home.test", "--confirmed"], "already"),
         (["a@other.test", "b@home.test", "--confirmed"], "not hosted here"),
         (["a*c@example.org", "b@home.test", "--confirmed"], "only at its end"),
-        (["/a/@example.org", "b@home.test", "--confirmed"], "regular expression"),
+        (["/(/@example.org", "b@home.test", "--confirmed"], "as an expression: missing )"),
         (["a@example.org", "a@example.org", "--confirmed"], "circle"),
         (["a@example.org", "--action", "reject", "b@home.test"], "takes no destination"),
         (["a@example.org", "b@home.test", "--confirmed", "--expires", "2001-01-01T00:00:00Z"], "expired"),
-        (["a@example.org", "b@home.test", "--confirmed", "--uses", "1"], "--uses"),
+        (["/a/@example.org", "$1@home.test", "--confirmed"], "has 0 groups"),
     ],
 )
 def test_an_alias_that_is_refused(desk: Desk, arguments: list[str], says: str) -> None:
@@ -161,18 +172,42 @@ def test_an_empty_list_is_nothing_on_standard_output_and_a_word_on_the_other(des
 
 
 def test_version(desk: Desk) -> None:
-    assert desk.done("version").stdout.startswith(f"onward {version()}")
-    assert json.loads(desk.done("version", "--json").stdout) == {"version": version(), "commit": commit()}
+    digest = json.loads(desk.done("policy", "--json").stdout)["digest"]
+    told = desk.done("version").stdout
+    assert told.startswith(f"onward {version()}")
+    assert told.splitlines()[1] == f"policy {digest}"
+    as_json = json.loads(desk.done("version", "--json").stdout)
+    assert as_json == {"version": version(), "commit": commit(), "policyDigest": digest}
+
+
+def test_the_version_can_be_told_whatever_the_configuration_is(desk: Desk) -> None:
+    desk.config.write_text("hostname = 1", encoding="utf-8")
+    assert "policy unknown" in desk.done("version").stdout
+    assert json.loads(desk.done("version", "--json").stdout)["policyDigest"] is None
+
+
+def test_the_policy_is_that_of_the_configuration(desk: Desk) -> None:
+    usual = desk.done("policy").stdout
+    assert usual.startswith("# What this appliance stores\n")
+    assert "- Kept for 7d from at where type is RECEIVED, DELIVERED" in usual
+    desk.configure('[log]\ndelivery_retention = "3h"')
+    assert "- Kept for 3h from at where type is RECEIVED, DELIVERED" in desk.done("policy").stdout
+    told = json.loads(desk.done("policy", "--json").stdout)
+    assert told["digest"] in told["text"]
+    (log,) = (each for each in told["collections"] if each["name"] == "events")
+    assert (log["store"], log["retentionSeconds"]) == ("records", 7 * 86400)
+    assert {"sender", "sender_key"} < set(log["fields"])
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        *("", "run", "demo", "check", "explain", "log", "version"),
+        *("", "run", "demo", "check", "explain", "log", "policy", "version"),
         *("account", "account add", "account list", "account delete"),
         *("domain", "domain add", "domain list", "domain remove", "domain set"),
         *("alias", "alias add", "alias list", "alias remove"),
         *("queue", "queue list", "queue retry", "queue drop"),
+        *("canary", "canary keygen", "canary sign", "canary verify"),
     ],
 )
 def test_every_command_has_help_and_takes_a_configuration(desk: Desk, command: str) -> None:

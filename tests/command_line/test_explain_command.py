@@ -8,12 +8,18 @@ import pytest
 from command_line_desk import OWNER, Desk
 from dns_server import DnsServer
 
+from appliance.accounts.blocks import Blocks
+from appliance.configuration import load
+from appliance.model.block import BlockKind
+from appliance.run.stores import open_records
+
 
 @pytest.fixture
 def settled(desk: Desk) -> Iterator[Desk]:
     """A desk with an alias, and a DNS that knows its destination."""
     records = {"home.test": ["MX 20 second.home.test.", "MX 10 first.home.test."]}
     records |= {f"{host}.home.test": ["A 127.0.0.1"] for host in ("first", "second")}
+    records |= {"1.2.0.192.in-addr.arpa": ["PTR m1.news.test."], "m1.news.test": ["A 192.0.2.1"]}
     with DnsServer(records) as dns:
         desk.configure(
             f'[dns]\nnameservers = ["{dns.nameserver}"]\ntimeout = "2s"\n[delivery]\nloopback_destinations = true'
@@ -58,6 +64,30 @@ def test_other_addresses(settled: Desk, address: str, code: int, reason: str) ->
     explained = explain(settled, address, "--client", "192.0.2.1")
     assert (explained["code"], explained["reason"], explained["accepted"]) == (code, reason, code == 250)
     assert explained["steps"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        (BlockKind.SENDER_DOMAIN, "elsewhere.test", "sender-blocked"),
+        (BlockKind.CLIENT_ADDRESS, "192.0.2.0/24", "client-blocked"),
+        (BlockKind.CLIENT_NAME, "news.test", "client-blocked"),
+    ],
+)
+def test_what_the_operators_refuse_is_told_with_their_reason(
+    settled: Desk, kind: BlockKind, value: str, reason: str
+) -> None:
+    records = open_records(load(settled.config))
+    Blocks(records).create(kind, value, "It sends spam.")
+    records.close()
+    asked = ("info@example.org", "--from", "bob@elsewhere.test", "--client")
+    for client in ("192.0.2.1", "::ffff:192.0.2.1"):
+        explained = explain(settled, *asked, client)
+        assert (explained["code"], explained["enhancedCode"], explained["reason"]) == (550, "5.7.1", reason)
+        (step,) = explained["steps"]
+        assert step["detail"] == f"MAIL is refused, by a block of {value}: It sends spam."
+    other = explain(settled, *asked, "198.51.100.1")
+    assert other["accepted"] is (reason == "client-blocked")
 
 
 def test_a_destination_that_dns_does_not_know_is_told(settled: Desk) -> None:

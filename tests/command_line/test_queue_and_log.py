@@ -1,151 +1,40 @@
-"""The verbs that ask a running appliance, over a real control socket, and the log that is read from the store."""
+"""The verbs that ask a running appliance, through the API on its socket, and the log that is read from the store."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-import trio
 from command_line_desk import Desk
+from control_api.ids import global_id, taken_apart
+from engine_stand_in import DELIVERY, HELD, HOLD, EngineStandIn, standing_in
+from msgspec import structs
+from served_api import served_api
 
-from appliance.configuration import CONTROL_SOCKET, load
+from appliance.command_line.api_ids import api_id, own_id
+from appliance.configuration import load
 from appliance.model.event import DeliveryEvent, EventType
+from appliance.model.ids import id_source
 from appliance.model.time import HOUR_MS, wall_clock
 from appliance.privacy.declarations import EVENTS
 from appliance.run.stores import open_records
 from appliance.storage.event_rows import event_to_row
 from appliance.storage.records import Insert
-from appliance.wire import Verb, WireError, serve
 
-NOON = 1_795_176_000_000
-DELIVERY = {
-    "id": "d1",
-    "messageId": "m1",
-    "state": "WAITING",
-    "sender": "",
-    "recipient": "info@example.org",
-    "target": "ada@home.test",
-    "destinationDomain": "home.test",
-    "sizeBytes": 1234,
-    "priority": 0,
-    "acceptedAt": NOON,
-    "attempts": 2,
-    "nextAttemptAt": NOON + 1000,
-    "expiresAt": NOON + HOUR_MS,
-    "lastResponse": "450 4.2.1 \x1b[31mlater\r\n",
-    "why": "its mailbox said 450 4.2.1 \x1b[31mlater\r\n",
-}
-HELD = {**DELIVERY, "id": "d3", "state": "HELD", "nextAttemptAt": None, "why": "held by the operator"}
-HOLD = {"id": "h1", "domain": None, "destinationDomain": "home.test", "sender": "", "createdAt": NOON}
-
-
-class Engine:
-    """Answers as the engine does, and remembers what it was asked."""
-
-    def __init__(self, deliveries: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
-        self.asked: list[dict[str, Any]] = []
-        """The arguments of what was asked about deliveries."""
-        self.holds: list[dict[str, Any]] = []
-        self.silent = False
-        self.stopping = False
-        self.when_followed: Callable[[], None] = lambda: None
-        """Happens between the following and the word of it."""
-        self._deliveries = deliveries
-        self._events = events
-
-    async def list_deliveries(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """Every delivery, whatever the filter."""
-        self.asked.append(dict(arguments))
-        for delivery in self._deliveries:
-            yield delivery
-
-    async def list_holds(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """Every hold."""
-        for hold in self.holds:
-            yield hold
-
-    async def change(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """As many as there are."""
-        self.asked.append(dict(arguments))
-        if arguments.get("sender") == "refuse@me.test":
-            raise WireError("the store does not answer")
-        yield {"affected": len(self._deliveries)}
-
-    async def hold(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """As many as there are, and the last hold."""
-        async for answer in self.change(arguments):
-            yield {**answer, "hold": self.holds[-1] if self.holds else None}
-
-    async def release(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """As many as there are, and every hold."""
-        async for answer in self.change(arguments):
-            yield {**answer, "lifted": len(self.holds)}
-
-    async def events(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        """What happens, and then the end of the stream, or silence."""
-        if arguments.get("caughtUp"):
-            self.when_followed()
-            yield {"following": True}
-        for event in self._events:
-            yield event
-        if self.silent:
-            await trio.sleep_forever()
-        if self.stopping:
-            return
-        raise WireError("you have fallen too far behind: read on from the log")
-
-    @property
-    def verbs(self) -> dict[str, Verb]:
-        """By name."""
-        return {
-            "queue.list": self.list_deliveries,
-            "queue.holds": self.list_holds,
-            "queue.retry": self.change,
-            "queue.hold": self.hold,
-            "queue.release": self.release,
-            "queue.fail": self.change,
-            "queue.drop": self.change,
-            "events": self.events,
-        }
+WAIT_S = 30
 
 
 @contextmanager
-def running(
-    desk: Desk, deliveries: list[dict[str, Any]], events: list[dict[str, Any]] | None = None
-) -> Iterator[Engine]:
-    """An engine on the control socket of this desk, in a thread of its own."""
-    engine = Engine(deliveries, events or [])
-    listening, stop = threading.Event(), trio.Event()
-    tokens: list[trio.lowlevel.TrioToken] = []
-
-    async def run(path: Path) -> None:
-        with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM) as listener:
-            await listener.bind(os.fspath(path))
-            listener.listen()
-            tokens.append(trio.lowlevel.current_trio_token())
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(serve, trio.SocketListener(listener), engine.verbs, print)
-                listening.set()
-                await stop.wait()
-                nursery.cancel_scope.cancel()
-
+def running(desk: Desk, deliveries: list[dict[str, Any]]) -> Iterator[EngineStandIn]:
+    """An appliance on this desk: the real API, and a stand-in for the engine."""
+    config = load(desk.config)
     desk.data_dir.mkdir(mode=0o700, exist_ok=True)
-    thread = threading.Thread(target=partial(trio.run, run, desk.data_dir / CONTROL_SOCKET), daemon=True)
-    thread.start()
-    assert listening.wait(10)
-    try:
+    with standing_in(config, deliveries) as engine, served_api(config):
         yield engine
-    finally:
-        tokens[0].run_sync_soon(stop.set)
-        thread.join(10)
 
 
 def test_the_queue_as_json(desk: Desk) -> None:
@@ -164,9 +53,9 @@ def test_the_queue_for_people_cannot_write_to_their_terminal(desk: Desk) -> None
         heading, waits, why, held, held_for = desk.done("queue", "list").stdout.splitlines()
     assert heading.startswith("ID ")
     assert waits.split() == ["d1", "waiting", "2", "2026-11-20", "12:00:01Z", "<>", "info@example.org"]
-    assert why == r"    to ada@home.test: its mailbox said 450 4.2.1 \x1b[31mlater\r\n"
+    assert why == r"    to home.test: its mailbox said 450 4.2.1 \x1b[31mlater\r\n"
     assert held.split() == ["d3", "held", "2", "-", "<>", "info@example.org"]
-    assert held_for == "    to ada@home.test: held by the operator"
+    assert held_for == "    to home.test: held by the operator"
 
 
 def test_a_line_of_the_queue_fits_into_a_terminal(desk: Desk) -> None:
@@ -181,7 +70,8 @@ def test_the_queue_can_be_narrowed_to_a_state(desk: Desk) -> None:
         assert [row["why"] for row in desk.rows("queue", "list", "--state", "held")] == ["held by the operator"]
         desk.done("queue", "list", "--state", "UNDER_WAY", "--domain", "example.org")
         assert desk.type("queue", "list", "--state", "lost").exit_code == 2
-    assert engine.asked == [{"state": "HELD"}, {"state": "UNDER_WAY", "domain": "example.org"}]
+    by_state, by_domain = engine.asked
+    assert (by_state["state"], by_domain["state"], by_domain["domain"]) == ("HELD", "UNDER_WAY", "example.org")
 
 
 def test_holds_are_listed_and_the_queue_reminds_of_them(desk: Desk) -> None:
@@ -226,9 +116,11 @@ def test_changing_the_queue(desk: Desk, verb: str) -> None:
         desk.done(
             "queue", verb, "--domain", "d", "--destination", "e", "--sender", "<>", "--recipient", "r", "--id", "i"
         )
-    everything, _, filtered = engine.asked
+        desk.done("queue", verb, "--id", api_id("Delivery", "i"))
+    everything, _, filtered, by_api_id = engine.asked
     assert everything == {"all": True}
     assert filtered == {"domain": "d", "destination": "e", "sender": "", "recipient": "r", "id": "i"}
+    assert by_api_id == {"id": "i"}
 
 
 @pytest.mark.parametrize(
@@ -238,7 +130,9 @@ def test_changing_the_queue(desk: Desk, verb: str) -> None:
         (["drop"], 2, "at least one filter"),
         (["drop", "--all", "--id", "d1"], 2, "contradict"),
         (["drop", "--id", "gone"], 1, "No delivery with the id gone"),
-        (["drop", "--sender", "refuse@me.test"], 1, "the store does not answer"),
+        (["drop", "--sender", "refuse@me.test"], 1, "Try again later"),
+        (["drop", "--domain", "no domain"], 1, "'no domain' is not a domain"),
+        (["hold", "--destination", "no domain"], 1, "'no domain' is not a domain"),
         (["release", "--id", "d1"], 1, "No delivery with the id d1 is held"),
         (["drop", "--domain", "x.test"], 0, "No waiting or held delivery matches"),
         (["retry", "--domain", "x.test"], 0, "No waiting delivery matches"),
@@ -344,55 +238,146 @@ def test_a_long_log_is_read_to_its_end(desk: Desk) -> None:
     assert [row["id"] for row in desk.rows("log")] == [f"e{number:04}" for number in range(2100)]
 
 
-def test_following_the_log(desk: Desk) -> None:
-    desk.settle()
-    ours = domain_id(desk)
-    told = [event(1, ours), event(2, "another-domain"), event(3, ours, "other@example.org")]
-    with running(desk, [], [dict(event_to_row(each)) for each in told]):
-        everything = desk.type("log", "--follow", "--json")
-        ours_only = desk.type("log", "--follow", "--json", "--domain", "example.org")
-        one_recipient = desk.type("log", "--follow", "--json", "--recipient", "Other@example.org")
-    assert [json.loads(line)["id"] for line in everything.stdout.splitlines()] == ["e0001", "e0002", "e0003"]
-    assert [json.loads(line)["id"] for line in ours_only.stdout.splitlines()] == ["e0001", "e0003"]
-    assert [json.loads(line)["id"] for line in one_recipient.stdout.splitlines()] == ["e0003"]
-    # The stream has ended in the engine's words, which is a failure for somebody who wanted to go on.
-    assert everything.exit_code == 1
-    assert "fallen too far behind" in everything.stderr
+class Follower:
+    """`onward log --follow` as a process of its own, as people run it. Use it in a `with`."""
+
+    def __init__(self, desk: Desk, *arguments: str) -> None:
+        command = [sys.executable, "-m", "appliance", "log", "--follow", *arguments, "--config", str(desk.config)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> "Follower":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=WAIT_S)
+
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def event(self) -> Any:
+        """The next line, of JSON."""
+        return json.loads(self.line())
+
+    def note(self) -> str:
+        """The next thing that it tells the person."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline()
+
+
+class Log:
+    """Makes events of this moment, each with an id behind all others."""
+
+    def __init__(self, desk: Desk) -> None:
+        desk.settle()
+        self.ours = domain_id(desk)
+        self._new_id = id_source()
+
+    def event(self, **changes: Any) -> DeliveryEvent:
+        return structs.replace(event(1, self.ours), id=self._new_id(), at=wall_clock(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("filters", "heard"),
+    [
+        ([], ["ours", "theirs", "another", "end"]),
+        (["--domain", "Example.org"], ["ours", "another", "end"]),
+        (["--recipient", "Other@example.org"], ["another", "end"]),
+    ],
+)
+def test_following_the_log(desk: Desk, filters: list[str], heard: list[str]) -> None:
+    log = Log(desk)
+    end = {"recipient": "other@example.org", "reason": "end"}
+    # From before it follows, which is told where that is wanted: so this test need not know when it begins.
+    with running(desk, []) as engine, Follower(desk, "--json", "--since", "1h", *filters) as follower:
+        engine.happens(
+            log.event(reason="ours"),
+            log.event(reason="theirs", domain_id="elsewhere"),
+            log.event(reason="another", recipient="OTHER@example.org"),
+            log.event(**end),
+        )
+        assert [follower.event()["reason"] for _ in heard] == heard
+
+
+def test_following_begins_with_what_happens_from_then_on(desk: Desk) -> None:
+    log = Log(desk)
+    record(desk, [log.event(reason="before")])
+    with running(desk, []) as engine, Follower(desk) as follower:
+        while not engine.is_followed:
+            assert follower.process.poll() is None
+        engine.happens(log.event(reason="after", response="Grüße \x1b]0;owned\x07"))
+        line = follower.line()
+    assert "SOFT_BOUNCED" in line
+    assert "sender@elsewhere.test → info@example.org  [after] 450 4.2.1 Grüße" in line
+    assert "\x1b" not in line
 
 
 def test_following_from_an_instant_on_loses_nothing_and_tells_nothing_twice(desk: Desk) -> None:
-    desk.settle()
-    ours = domain_id(desk)
-    early, moved, between, late = (event(number, ours) for number in (1, 2, 3, 4))
-    record(desk, [early])
-    with running(desk, [], [dict(event_to_row(each)) for each in (between, late)]) as engine:
-        # One was durable before the stream began and reaches the log only now; one happens next, and both have it.
-        engine.when_followed = lambda: record(desk, [moved, between])
-        engine.stopping = True
-        followed = desk.type("log", "--follow", "--since", "1h", "--json")
-    assert [json.loads(line)["id"] for line in followed.stdout.splitlines()] == ["e0001", "e0002", "e0003", "e0004"]
-
-
-def test_following_ends_with_the_appliance_and_says_so(desk: Desk) -> None:
-    desk.settle()
+    log = Log(desk)
+    long_ago = structs.replace(log.event(reason="long ago"), id="0" * 20, at=wall_clock() - 2 * HOUR_MS)
+    record(desk, [long_ago, log.event(reason="in the log")])
     with running(desk, []) as engine:
-        engine.stopping = True
-        ended = desk.type("log", "--follow")
-    assert ended.exit_code == 1
-    assert "the appliance has stopped" in ended.stderr
+        # On its way to the log, and to nobody's ears any more.
+        engine.happens(log.event(reason="on its way"))
+        with Follower(desk, "--since", "1h", "--json") as follower:
+            told = [follower.event()["reason"] for _ in range(2)]
+            engine.happens(log.event(reason="now"))
+            told.append(follower.event()["reason"])
+    assert told == ["in the log", "on its way", "now"]
+
+
+def test_following_goes_on_when_the_appliance_is_back_and_nothing_was_missed(desk: Desk) -> None:
+    log = Log(desk)
+    config = load(desk.config)
+    with standing_in(config, []) as engine, ExitStack() as api:
+        api.enter_context(served_api(config))
+        with Follower(desk, "--json", "--since", "1h") as follower:
+            engine.happens(log.event(reason="1"))
+            assert follower.event()["reason"] == "1"
+            for number in (2, 4):
+                api.close()
+                assert "does not answer any more" in follower.note()
+                engine.happens(log.event(reason=str(number)))
+                api.enter_context(served_api(config))
+                assert "is back" in follower.note()
+                engine.happens(log.event(reason=str(number + 1)))
+                assert [follower.event()["reason"] for _ in range(2)] == [str(number), str(number + 1)]
+
+
+def test_what_is_shown_of_a_followed_event_is_what_the_log_shows_of_it(desk: Desk) -> None:
+    log = Log(desk)
+    with running(desk, []) as engine, Follower(desk, "--json", "--since", "1h") as follower:
+        engine.happens(log.event(type=EventType.RECEIVED, client_address="192.0.2.7", client_name="mx.elsewhere.test"))
+        followed = follower.event()
+    assert followed == desk.rows("log")[0]
 
 
 def test_ctrl_c_ends_following_without_a_word(desk: Desk) -> None:
+    log = Log(desk)
+    with running(desk, []) as engine, Follower(desk, "--since", "1h") as follower:
+        engine.happens(log.event())
+        assert "SOFT_BOUNCED" in follower.line()
+        follower.process.send_signal(signal.SIGINT)
+        out, err = follower.process.communicate(timeout=WAIT_S)
+    assert (follower.process.returncode, out, err) == (130, "", "")
+
+
+@pytest.mark.parametrize("command", [["queue", "list"], ["queue", "drop", "--all"], ["log", "--follow"]])
+def test_where_only_the_engine_answers_that_is_said(desk: Desk, command: list[str]) -> None:
     desk.settle()
-    with running(desk, [], [dict(event_to_row(event(1, domain_id(desk))))]) as engine:
-        engine.silent = True
-        with subprocess.Popen(
-            [sys.executable, "-m", "appliance", "log", "--follow", "--config", str(desk.config)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as following:
-            assert following.stdout is not None
-            assert b"SOFT_BOUNCED" in following.stdout.readline()
-            following.send_signal(signal.SIGINT)
-            out, err = following.communicate(timeout=30)
-    assert (following.returncode, out, err) == (130, b"", b"")
+    with standing_in(load(desk.config), []):
+        result = desk.type(*command)
+    assert result.exit_code == 1
+    assert "mail flows" in result.stderr
+    assert "control process" in result.stderr
+    assert "onward run" not in result.stderr
+
+
+def test_ids_are_those_of_the_api() -> None:
+    for kind, id in (("Delivery", "0" * 20), ("DeliveryEvent", "1a1ff53a2c014c4994ab"), ("Hold", "h")):
+        assert api_id(kind, id) == global_id(kind, id)
+        assert taken_apart(api_id(kind, id)) == (kind, id)
+        assert own_id(api_id(kind, id)) == id
+    assert own_id("not one") == "not one"

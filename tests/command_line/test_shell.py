@@ -40,7 +40,7 @@ def test_a_first_hour_with_the_command(desk: Desk) -> None:
         (["account", "--config", "nowhere.toml", "list"], 2, "nowhere.toml"),
         (["domain", "add", "localhost", "--account", OWNER], 1, "There is no account"),
         (["alias", "list", "example.org"], 1, "not hosted here"),
-        (["alias", "add", "a@b.test", "c@d.test", "--uses", "3"], 1, "leave --uses out"),
+        (["alias", "add", "a@b.test", "c@d.test", "--uses", "0"], 2, "--uses"),
         (["alias", "add", "a@b.test", "c@d.test", "--expires", "soon"], 2, "neither a time"),
         (["queue", "list"], 1, "onward run"),
         (["queue", "drop", "--all"], 1, "onward run"),

@@ -26,8 +26,9 @@ from appliance.delivery.settlement import Settler
 from appliance.forwarding.srs import SenderRewriter
 from appliance.logbook.events import Logbook
 from appliance.logbook.live import LiveStream
-from appliance.model.delivery import Deferred, Delivered, Delivery, DeliveryState, Outcome
+from appliance.model.delivery import Deferred, Delivered, Delivery, DeliveryState, Outcome, Recipient
 from appliance.model.domain import DeliveryMode, Domain, LogLevel
+from appliance.model.hold import Hold
 from appliance.model.ids import id_source
 from appliance.privacy.sealing import Sealer
 from appliance.reports.own_mail import OwnMail
@@ -268,6 +269,13 @@ async def test_what_is_held_is_dropped_and_not_retried(
 # ---------------------------------------------------------------------- hold
 
 
+async def ruled(world: World, wanted: QueueFilter) -> tuple[int, Hold]:
+    """How many deliveries a rule that must be possible has held, and the rule."""
+    added = await world.operator.add_hold(wanted)
+    assert added is not None
+    return added
+
+
 async def test_a_hold_keeps_what_waits_on_the_disk_and_in_memory_and_leaves_a_rule(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -276,12 +284,11 @@ async def test_a_hold_keeps_what_waits_on_the_disk_and_in_memory_and_leaves_a_ru
         later = delivery("d9", "m9", next_attempt_at=NOW + HOUR_MS)
         elsewhere = delivery("e1", "n1", target=Address("ann", "else.test"), next_attempt_at=NOW + HOUR_MS)
         await world.accept(*five(), later, elsewhere)
-        affected, rule = await world.operator.hold(QueueFilter(destination="Home.TEST"))
+        affected, rule = await ruled(world, QueueFilter(destination="Home.TEST"))
         words = "held by the operator: all mail to home.test"
         assert affected == 5
         assert {id for id, state in world.states.items() if state == (HELD, words)} == {"d1", "d2", "d3", "d4", "d9"}
         assert world.states["e1"] == (WAITING, "")
-        assert rule is not None
         assert (rule.domain, rule.destination, rule.sender) == ("", "home.test", None)
         assert list(world.operator.holds()) == store.holds() == [rule]
         assert Holds(store.holds()).rule_for(delivery("d10", "m10")) == rule
@@ -291,8 +298,8 @@ async def test_a_hold_keeps_what_waits_on_the_disk_and_in_memory_and_leaves_a_ru
 
 async def test_the_same_hold_twice_is_one_rule(store: SqliteSpool, autojump_clock: trio.testing.MockClock) -> None:
     async with running(store) as world:
-        _, first = await world.operator.hold(QueueFilter(domain="Bücher.example", sender="Ann@sender.test"))
-        _, second = await world.operator.hold(QueueFilter(domain="xn--bcher-kva.example", sender="ann@SENDER.test"))
+        _, first = await ruled(world, QueueFilter(domain="Bücher.example", sender="Ann@sender.test"))
+        _, second = await ruled(world, QueueFilter(domain="xn--bcher-kva.example", sender="ann@SENDER.test"))
         assert first == second
         assert len(store.holds()) == 1
 
@@ -300,12 +307,14 @@ async def test_the_same_hold_twice_is_one_rule(store: SqliteSpool, autojump_cloc
 @pytest.mark.parametrize(
     "wanted", [QueueFilter(), QueueFilter(id="d1"), QueueFilter(recipient="sales@example.org", domain="example.org")]
 )
-async def test_what_a_rule_cannot_say_is_held_without_one(
+async def test_what_a_rule_cannot_say_can_be_held_without_one(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock, wanted: QueueFilter
 ) -> None:
     async with running(store) as world:
         await world.accept(delivery())
-        assert await world.operator.hold(wanted) == (1, None)
+        assert await world.operator.add_hold(wanted) is None
+        assert world.states == {"d1": (WAITING, "")}
+        assert await world.operator.hold(wanted) == 1
         assert world.states == {"d1": (HELD, "held by the operator")}
         assert store.holds() == []
 
@@ -314,8 +323,7 @@ async def test_a_hold_of_a_sender_is_about_both_forms_of_its_domain(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with running(store) as world:
-        _, rule = await world.operator.hold(QueueFilter(sender="ann@xn--bcher-kva.example"))
-        assert rule is not None
+        _, rule = await ruled(world, QueueFilter(sender="ann@xn--bcher-kva.example"))
         assert world.holds.rule_for(delivery(sender="Ann@Bücher.example")) == rule
         assert await world.operator.release(QueueFilter(sender="ann@bücher.example")) == (0, 1)
 
@@ -328,7 +336,7 @@ async def test_what_could_not_be_held_before_its_rule_was_lifted_goes_on(
 ) -> None:
     async with running(store) as world:
         world.busy = False
-        await world.operator.hold(QueueFilter(destination="home.test"))
+        await ruled(world, QueueFilter(destination="home.test"))
         store.apply([AddPart("m1", 0, CONTENT), Accept([delivery()])])
         world.spool.keep_hot("m1", CONTENT, 1000)
         world.committer.refuses = True
@@ -345,7 +353,7 @@ async def test_what_is_released_is_tried_at_once_and_its_rule_is_lifted(
 ) -> None:
     async with running(store) as world:
         await world.accept(*five(next_attempt_at=NOW + HOUR_MS))
-        await world.operator.hold(QueueFilter(domain="example.org", destination="home.test"))
+        await ruled(world, QueueFilter(domain="example.org", destination="home.test"))
         world.busy = False
         assert await world.operator.release(QueueFilter(domain="EXAMPLE.org")) == (5, 1)
         assert store.holds() == [*world.operator.holds()] == []
@@ -358,8 +366,8 @@ async def test_a_release_lifts_no_rule_that_is_about_more(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with running(store) as world:
-        await world.operator.hold(QueueFilter(sender=""))
-        await world.operator.hold(QueueFilter(destination="home.test"))
+        await ruled(world, QueueFilter(sender=""))
+        await ruled(world, QueueFilter(destination="home.test"))
         for narrower in (QueueFilter(destination="home.test", sender="ann@sender.test"), QueueFilter(id="d1")):
             assert await world.operator.release(narrower) == (0, 0)
         assert await world.operator.release(QueueFilter(sender="")) == (0, 1)
@@ -372,7 +380,7 @@ async def test_one_that_is_released_in_spite_of_a_rule_is_not_held_by_it_again(
 ) -> None:
     async with running(store) as world:
         await world.accept(*five(next_attempt_at=NOW + HOUR_MS))
-        await world.operator.hold(QueueFilter(destination="home.test"))
+        await ruled(world, QueueFilter(destination="home.test"))
         assert await world.operator.release(QueueFilter(id="d2")) == (1, 0)
         await trio.sleep(5)
         deferred = store.delivery("d2")
@@ -380,8 +388,107 @@ async def test_one_that_is_released_in_spite_of_a_rule_is_not_held_by_it_again(
         assert (deferred.state, deferred.attempts) == (WAITING, 1)
         assert world.holds.rule_for(deferred) is None
         assert world.holds.rule_for(delivery("d9")) is not None
-        assert await world.operator.hold(QueueFilter(destination="home.test")) != (0, None)
+        assert (await ruled(world, QueueFilter(destination="home.test")))[0] >= 1
         assert world.states["d2"][0] is HELD, "but an operator who says so again is heard"
+
+
+# ---------------------------------------------------------------------- lift
+
+
+async def test_a_hold_that_is_lifted_lets_go_what_it_has_held_and_nothing_else(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        await world.accept(*five(next_attempt_at=NOW + HOUR_MS))
+        await world.operator.hold(QueueFilter(id="d3"))
+        _, rule = await ruled(world, QueueFilter(destination="home.test"))
+        world.busy = False
+        assert await world.operator.lift_hold(rule.id, QueueFilter()) == (4, rule)
+        assert store.holds() == [*world.operator.holds()] == []
+        await trio.sleep(5)
+        assert world.states == {"d3": (HELD, "held by the operator")}
+        assert await world.operator.lift_hold(rule.id, QueueFilter()) is None
+
+
+async def test_what_two_holds_are_about_waits_for_both(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        await world.accept(delivery(next_attempt_at=NOW + HOUR_MS))
+        _, first = await ruled(world, QueueFilter(destination="home.test"))
+        await ruled(world, QueueFilter(domain="example.org"))
+        world.busy = False
+        await world.operator.lift_hold(first.id, QueueFilter())
+        await trio.sleep(5)
+        assert world.states == {"d1": (HELD, "held by the operator: all mail for example.org")}
+
+
+# ---------------------------------------------------------------------- one account
+
+
+OWN = {"example.org": "domain1"}
+
+
+async def test_an_account_sees_its_own_mail_and_of_what_others_get_with_it_its_own_part(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        theirs, ours = Recipient("info@other.example", "domain2"), Recipient("sales@example.org", "domain1")
+        later = NOW + HOUR_MS
+        await world.accept(
+            delivery("d1", "m1", next_attempt_at=later),
+            delivery("d2", "m2", next_attempt_at=later, recipients=(theirs,)),
+            delivery("d3", "m3", next_attempt_at=later, recipients=(theirs, ours)),
+        )
+        page = await world.operator.page(QueueFilter(within=OWN), None, 10)
+        assert [(each["id"], each["recipient"]) for each in page] == [
+            ("d1", "sales@example.org"),
+            ("d3", "sales@example.org"),
+        ]
+        assert await world.operator.count(QueueFilter(within=OWN)) == 2
+        assert await world.operator.count(QueueFilter(within=OWN, recipient="info@other.example")) == 1
+        assert await world.operator.page(QueueFilter(within={}), None, 10) == []
+        everybody = await world.operator.page(QueueFilter(), "d1", 1)
+        assert [(each["id"], each["recipient"]) for each in everybody] == [("d2", "info@other.example")]
+
+
+@pytest.mark.parametrize("verb", ["retry", "hold", "release", "fail", "drop"])
+async def test_an_account_changes_nothing_that_is_for_others_too(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock, verb: str
+) -> None:
+    async with running(store) as world:
+        theirs, ours = Recipient("info@other.example", "domain2"), Recipient("sales@example.org", "domain1")
+        # The same name, and another domain: whoever had it before has gone, and this mail is still theirs.
+        formers = Recipient("sales@example.org", "domain0")
+        later = NOW + HOUR_MS
+        await world.accept(
+            delivery("d1", "m1", next_attempt_at=later, recipients=(ours,)),
+            delivery("d2", "m2", next_attempt_at=later, recipients=(theirs,)),
+            delivery("d3", "m3", next_attempt_at=later, recipients=(theirs, ours)),
+            delivery("d4", "m4", next_attempt_at=later, recipients=(formers,)),
+        )
+        if verb == "release":
+            await world.operator.hold(QueueFilter())
+        before = {each.id: each for each in store.deliveries()}
+        answered = await getattr(world.operator, verb)(QueueFilter(within=OWN))
+        assert answered == ((1, 0) if verb == "release" else 1)
+        after = {each.id: each for each in store.deliveries()}
+        assert after.get("d1") != before["d1"]
+        assert [after[id] for id in ("d2", "d3", "d4")] == [before[id] for id in ("d2", "d3", "d4")]
+
+
+async def test_an_account_knows_of_holds_of_its_own_domains_alone(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        _, operators = await ruled(world, QueueFilter(destination="home.test"))
+        _, own = await ruled(world, QueueFilter(domain="example.org", within=OWN))
+        assert world.operator.holds(QueueFilter(within=OWN)) == [own]
+        assert await world.operator.add_hold(QueueFilter(destination="else.test", within=OWN)) is None
+        assert await world.operator.add_hold(QueueFilter(domain="other.example", within=OWN)) is None
+        assert await world.operator.lift_hold(operators.id, QueueFilter(within=OWN)) is None
+        assert await world.operator.release(QueueFilter(within=OWN)) == (0, 1)
+        assert world.operator.holds() == [operators]
 
 
 # ---------------------------------------------------------------------- fail
@@ -446,7 +553,7 @@ async def test_what_a_dead_process_was_about_to_give_up_is_finished_by_the_next(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with running(store) as world:
-        await world.operator.hold(QueueFilter(destination="home.test"))
+        await ruled(world, QueueFilter(destination="home.test"))
         await world.accept(*five())
         begun = {"d1", "d3"}
         store.apply([Keep(replace(each, held_for=GIVING_UP)) for each in store.deliveries() if each.id in begun])

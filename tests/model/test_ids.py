@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.model.ids import id_source
+from appliance.model.ids import first_id_at, id_before, id_source
 
 NOW = 1_800_000_000_000
 FORM = re.compile(r"[0-9a-f]{20}")
@@ -37,6 +37,20 @@ def test_those_of_two_sources_sort_by_the_instant(one: int, other: int) -> None:
 
 def test_the_instant_can_be_read_from_it() -> None:
     assert int(made_at([NOW])[0], 16) >> 36 == NOW
+
+
+@given(INSTANTS)
+def test_what_was_made_from_an_instant_on_is_behind_its_first(instant: int) -> None:
+    assert FORM.fullmatch(first_id_at(instant))
+    assert first_id_at(instant) <= made_at([instant])[0] < first_id_at(instant + 1)
+    assert first_id_at(-instant) == first_id_at(0)
+
+
+def test_an_id_of_some_time_before() -> None:
+    [earlier], [later] = made_at([NOW - 5000]), made_at([NOW])
+    assert id_before(first_id_at(NOW), 5000) == first_id_at(NOW - 5000) <= earlier
+    assert id_before(later, 4999) > earlier
+    assert id_before(first_id_at(1), 5000) == first_id_at(0)
 
 
 def test_very_many_within_one_millisecond_are_all_different() -> None:

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from owned_rows import store_one_of_each
 from stored_values import NOON, a_delivery, a_keyring, a_row, an_event, an_id
 
 from appliance.model.event import EventType
 from appliance.model.time import DAY_MS, MINUTE_MS, SECOND_MS
-from appliance.privacy.declarations import ACCOUNTS, COLLECTIONS, EVENTS, Store
+from appliance.privacy.declarations import ACCOUNTS, COLLECTIONS, DOMAINS, EVENTS, Store
+from appliance.privacy.owners import owned
 from appliance.privacy.sweeper import Sweeper
 from appliance.storage.event_rows import event_to_row
-from appliance.storage.records import Insert
+from appliance.storage.records import Delete, Insert
 from appliance.storage.spool import Accept, AddPart, ReturnPath
 from appliance.storage.sqlite_records import SqliteRecords
 from appliance.storage.sqlite_spool import SqliteSpool
@@ -40,7 +42,11 @@ def box(tmp_path: Path) -> Iterator[Box]:
     box = Box(
         SqliteRecords(tmp_path / "records.sqlite", keyring),
         SqliteSpool(tmp_path / "spool.sqlite", keyring),
-        {"log.delivery_retention": 2 * DAY_MS, "log.error_retention": 5 * DAY_MS},
+        {
+            "log.delivery_retention": 2 * DAY_MS,
+            "log.error_retention": 5 * DAY_MS,
+            "log.http_retention": 30 * DAY_MS,
+        },
     )
     yield box
     box.records.close()
@@ -48,10 +54,13 @@ def box(tmp_path: Path) -> Iterator[Box]:
 
 
 def log_one_of_each(box: Box) -> None:
+    domain = a_row(DOMAINS, 900) | {"account_id": an_id(900)}
     box.records.apply(
         [
-            Insert(EVENTS, event_to_row(an_event(number, type=type_)))
-            for number, type_ in enumerate(EventType, 1)
+            Insert(ACCOUNTS, a_row(ACCOUNTS, 900) | {"email_verified": True}),
+            Insert(DOMAINS, domain),
+            *(Insert(EVENTS, event_to_row(an_event(number, type=type_)))
+            for number, type_ in enumerate(EventType, 1)),
         ]
     )  # fmt: skip
 
@@ -59,7 +68,7 @@ def log_one_of_each(box: Box) -> None:
 def test_every_event_is_erased_at_the_end_of_the_retention_of_its_type(box: Box) -> None:
     log_one_of_each(box)
     sweeper = box.sweeper()
-    nothing = {"events": 0, "return_paths": 0}
+    nothing = dict.fromkeys(sweeper.sweep(NOON), 0)
     # To the millisecond: what is as old as the retention says is still there.
     assert sweeper.sweep(NOON + 2 * DAY_MS) == nothing
     assert sweeper.sweep(NOON + 2 * DAY_MS + 1) == nothing | {"events": 2}
@@ -124,6 +133,20 @@ def test_a_setting_that_does_not_exist_is_found_at_the_start(box: Box) -> None:
     del box.settings["log.error_retention"]
     with pytest.raises(KeyError, match=r"log\.error_retention"):
         box.sweeper()
+
+
+def test_what_nobody_owns_any_more_is_erased_from_the_owner_down(box: Box) -> None:
+    """By what is declared: a row that was written for an account in the moment of its deletion does not stay."""
+    for number in (1, 2):
+        store_one_of_each(box.records, number)
+    sweeper = box.sweeper()
+    sweeper.sweep(0)
+    owned_by = {collection.name: box.records.count(collection, {}) for collection in owned()}
+    assert set(owned_by.values()) == {2}
+    box.records.apply([Delete(ACCOUNTS, {"id": an_id(1)})])
+    erased = {name: count for name, count in sweeper.sweep(0).items() if count}
+    assert erased == {collection.name: 1 for collection in owned() if collection is not ACCOUNTS}
+    assert all(box.records.count(collection, {}) == 1 for collection in owned())
 
 
 def test_every_declared_retention_can_be_swept(box: Box) -> None:

@@ -205,7 +205,7 @@ async def test_a_5xx_never_follows_a_delivery() -> None:
 
 async def test_while_the_store_is_away_mail_goes_on_and_a_retry_may_double() -> None:
     class Away(MemoryEphemeral):
-        def remember(self, what: Collection, key: bytes, value: bytes = b"") -> None:
+        def remember(self, what: Collection, key: bytes, value: bytes = b"", group: bytes = b"") -> None:
             raise StoreUnavailable("away")
 
         def recall(self, what: Collection, key: bytes) -> bytes | None:
@@ -239,9 +239,9 @@ async def test_what_is_remembered_names_nobody() -> None:
     class Watched(MemoryEphemeral):
         octets = b""
 
-        def remember(self, what: Collection, key: bytes, value: bytes = b"") -> None:
+        def remember(self, what: Collection, key: bytes, value: bytes = b"", group: bytes = b"") -> None:
             Watched.octets += key + b"\n" + value + b"\n"
-            super().remember(what, key, value)
+            super().remember(what, key, value, group)
 
     house = House(ScriptedHops(at_the_end={"carol@work.test": never(), "dave@far.test": later()}))
     house.remember_in(Watched())

@@ -3,53 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from routing_table import NOW, OPERATOR, OWNER, SETTINGS, alias, ask, domain, snapshot, targets
 
-from appliance.model.account import Account, Role
-from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
-from appliance.routing.route import MAX_COPIES, MAX_DEPTH, MAX_LOOKED_UP, Route, route
+from appliance.model.account import Plan
+from appliance.model.domain import Alias, AliasAction, Destination
+from appliance.routing.route import MAX_COPIES, MAX_DEPTH, MAX_LOOKED_UP, route
 from appliance.routing.snapshot import Settings, Snapshot
 from smtp.address import Address
-
-NOW = 1_800_000_000_000
-SETTINGS = Settings("mx.example.net", "srs.mx.example.net")
-OWNER = Account("a1", "owner@home.test", True, Role.MEMBER, "free", NOW)
-OPERATOR = Account("a2", "boss@home.test", True, Role.OPERATOR, "free", NOW)
-
-
-def domain(name: str, *, verified: bool = True) -> Domain:
-    return Domain(name, OWNER.id, name, verified, DeliveryMode.SPOOL, LogLevel.EVENTS, NOW)
-
-
-def alias(address: str, *targets: str, action: AliasAction = AliasAction.FORWARD) -> Alias:
-    pattern, _, domain_name = address.rpartition("@")
-    return Alias(address, domain_name, pattern, action, targets, address, NOW)
-
-
-def snapshot(*aliases: Alias, confirmed: tuple[str, ...] = (), operator: bool = True) -> Snapshot:
-    targets = {target for each in aliases for target in each.targets} | set(confirmed)
-    return Snapshot(
-        SETTINGS,
-        1,
-        accounts=[OWNER, OPERATOR] if operator else [OWNER],
-        domains=[
-            domain("example.org"),
-            domain("other.test"),
-            domain("xn--bcher-kva.example"),
-            domain("unproven.test", verified=False),
-        ],
-        aliases=aliases,
-        destinations=[Destination(target, OWNER.id, target, NOW, NOW) for target in targets],
-    )
-
-
-def ask(table: Snapshot, recipient: str, now: int = NOW) -> Route:
-    address = Address(recipient, "") if "@" not in recipient else Address.parse(recipient)
-    return route(table, address, now)
-
-
-def targets(found: Route) -> list[str]:
-    return [str(target) for target in found.targets]
-
 
 PRECEDENCE = snapshot(
     alias("sales@example.org", "exact@home.test"),
@@ -439,7 +399,8 @@ def test_mail_is_as_urgent_as_the_plan_of_whoever_owns_the_domain() -> None:
         domain("example.org"),
         *(replace(domain(f"{each.id}.test"), account_id=each.id) for each in accounts[1:]),
     ]
-    settings = replace(SETTINGS, priorities={"free": -1, "paid": 10})
+    free = Plan("free", 1 << 20, max_domains=9, max_aliases_per_domain=9, max_messages_per_day=9, priority=-1)
+    settings = replace(SETTINGS, plans={"free": free, "paid": replace(free, name="paid", priority=10)})
     urgent = Snapshot(settings, 1, accounts=accounts, domains=domains)
     assert urgent.priority(["example.org"]) == -1
     assert urgent.priority(["example.org", "a2.test"]) == 10

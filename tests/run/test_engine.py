@@ -9,7 +9,7 @@ import pytest
 from appliance_process import Appliance, eventually
 
 from appliance import wire
-from appliance.configuration import CONTROL_SOCKET
+from appliance.configuration import ENGINE_SOCKET
 from appliance.model.time import DAY_MS, wall_clock
 from appliance.run.stores import RECORDS_FILE, SPOOL_FILE
 
@@ -112,7 +112,7 @@ def test_one_who_wants_to_be_caught_up_finds_everything_from_before_in_the_log(a
     with appliance:
         for _ in range(5):
             assert send(appliance, "nobody@forward.test") == 550
-        told = wire.call(appliance.data_dir / CONTROL_SOCKET, "events", follow=True, caughtUp=True)
+        told = wire.call(appliance.data_dir / ENGINE_SOCKET, "events", follow=True, caughtUp=True)
         assert next(told) == {"following": True}
         assert len(appliance.log_events()) == 5
         assert send(appliance, "nobody@forward.test") == 550

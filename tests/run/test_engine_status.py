@@ -1,4 +1,4 @@
-"""What the control process makes of the engine's answer over the control socket, and of there being none."""
+"""What the control process makes of the engine's answer over its socket, and of there being none."""
 
 import socket
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from appliance.configuration import CONTROL_SOCKET, Configuration
-from appliance.run import control
+from appliance.configuration import ENGINE_SOCKET, Configuration
+from appliance.run import watching
 
 
 async def _asked(data_dir: Path, answer: bytes | None) -> tuple[Mapping[str, object] | None, bytes]:
@@ -24,12 +24,12 @@ async def _asked(data_dir: Path, answer: bytes | None) -> tuple[Mapping[str, obj
             await stream.send_all(answer or b"")
 
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(data_dir / CONTROL_SOCKET))
+        listener.bind(str(data_dir / ENGINE_SOCKET))
         listener.listen()
         async with trio.open_nursery() as nursery:
             listening = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
             nursery.start_soon(trio.serve_listeners, engine, [listening])
-            status = await control.engine_status(Configuration(hostname="mx.example.org", data_dir=data_dir))()
+            status = await watching.engine_status(Configuration(hostname="mx.example.org", data_dir=data_dir))()
             nursery.cancel_scope.cancel()
     return status, received
 
@@ -59,9 +59,9 @@ async def test_an_answer_that_is_none_is_none(tmp_path: Path, answer: bytes) -> 
 async def test_an_engine_that_does_not_answer_is_waited_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "STATUS_S", 0.05)
+    monkeypatch.setattr(watching, "ENGINE_S", 0.05)
     assert (await _asked(tmp_path, None))[0] is None
 
 
 async def test_no_socket_is_no_answer(tmp_path: Path) -> None:
-    assert await control.engine_status(Configuration(hostname="mx.example.org", data_dir=tmp_path))() is None
+    assert await watching.engine_status(Configuration(hostname="mx.example.org", data_dir=tmp_path))() is None

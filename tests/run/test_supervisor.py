@@ -19,7 +19,7 @@ from appliance.delivery.next_hop import MAX_CONNECTIONS, MAX_GOODBYES
 from appliance.delivery.scheduler import MAX_COURIERS
 from appliance.run import doubts
 from appliance.run.child import FIRST_DELAY_S, LONGEST_DELAY_S, YOUNG_S, delay_after
-from appliance.run.listeners import CONTROL_BACKLOG
+from appliance.run.listeners import ENGINE_BACKLOG
 from appliance.run.process import MOST_DESCRIPTORS
 
 
@@ -60,8 +60,9 @@ def test_the_data_directory_is_for_nobody_else(config: Path) -> None:
     with Supervised.stand_in(config) as appliance:
         appliance.ready()
         data_dir = config.parent / "var"
-        modes = {path.name: path.stat().st_mode & 0o777 for path in (data_dir, *data_dir.iterdir())}
-        assert modes == {"var": 0o700, "lock": 0o600, "control.sock": 0o600}
+        modes = {path: path.stat().st_mode & 0o777 for path in (data_dir, *data_dir.rglob("*"))}
+        assert modes == {path: 0o700 if path.is_dir() else 0o600 for path in modes}
+        assert {"lock", "engine.sock", "control.sock", "records.sqlite"} <= {path.name for path in modes}
 
 
 def test_no_process_can_leave_a_core(config: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_signal_stops_both_and_leaves_nothing(
         kill(appliance.process.pid, number)
         assert appliance.ended() == 0
         assert not any(is_running(child) for child in children)
-        assert not (config.parent / "var/control.sock").exists()
+        assert not list((config.parent / "var").glob("*.sock"))
         assert not any("died" in line for line in appliance.said)
 
 
@@ -161,6 +162,76 @@ def test_a_control_process_that_dies_is_started_again_and_the_engine_stays(confi
         assert greeting(ports["smtp"][0])[0] == engine
 
 
+class OverSocket(http.client.HTTPConnection):
+    """HTTP to the operator's socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=20)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(20)
+        self.sock.connect(str(self._path))
+
+
+def locally(config: Path) -> tuple[int, object]:
+    """What the control process says on the operator's socket."""
+    connection = OverSocket(config.parent / "var/control.sock")
+    try:
+        connection.request("GET", "/graphql?query={status{healthy}}")
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+HEALTHY = (200, {"data": {"status": {"healthy": True}}})
+
+
+def test_the_operator_is_answered_over_http_on_a_socket_of_its_own(config: Path) -> None:
+    with Supervised.stand_in(config) as appliance:
+        appliance.ready()
+        assert locally(config) == HEALTHY
+
+
+def test_the_operator_is_not_refused_while_either_process_is_replaced(config: Path) -> None:
+    with Supervised.stand_in(config) as appliance:
+        port = appliance.ready()["smtp"][0]
+        engine, _ = greeting(port)
+        (control,) = set(appliance.children()) - {engine}
+        os.kill(control, signal.SIGKILL)
+        assert locally(config) == HEALTHY, "it waits in the socket, which is the supervisor's"
+        appliance.line(".*the control process is ready again")
+        os.kill(engine, signal.SIGKILL)
+        appliance.line(".*the engine process is ready again")
+        assert locally(config) == HEALTHY
+        appliance.signal(signal.SIGHUP)
+        appliance.line(".*the configuration was read again and is in force")
+        assert locally(config) == HEALTHY
+
+
+def test_without_an_address_for_http_there_is_still_the_operator(config: Path) -> None:
+    config.write_text(config.read_text().replace('[http]\nlisten = ["127.0.0.1:0"]', "[http]\nlisten = []"))
+    with Supervised.stand_in(config) as appliance:
+        assert "http" not in appliance.ready()
+        assert locally(config) == HEALTHY
+
+
+def test_sockets_that_a_killed_appliance_left_behind_are_replaced(config: Path) -> None:
+    with Supervised.stand_in(config) as appliance:
+        appliance.ready()
+        children = appliance.children()
+        appliance.process.kill()
+        appliance.ended()
+        until(lambda: not any(is_running(child) for child in children), "its children are gone, too")
+    left = {path.name: path.stat().st_ino for path in (config.parent / "var").glob("*.sock")}
+    assert set(left) == {"engine.sock", "control.sock"}
+    with Supervised.stand_in(config) as appliance:
+        appliance.ready()
+        assert locally(config) == HEALTHY
+
+
 def test_an_engine_that_hangs_is_not_called_ready(config: Path) -> None:
     with Supervised.stand_in(config) as appliance:
         ports = appliance.ready()
@@ -168,10 +239,10 @@ def test_an_engine_that_hangs_is_not_called_ready(config: Path) -> None:
         os.kill(engine, signal.SIGSTOP)
         try:
             answers = []
-            # More than its control socket lets wait: those behind them are told the same.
+            # More than its socket lets wait: those behind them are told the same.
             asking = [
                 threading.Thread(target=lambda: answers.append(health(ports["http"][0])))
-                for _ in range(CONTROL_BACKLOG + 4)
+                for _ in range(ENGINE_BACKLOG + 4)
             ]
             for each in asking:
                 each.start()

@@ -17,21 +17,26 @@ from appliance.privacy.declarations import (
     collections_of,
 )
 from appliance.storage.codec import RowRefused
-from appliance.storage.ephemeral import EphemeralStore, packed, unpacked
+from appliance.storage.ephemeral import COUNT, EphemeralStore, packed, unpacked
 from appliance.storage.memory_ephemeral import MemoryEphemeral
 
 
-def declared(name: str, lifetime: str, at_most: int, *sealed: str) -> Collection:
+def declared(name: str, lifetime: str, at_most: int, *sealed: str, group: str = "", counts: bool = False) -> Collection:
     """A collection for these tests."""
-    fields = [Field("key", Kind.OCTETS, Protection.KEYED)]
+    fields = [Field(each, Kind.OCTETS, Protection.KEYED) for each in ("key", group) if each]
     fields += [Field(each, protection=Protection.SEALED) for each in sealed]
+    fields += [Field(COUNT, Kind.INTEGER)] if counts else []
     retention = (Retention(lifetime, since="remembered_at"),)
-    return Collection(name, Store.EPHEMERAL, "for a test", tuple(fields), retention=retention, at_most=at_most)
+    return Collection(
+        name, Store.EPHEMERAL, "for a test", tuple(fields), retention=retention, at_most=at_most, group=group
+    )
 
 
 FEW = declared("few", "10s", 3, "word")
 MANY = declared("many", "1m", 1000, "word", "other")
 BARE = declared("bare", "1m", 1000)
+GROUPED = declared("grouped", "10s", 3, "word", group="owner_key")
+COUNTED = declared("counted", "10s", 3, counts=True)
 
 
 class Clock:
@@ -45,7 +50,7 @@ class Clock:
 
 
 BACKENDS: dict[str, Callable[[Clock], EphemeralStore]] = {
-    "memory": lambda clock: MemoryEphemeral(clock, (FEW, MANY, BARE))
+    "memory": lambda clock: MemoryEphemeral(clock, (FEW, MANY, BARE, GROUPED, COUNTED))
 }
 
 
@@ -110,7 +115,8 @@ def test_all_that_is_declared_is_keyed_and_sealed_has_an_end_and_a_bound(what: C
     assert parse_duration(retention.setting) > 0
     assert what.at_most > 0
     assert [what.field(name).protection for name in what.key] == [Protection.KEYED]
-    assert [field.name for field in what.protected(Protection.CLEAR)] == [retention.since]
+    assert {field.name for field in what.protected(Protection.CLEAR)} - {COUNT} == {retention.since}
+    assert not what.group or what.field(what.group).protection is Protection.KEYED
 
 
 def test_classes_do_not_see_each_other(store: EphemeralStore) -> None:
@@ -173,3 +179,87 @@ def test_of_many_who_forget_at_once_one_gets_the_value(store: EphemeralStore) ->
         for thread in threads:
             thread.join()
         assert (got.count(b"value"), got.count(None)) == (1, 3)
+
+
+def test_what_is_renewed_is_there_longer_and_what_is_gone_stays_so(store: EphemeralStore, clock: Clock) -> None:
+    store.remember(FEW, b"key", b"old")
+    clock.now += 9
+    assert store.renew(FEW, b"key", b"new")
+    clock.now += 9
+    assert store.recall(FEW, b"key") == b"new"
+    clock.now += 2
+    assert not store.renew(FEW, b"key", b"newer")
+    assert store.recall(FEW, b"key") is None
+
+
+def test_those_of_a_group_are_found_together_as_long_as_they_are_there(store: EphemeralStore, clock: Clock) -> None:
+    store.remember(GROUPED, b"a", b"1", b"ada")
+    store.remember(GROUPED, b"b", b"2", b"bob")
+    clock.now += 5
+    store.remember(GROUPED, b"c", b"3", b"ada")
+    assert store.recall_group(GROUPED, b"ada") == {b"a": b"1", b"c": b"3"}
+    assert store.renew(GROUPED, b"a", b"4")
+    assert list(store.recall_group(GROUPED, b"ada").items()) == [(b"c", b"3"), (b"a", b"4")]
+    store.forget(GROUPED, b"c")
+    assert store.recall_group(GROUPED, b"ada") == {b"a": b"4"}
+    clock.now += 6
+    assert store.recall_group(GROUPED, b"bob") == {}
+    clock.now += 6
+    assert store.recall_group(GROUPED, b"ada") == {}
+
+
+def test_what_moves_to_another_group_is_in_that_alone(store: EphemeralStore) -> None:
+    store.remember(GROUPED, b"a", b"1", b"ada")
+    store.remember(GROUPED, b"a", b"1", b"bob")
+    assert store.recall_group(GROUPED, b"ada") == {}
+    assert store.recall_group(GROUPED, b"bob") == {b"a": b"1"}
+
+
+def test_who_is_forgotten_for_want_of_room_leaves_its_group(store: EphemeralStore) -> None:
+    for number in range(5):
+        store.remember(GROUPED, b"%d" % number, b"value", b"ada")
+    assert list(store.recall_group(GROUPED, b"ada")) == [b"2", b"3", b"4"]
+
+
+def test_counting_begins_anew_some_time_after_the_first(store: EphemeralStore, clock: Clock) -> None:
+    assert store.counted(COUNTED, b"key") == 0
+    assert store.count(COUNTED, b"key") == 1
+    clock.now += 9
+    assert store.count(COUNTED, b"key") == 2
+    assert store.counted(COUNTED, b"key") == 2
+    clock.now += 1.001
+    assert store.counted(COUNTED, b"key") == 0
+    assert store.count(COUNTED, b"key") == 1
+    store.forget(COUNTED, b"key")
+    assert store.counted(COUNTED, b"key") == 0
+
+
+def test_of_many_who_count_at_once_each_gets_a_number_of_its_own(store: EphemeralStore) -> None:
+    got: list[int] = []
+    start = threading.Barrier(4)
+
+    def count() -> None:
+        start.wait()
+        for _ in range(100):
+            got.append(store.count(COUNTED, b"key"))
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == list(range(1, 401))
+
+
+def test_what_counts_is_only_counted_and_what_is_grouped_has_a_group(store: EphemeralStore) -> None:
+    for attempt in (
+        lambda: store.remember(COUNTED, b"key"),
+        lambda: store.renew(COUNTED, b"key", b""),
+        lambda: store.count(FEW, b"key"),
+        lambda: store.counted(FEW, b"key"),
+        lambda: store.remember(GROUPED, b"key", b"value"),
+        lambda: store.remember(FEW, b"key", b"value", b"group"),
+        lambda: store.recall_group(FEW, b"group"),
+    ):
+        with pytest.raises(RowRefused):
+            attempt()

@@ -15,6 +15,7 @@ from appliance.privacy.declarations import (
     DOMAINS,
     EVENTS,
     GENERATIONS,
+    HTTP_REQUESTS,
     Collection,
     Retention,
     Store,
@@ -54,7 +55,7 @@ def test_a_row_of_any_collection_comes_back_as_it_went_in(records: RecordStore, 
     rows = [a_row(collection, number) for number in (1, 2)]
     assert records.apply([Insert(collection, row) for row in rows]) == [1, 1]
     assert records.find(collection, {}) == rows
-    assert records.get(collection, {"id": an_id(2)}) == rows[1]
+    assert records.get(collection, {name: rows[1][name] for name in collection.key}) == rows[1]
 
 
 @pytest.mark.parametrize("collection", collections_of(Store.RECORDS), ids=lambda collection: collection.name)
@@ -256,6 +257,23 @@ def test_a_sealed_field_is_found_by_its_keyed_twin_whatever_the_case(records: Re
     assert records.find(EVENTS, {"sender": None}) == []
 
 
+def test_the_different_values_of_a_field_are_found_in_order_and_page_by_page(records: RecordStore) -> None:
+    numbers = [3, 1, 2, 3, 1, 3]
+    insert_events(records, *(an_event(each, message_id=an_id(number)) for each, number in enumerate(numbers, start=1)))
+    insert_events(records, an_event(9, message_id=an_id(4), domain_id="elsewhere"))
+    here = {"domain_id": an_id(900)}
+    assert records.distinct(EVENTS, "message_id", here) == [an_id(1), an_id(2), an_id(3)]
+    newest = records.distinct(EVENTS, "message_id", here, Page(limit=2, newest_first=True))
+    assert newest == [an_id(3), an_id(2)]
+    older = records.distinct(EVENTS, "message_id", here, Page(after=an_id(2), limit=2, newest_first=True))
+    assert older == [an_id(1)]
+    assert records.distinct(EVENTS, "message_id", here, Page(after=an_id(1))) == [an_id(2), an_id(3)]
+    assert records.distinct(EVENTS, "message_id", {"domain_id": "nowhere"}) == []
+    for refused in ("sender", "body"):
+        with pytest.raises(RowRefused):
+            records.distinct(EVENTS, refused, here)
+
+
 @pytest.mark.parametrize(
     ("where", "reason"),
     [
@@ -404,6 +422,36 @@ def test_a_sweep_erases_what_is_older_and_of_the_right_kind(records: RecordStore
 def test_a_sweep_erases_any_number_of_rows(records: RecordStore) -> None:
     records.apply([Insert(ACCOUNTS, a_row(ACCOUNTS, number)) for number in range(4001)])
     assert records.sweep(ACCOUNTS, Retention("1d", since="created_at"), 4000) == 4000
+    assert records.count(ACCOUNTS, {}) == 1
+
+
+def test_rows_whose_owner_is_not_there_are_erased(records: RecordStore) -> None:
+    for number in (1, 3):
+        records.apply([Insert(DOMAINS, a_row(DOMAINS, number))])
+    for number in range(1, 5):
+        insert_events(
+            records, an_event(number, domain_id=an_id(number)), an_event(10 + number, domain_id=an_id(number))
+        )
+    assert records.erase_ownerless(EVENTS) == 4
+    assert ids(records.find(EVENTS, {})) == [an_id(number) for number in (1, 3, 11, 13)]
+    assert records.erase_ownerless(EVENTS) == 0
+
+
+def test_a_row_that_names_no_owner_stays(records: RecordStore) -> None:
+    named, unnamed = a_row(HTTP_REQUESTS, 1), a_row(HTTP_REQUESTS, 2) | {"account_id": None}
+    records.apply([Insert(HTTP_REQUESTS, named), Insert(HTTP_REQUESTS, unnamed)])
+    assert records.erase_ownerless(HTTP_REQUESTS) == 1
+    assert ids(records.find(HTTP_REQUESTS, {})) == [an_id(2)]
+
+
+def test_any_number_of_rows_without_an_owner_is_erased(records: RecordStore) -> None:
+    insert_events(records, *(an_event(number, domain_id=an_id(number % 3)) for number in range(5000)))
+    assert records.erase_ownerless(EVENTS) == 5000
+
+
+def test_what_owns_itself_or_belongs_to_nobody_has_no_owner_to_miss(records: RecordStore) -> None:
+    records.apply([Insert(ACCOUNTS, a_row(ACCOUNTS, 1)), Raise("routing")])
+    assert [records.erase_ownerless(each) for each in (ACCOUNTS, GENERATIONS, EVENTS)] == [0, 0, 0]
     assert records.count(ACCOUNTS, {}) == 1
 
 

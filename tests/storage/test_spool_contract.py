@@ -11,6 +11,7 @@ from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
 from appliance.model.delivery import OLDEST_EVERY, Delivery, DeliveryState, Recipient
 from appliance.model.event import EventType
 from appliance.model.hold import Hold
+from appliance.model.ids import first_id_at
 from appliance.privacy.declarations import EVENTS, RETURN_PATHS, Retention
 from appliance.storage.codec import RowRefused
 from appliance.storage.event_rows import row_to_event
@@ -23,7 +24,9 @@ from appliance.storage.spool import (
     AddPart,
     ClockMarks,
     Complete,
+    CountUse,
     Forget,
+    ForgetUses,
     Keep,
     LiftHold,
     MarkClocks,
@@ -367,6 +370,14 @@ def test_the_depth_of_the_queue(spool: SpoolStore) -> None:
     assert spool.depth() == (2, NOON)
 
 
+def test_how_many_deliveries_are_older(spool: SpoolStore) -> None:
+    assert spool.ages([NOON]) == [0]
+    made = [a_delivery(number, id=first_id_at(at)) for number, at in ((1, NOON - 2), (2, NOON - 1), (3, NOON))]
+    spool.apply([Accept(made)])
+    # Those of the instant itself are not older than it.
+    assert spool.ages([NOON + 1, NOON, NOON - 1, NOON - 2]) == [3, 2, 1, 0]
+
+
 def test_how_many_deliveries_are_in_each_state(spool: SpoolStore) -> None:
     assert spool.states() == {}
     held = a_delivery(4, state=DeliveryState.HELD, held_for="held by the operator")
@@ -532,3 +543,29 @@ def test_what_the_clocks_have_come_to_is_kept(spool: SpoolStore) -> None:
     spool.apply([MarkClocks(ClockMarks(NOON, 5, NOON))])
     spool.apply([MarkClocks(ClockMarks(NOON + 1, 6, NOON + 2))])
     assert spool.clock_marks() == ClockMarks(NOON + 1, 6, NOON + 2)
+
+
+# ------------------------------------------------------------------ uses of aliases
+
+
+def test_uses_are_counted_one_by_one_from_what_was_known(backend: Backend) -> None:
+    spool = backend.spool()
+    assert spool.uses() == {}
+    spool.apply([CountUse("a", 0)])
+    # Of several messages in one group each counts, whatever was known when they began.
+    spool.write([spool.prepare([CountUse("a", 0)]), spool.prepare([CountUse("b", 4), CountUse("a", 1)])])
+    assert spool.uses() == {"a": 3, "b": 5}
+    spool.close()
+    spool = backend.spool()
+    spool.recover()
+    assert spool.uses() == {"a": 3, "b": 5}
+    spool.apply([ForgetUses(["a", "unknown"])])
+    assert spool.uses() == {"b": 5}
+
+
+def test_a_use_is_counted_with_the_acceptance_or_not_at_all(spool: SpoolStore) -> None:
+    accepted = a_delivery(1)
+    spool.apply([Accept([accepted]), CountUse("a", 0)])
+    with pytest.raises(Duplicate):
+        spool.apply([Accept([accepted]), CountUse("a", 0)])
+    assert spool.uses() == {"a": 1}

@@ -89,7 +89,7 @@ def test_rows_that_are_small_have_one_tree_and_those_that_are_not_have_two(sqlit
     tables = execute(sqlite.records_path, "PRAGMA table_list") + execute(sqlite.spool_path, "PRAGMA table_list")
     without_rowid = {row[1] for row in tables if row[4]}
     strict = {row[1] for row in tables if row[5]}
-    assert without_rowid == {"accounts", "domains", "aliases", "destinations", "generations", "clocks"}
+    assert without_rowid == {entry.name for entry in TABLES if not entry.protected(Protection.SEALED)}
     assert strict == {collection.name for collection in TABLES}
 
 
@@ -207,6 +207,31 @@ def test_a_page_of_a_domains_log_needs_no_sorting(sqlite: SqliteBackend) -> None
     page = sqlite_statements.select(EVENTS, "WHERE domain_id IN ('a') AND id > 'b' ORDER BY id LIMIT 9")
     steps = [str(row[3]) for row in execute(sqlite.records_path, f"EXPLAIN QUERY PLAN {page}")]
     assert steps == ["SEARCH events USING INDEX events_by_domain_id_id (domain_id=? AND id>?)"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (
+            sqlite_statements.distinct(EVENTS, "message_id", "domain_id = 'a' AND message_id < 'b'", newest_first=True),
+            "COVERING INDEX events_by_domain_id_message_id (domain_id=? AND message_id<?)",
+        ),
+        (
+            sqlite_statements.select(EVENTS, "WHERE message_id IN ('a', 'b', 'c') ORDER BY id LIMIT ?"),
+            "INDEX events_by_message_id (message_id=?)",
+        ),
+        (
+            sqlite_statements.count(EVENTS, "domain_id = 'a' AND type = 'b' AND at >= 1 AND at < 2"),
+            "COVERING INDEX events_by_domain_id_type_at (domain_id=? AND type=? AND at>? AND at<?)",
+        ),
+    ],
+)
+def test_messages_are_found_and_counted_by_index(sqlite: SqliteBackend, statement: str, index: str) -> None:
+    sqlite.records()
+    connection = apsw.Connection(str(sqlite.records_path))
+    steps = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * statement.count("?"))]
+    connection.close()
+    assert steps[0] == f"SEARCH events USING {index}"
 
 
 def test_the_columns_that_the_spool_counts_on() -> None:

@@ -100,7 +100,12 @@ class Appliance:
             "http": {"listen": ["127.0.0.1:0"]},
             "dns": {"nameservers": [nameserver], "timeout": "2s"},
             "delivery": {"port": delivery_port, "retry": ["1s"], "loopback_destinations": True},
-            "plans.free": {"max_domains": 100, "max_aliases_per_domain": 1000},
+            "plans.free": {
+                "max_message_size": "50 MiB",
+                "max_domains": 100,
+                "max_aliases_per_domain": 1000,
+                "max_messages_per_day": 100_000_000,
+            },
         }
         self.configure(settings or {})
 

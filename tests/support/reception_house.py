@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import apsw
@@ -14,13 +14,14 @@ from appliance.forwarding.own_lines import OwnLines
 from appliance.forwarding.srs import SenderRewriter
 from appliance.logbook.events import Logbook
 from appliance.logbook.live import LiveStream
-from appliance.model.account import Account, Role
+from appliance.model.account import Account, Plan, Role
 from appliance.model.delivery import Delivery
 from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
 from appliance.model.ids import id_source
 from appliance.privacy.declarations import EVENTS
 from appliance.privacy.sealing import Sealer
 from appliance.reception.client_names import ClientNames
+from appliance.reception.day_counts import DayCounts
 from appliance.reception.session import Reception, Session
 from appliance.reception.transit import Transit
 from appliance.reception.transit_memory import TransitMemory
@@ -30,6 +31,7 @@ from appliance.routing.snapshot import Settings, Snapshot
 from appliance.spool.clocks import Clocks
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
+from appliance.spool.uses import Uses
 from appliance.storage.memory_ephemeral import MemoryEphemeral
 from appliance.storage.sqlite_records import SqliteRecords
 from appliance.storage.sqlite_spool import SqliteSpool
@@ -40,7 +42,12 @@ from smtp.server.trio_server import MailParameters, Peer, RecipientParameters
 from smtp.tls import TlsFacts
 
 KEYRING = {"spool": Sealer(bytes(32)), "log": Sealer(bytes(32))}
-OWNER = Account("a1", "owner@home.test", True, Role.OPERATOR, "free", NOW)
+OWNER = Account("a1", "owner@home.test", True, Role.MEMBER, "free", NOW)
+OPERATOR = Account("a9", "owner@home.test", True, Role.OPERATOR, "free", NOW)
+PLANS = {
+    "free": Plan("free", 2_000_000, max_domains=9, max_aliases_per_domain=9, max_messages_per_day=9, priority=-5),
+    "paid": Plan("paid", 3_000_000, max_domains=9, max_aliases_per_domain=9, max_messages_per_day=99, priority=10),
+}
 PAYING = Account("a4", "paying@home.test", True, Role.MEMBER, "paid", NOW)
 SENDER = Address.parse("friend@sender.test")
 CONTENT = b"Subject: Apples\r\nFrom: friend@sender.test\r\n\r\nHello\r\n"
@@ -50,14 +57,15 @@ def _alias(name: str, *targets: str, domain: str = "domain1", action: AliasActio
     return Alias(name + domain, domain, name, action, targets, f"ref{name[:3]:a>3}", NOW)
 
 
-def _snapshot() -> Snapshot:
+def snapshot(plans: Mapping[str, Plan] = PLANS, *, role: Role = Role.MEMBER) -> Snapshot:
+    """What is hosted in these tests; `role` is that of the owner."""
     levels = {"domain1": ("example.org", LogLevel.EVENTS), "domain2": ("quiet.test", LogLevel.NONE)}
     levels["domain3"] = ("errors.test", LogLevel.ERRORS)
     targets = ("alice@home.test", "bob@home.test")
     return Snapshot(
-        Settings("mx.example.net", "srs.mx.example.net", priorities={"free": -5, "paid": 10}),
+        Settings("mx.example.net", "srs.mx.example.net", plans=plans),
         1,
-        accounts=[OWNER, PAYING],
+        accounts=[replace(OWNER, role=role), PAYING, OPERATOR],
         domains=[
             *(Domain(id, OWNER.id, name, True, DeliveryMode.SPOOL, level, NOW) for id, (name, level) in levels.items()),
             Domain("paid1", PAYING.id, "paid.test", True, DeliveryMode.SPOOL, LogLevel.EVENTS, NOW),
@@ -136,6 +144,7 @@ class World:
     onward: Onward
     hops: ScriptedHops
     """The next hops of mail in transit."""
+    routing: Table
 
     def session(self, address: str = "192.0.2.1", tls: TlsFacts | None = None) -> Session:
         return self.reception.session(Peer(address, 25, helo="laptop.sender.test", extended=True, tls=tls))
@@ -193,7 +202,7 @@ async def open_reception(tmp_path: Path) -> AsyncIterator[World]:
     """Everything, with its stores in this directory."""
     store = SqliteSpool(tmp_path / "spool.sqlite", KEYRING)
     records = SqliteRecords(tmp_path / "records.sqlite", KEYRING)
-    table, onward, hops, new_id = Table(_snapshot()), Onward(), ScriptedHops(), id_source()
+    table, onward, hops, new_id = Table(snapshot()), Onward(), ScriptedHops(), id_source()
     rewriter = SenderRewriter("srs.mx.example.net", [bytes(32)])
     async with GroupCommitter(store) as committer, trio.open_nursery() as nursery:
         reception = Reception(
@@ -210,6 +219,7 @@ async def open_reception(tmp_path: Path) -> AsyncIterator[World]:
                 Clocks.all_from(lambda: NOW),
             ),
             look_up=lambda token: store.return_path(token),
+            day_counts=DayCounts(),
             spool=Spool(store, committer, new_id),
             logbook=Logbook(lambda id: table.snapshot.log_level(id), lambda: NOW, new_id),
             live=LiveStream(),
@@ -224,8 +234,9 @@ async def open_reception(tmp_path: Path) -> AsyncIterator[World]:
                 clocks=Clocks.all_from(lambda: NOW),
             ),
             next=onward,
+            uses=Uses(store.uses()),
             clocks=Clocks.all_from(lambda: NOW),
         )
-        yield World(reception, store, records, onward, hops)
+        yield World(reception, store, records, onward, hops, table)
     store.close()
     records.close()

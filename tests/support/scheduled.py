@@ -19,6 +19,7 @@ from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.scheduler import Scheduler
 from appliance.delivery.settlement import Settler
 from appliance.forwarding.srs import SenderRewriter
+from appliance.logbook.counts import Counts
 from appliance.logbook.events import Logbook
 from appliance.logbook.live import LiveStream
 from appliance.model.delivery import Deferred, Delivered, Delivery, Failed, Outcome
@@ -92,6 +93,7 @@ class World:
     most_in_all: int = 0
     slowness_s: dict[str, float] = field(default_factory=dict)
     holds: Holds = field(default_factory=Holds)
+    counts: Counts = field(default_factory=Counts)
     connections: int = 0
     most_connections: int = 1000
     refused: int = 0
@@ -198,7 +200,7 @@ async def running(
         max_per_destination,
     )
     operator = QueueOperator(spool, scheduler, settler, holds, live, SCHEDULE, clocks)
-    world = World(store, spool, scheduler, operator, holds=holds)
+    world = World(store, spool, scheduler, operator, holds=holds, counts=logbook.counts)
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scheduler.run, stop)

@@ -20,14 +20,14 @@ from appliance.run.child import Ready
 from appliance.run.supervisor import supervise
 
 
-def engine_main(config: Configuration, smtp: list[socket.socket], control_socket: socket.socket, ready: Ready) -> None:
+def engine_main(config: Configuration, smtp: list[socket.socket], engine_socket: socket.socket, ready: Ready) -> None:
     """Stands in for `appliance.run.engine.main`."""
     if os.environ.get("STAND_IN") == "fails" or config.hostname.startswith("fails."):
         raise RuntimeError("the spool is upside down")
-    trio.run(_serve, config, smtp, control_socket, ready)
+    trio.run(_serve, config, smtp, engine_socket, ready)
 
 
-async def _serve(config: Configuration, smtp: list[socket.socket], control_socket: socket.socket, ready: Ready) -> None:
+async def _serve(config: Configuration, smtp: list[socket.socket], engine_socket: socket.socket, ready: Ready) -> None:
     async def greet(stream: trio.SocketStream) -> None:
         async with stream:
             await stream.send_all(f"220 {os.getpid()} {config.hostname}\r\n".encode())
@@ -48,7 +48,7 @@ async def _serve(config: Configuration, smtp: list[socket.socket], control_socke
     stubborn = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as sessions, trio.open_nursery() as accepting:
-            for listener, handler in [*((one, greet) for one in smtp), (control_socket, answer)]:
+            for listener, handler in [*((one, greet) for one in smtp), (engine_socket, answer)]:
                 listening = [trio.SocketListener(trio.socket.from_stdlib_socket(listener))]
                 accepting.start_soon(partial(trio.serve_listeners, handler, listening, handler_nursery=sessions))
             ready()

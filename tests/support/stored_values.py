@@ -21,9 +21,8 @@ def an_id(number: int) -> str:
 
 def a_keyring(*names: str, seed: int = 1) -> Keyring:
     """Sealers under keys that are the same for the same seed; those of both stores without names."""
-    return {
-        name: Sealer(bytes([seed]) * (KEY_OCTETS - len(name)) + name.encode()) for name in (names or ("log", "spool"))
-    }
+    names = names or ("accounts", "log", "spool")
+    return {name: Sealer(bytes([seed]) * (KEY_OCTETS - len(name)) + name.encode()) for name in names}
 
 
 def a_delivery(number: int = 1, **changes: Any) -> Delivery:

@@ -11,6 +11,7 @@ from appliance.model.delivery import Recipient
 from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
 from appliance.model.ids import id_source
 from appliance.privacy.sealing import Sealer
+from appliance.reception.day_counts import DayCounts
 from appliance.reception.decision import Decision, decide
 from appliance.reception.refusals import Refusal
 from appliance.reception.transit import MAX_NEXT_HOPS, Conclusion, Transit
@@ -138,7 +139,7 @@ class House:
     def decided(self, alias: str, sender: Address | None = SENDER) -> tuple[Decision, Recipient]:
         """What routing says about an alias, and whom the sender wrote to."""
         address = Address.parse(f"{alias}@example.org")
-        decision = decide(self.snapshot, self.rewriter, sender, address, NOW, lambda token: None)
+        decision = decide(self.snapshot, self.rewriter, sender, address, NOW, lambda token: None, DayCounts().received)
         assert decision.accepted
         assert decision.mode is DeliveryMode.TRANSIT
         return decision, Recipient(str(address), "domain1")

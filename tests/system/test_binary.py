@@ -61,6 +61,18 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
     raise TimeoutError(f"it said nothing more within {STEP_S} s")
 
 
+def _typed(binary: Path, directory: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [binary, *words],
+        cwd=directory,
+        env={"TMPDIR": str(directory / "tmp")},
+        capture_output=True,
+        text=True,
+        timeout=STEP_S,
+        check=False,
+    )
+
+
 def test_the_demo_plays(binary: Path, empty: Path) -> None:
     with _started(binary, empty, "demo") as process:
         assert any(line.startswith("All three came through") for line in _lines(process))
@@ -79,16 +91,11 @@ def test_the_appliance_runs(binary: Path, empty: Path) -> None:
                 break
         assert "ready" in said, said
         assert any(re.fullmatch(r"smtp listens on 127\.0\.0\.1:[0-9]+", line) for line in said)
-        checked = subprocess.run(
-            [binary, "check"],
-            cwd=empty,
-            env={"TMPDIR": str(empty / "tmp")},
-            capture_output=True,
-            text=True,
-            timeout=STEP_S,
-            check=False,
-        )
+        checked = _typed(binary, empty, "check")
         assert "running" in checked.stdout, checked
+        # By an operation that it carries along, and the socket of the operator.
+        listed = _typed(binary, empty, "queue", "list")
+        assert "The queue is empty." in listed.stderr, listed
         process.send_signal(signal.SIGTERM)
         assert process.wait(STEP_S) == 0
     assert (empty / "var" / "spool.sqlite").exists()

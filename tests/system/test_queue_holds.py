@@ -10,7 +10,7 @@ from destination_scripts import Answer, Stage, always
 from read_report import read_report
 from world import World, letter
 
-from appliance.configuration import CONTROL_SOCKET
+from appliance.configuration import ENGINE_SOCKET
 from appliance.wire import call
 
 NAMES = ["far", "owned", "sent", "one", "given-up", "lasting", "traffic", "many"]
@@ -39,8 +39,8 @@ def held(world: World, *filters: str) -> dict[str, Any]:
 
 
 def asked(world: World, verb: str) -> Any:
-    """What the engine answers on its control socket."""
-    (answer,) = call(world.appliance.data_dir / CONTROL_SOCKET, verb)
+    """What the engine answers on its socket."""
+    (answer,) = call(world.appliance.data_dir / ENGINE_SOCKET, verb)
     return answer
 
 
@@ -144,7 +144,7 @@ def test_what_waits_can_be_held_by_itself_and_others_go_on(world: World) -> None
 
 
 def test_holding_and_releasing_in_the_middle_of_traffic_loses_nothing_and_doubles_nothing(world: World) -> None:
-    steer = partial(call, world.appliance.data_dir / CONTROL_SOCKET, destination="dest.test")
+    steer = partial(call, world.appliance.data_dir / ENGINE_SOCKET, destination="dest.test")
     count = 200
     with world.appliance.client() as client:
         for number in range(count):

@@ -1,4 +1,4 @@
-"""The control socket, over a real socket: what a caller gets who asks well, asks badly, hangs up or does not read."""
+"""The engine's socket, over a real socket: what a caller gets who asks well, asks badly, hangs up or does not read."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from appliance import wire
-from appliance.configuration import CONTROL_SOCKET
+from appliance.configuration import ENGINE_SOCKET
 from appliance.wire import NotRunning, WireError
 
 END = {"end": True}
@@ -101,7 +101,7 @@ class Desk:
 
 @asynccontextmanager
 async def served(tmp_path: Path) -> AsyncIterator[Desk]:
-    desk = Desk(tmp_path / CONTROL_SOCKET)
+    desk = Desk(tmp_path / ENGINE_SOCKET)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(desk.path))
         listening.listen(128)
@@ -249,7 +249,7 @@ async def test_a_defect_is_logged_and_told_and_the_next_caller_is_served(tmp_pat
     async with served(tmp_path) as desk:
         with pytest.raises(WireError, match="defect"):
             await desk.ask("break")
-        assert desk.errors == ["control socket: ZeroDivisionError: a defect"]
+        assert desk.errors == ["engine socket: ZeroDivisionError: a defect"]
         assert await desk.ask("echo") == [{}]
 
 
@@ -324,12 +324,12 @@ async def test_a_follower_who_has_only_finished_writing_is_still_told(tmp_path: 
 
 
 def test_without_a_socket_no_appliance_runs(tmp_path: Path) -> None:
-    with pytest.raises(NotRunning, match=r"control\.sock"):
-        list(wire.call(tmp_path / CONTROL_SOCKET, "status"))
+    with pytest.raises(NotRunning, match=r"engine\.sock"):
+        list(wire.call(tmp_path / ENGINE_SOCKET, "status"))
 
 
 def test_a_socket_that_a_dead_appliance_left_behind_is_no_appliance(tmp_path: Path) -> None:
-    path = tmp_path / CONTROL_SOCKET
+    path = tmp_path / ENGINE_SOCKET
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
@@ -339,7 +339,7 @@ def test_a_socket_that_a_dead_appliance_left_behind_is_no_appliance(tmp_path: Pa
 
 
 def test_a_queue_of_callers_that_is_full_is_said_in_words(tmp_path: Path) -> None:
-    path = tmp_path / CONTROL_SOCKET
+    path = tmp_path / ENGINE_SOCKET
     waiting: list[socket.socket] = []
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -360,7 +360,7 @@ def test_a_queue_of_callers_that_is_full_is_said_in_words(tmp_path: Path) -> Non
 @pytest.mark.parametrize("last", [b'{"resu', b""])
 def test_an_appliance_that_dies_in_the_middle_of_an_answer_has_not_answered(tmp_path: Path, last: bytes) -> None:
     """A list that was cut off between two lines must not look like a whole one."""
-    path = tmp_path / CONTROL_SOCKET
+    path = tmp_path / ENGINE_SOCKET
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
@@ -395,9 +395,46 @@ async def test_a_task_gets_the_first_result_or_the_words_of_the_refusal(tmp_path
 
 async def test_a_task_does_not_wait_for_ever(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as hung:
-        hung.bind(str(tmp_path / CONTROL_SOCKET))
+        hung.bind(str(tmp_path / ENGINE_SOCKET))
         hung.listen()
         with pytest.raises(NotRunning):
-            await wire.ask(tmp_path / CONTROL_SOCKET, "status", 0.05)
+            await wire.ask(tmp_path / ENGINE_SOCKET, "status", 0.05)
     with pytest.raises(NotRunning):
         await wire.ask(tmp_path / "nothing", "status", 20)
+
+
+async def test_a_task_listens_for_as_long_as_it_likes(tmp_path: Path) -> None:
+    async with served(tmp_path) as desk:
+        async with aclosing(wire.listen(desk.path, "count", 20, to=3)) as told:
+            assert [each async for each in told] == [0, 1, 2]
+        async with aclosing(wire.listen(desk.path, "echo", 20, text="x" * 60_000)) as told:
+            assert await anext(told) == {"text": "x" * 60_000}
+        with pytest.raises(WireError, match="no such verb"):
+            await anext(wire.listen(desk.path, "sing", 20))
+
+
+async def test_a_task_that_listens_hears_when_the_appliance_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(NotRunning):
+        await anext(wire.listen(tmp_path / "nothing", "events", 20))
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(tmp_path / ENGINE_SOCKET))
+        dying.listen()
+        told = wire.listen(tmp_path / ENGINE_SOCKET, "events", 0.05)
+        with pytest.raises(NotRunning):
+            # It lets us in, and never says the first word.
+            await anext(told)
+
+        def die() -> None:
+            # The one from before is there still.
+            dying.accept()[0].close()
+            caller, _ = dying.accept()
+            caller.recv(1000)
+            caller.sendall(b'{"result": 1}\n{"resu')
+            caller.close()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, die)
+            async with aclosing(wire.listen(tmp_path / ENGINE_SOCKET, "events", 20)) as told:
+                assert await anext(told) == 1
+                with pytest.raises(NotRunning, match="died in the middle"):
+                    await anext(told)

@@ -1,0 +1,248 @@
+"""The engine's stream of events, as the control process passes it on to many.
+
+One connection to the engine, while anybody follows, serves all who follow. Each may begin behind an event that it has
+had already: what has happened since is read from the log, and then comes what happens. What is on its way from the one
+to the other is in neither: the engine tells of an event when it is durable, and moves it to the log moments later. So
+the order is always the same, here and after the engine was away: listen, have the engine move what there is, read the
+log, go on with what was heard meanwhile, and pass over what the log had already.
+
+Events are told in the order of their ids, which is that of the log: only so does one id say how far somebody was. They
+become durable in almost that order; what arrives within a moment is put right here.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from functools import partial
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from appliance import wire
+from appliance.logbook.reading import read
+from appliance.logbook.remembered import OVERLAP_MS, Had, Recent, Told
+from appliance.logbook.subscribers import Interest, Subscriber
+from appliance.model.event import DeliveryEvent, EventType
+from appliance.model.ids import first_id_at
+from appliance.model.time import HOUR_MS, Clock
+from appliance.storage.records import RecordStore, StoreUnavailable
+
+MAX_FOLLOWERS = 2000
+"""At once, in the whole control process; one more is turned away. Several share a connection."""
+
+MAX_OF_ONE = 300
+"""Of these, of one account."""
+
+SETTLE_S = 0.2
+"""How long an event is held back, so that one with a smaller id that becomes durable together with it goes first. The
+longest that can lie between is the reading of what a bounce quotes."""
+
+PAGE = 500
+"""Events that are read from the log at once."""
+
+CATCH_UP_S = 10.0
+"""How long the engine may take to move what there is to the log, and to say so."""
+
+LOOK_BACK_MS = HOUR_MS
+"""How far back one who resumes while the engine is away has it looked for what was not in the log yet, once it is back:
+by longer than a record store is away and nobody notices."""
+
+RETRY_S = 0.5
+"""How long to wait before the engine is called again."""
+
+STILL_S = 1.0
+"""How often those who follow are asked whether they still may, and whether anybody follows still."""
+
+_logger = logging.getLogger(__name__)
+
+
+class TooManyFollow(Exception):
+    """The limit of those who follow is reached."""
+
+
+class Feed:
+    """Follows the engine for all who follow the log. It belongs to one Trio run, in which `run` is under way."""
+
+    def __init__(self, engine_socket: Path, records: RecordStore, clock: Clock) -> None:
+        self._engine_socket = engine_socket
+        self._records = records
+        self._clock = clock
+        self._subscribers: set[Subscriber] = set()
+        """Who is told."""
+        self._known: set[Subscriber] = set()
+        """The same, and who reads what was before."""
+        self._wanted = trio.Event()
+        self._listening = trio.CancelScope()
+        self._is_heard = False
+        """The engine is listened to, and what was missed before has been told."""
+        self._begins = ""
+        """Behind which id the log is looked through once the engine is listened to."""
+        self._told = Told()
+        self._recent = Recent()
+        self._held_back: list[tuple[str, DeliveryEvent]] = []
+        """A heap."""
+        self._arrived, self._arrivals = trio.open_memory_channel[tuple[float, str]](float("inf"))
+
+    # ------------------------------------------------------------------ for those who follow
+
+    async def events(self, interest: Interest, after: str | None = None) -> AsyncGenerator[DeliveryEvent]:
+        """The events that are wanted: from now on, or all behind the id `after`, as far as the log reaches.
+
+        Whoever stops reading closes it. Raises what ends the interest, TooManyFollow, TooSlow, StoreUnavailable, and
+        WireError where the engine's store does not answer.
+        """
+        with self._place_for(interest) as subscriber:
+            if after is None:
+                self._follow(subscriber)
+                while True:
+                    yield await subscriber.next()
+            had = Had(after)
+            # One who is far behind reads in peace: nothing gathers for it meanwhile.
+            async with aclosing(self._wanted_of_log(subscriber, had)) as wanted:
+                async for event in wanted:
+                    yield event
+            subscriber.begins = had.last
+            self._follow(subscriber)
+            await self._catch_up(had.last)
+            async with aclosing(self._wanted_of_log(subscriber, had)) as wanted:
+                async for event in wanted:
+                    yield event
+            while True:
+                event = await subscriber.next()
+                if event.id not in had:
+                    yield event
+
+    def recent(self, key: str) -> tuple[DeliveryEvent, ...]:
+        """The events of the message of this name that are at hand. Of one that is under way the log may have less.
+
+        May be called by any thread.
+        """
+        return self._recent.of(key)
+
+    @contextmanager
+    def _place_for(self, interest: Interest) -> Iterator[Subscriber]:
+        if len(self._known) >= MAX_FOLLOWERS:
+            raise TooManyFollow(f"{MAX_FOLLOWERS} follow the log already")
+        if sum(each.interest.owner == interest.owner for each in self._known) >= MAX_OF_ONE:
+            raise TooManyFollow(f"you follow the log {MAX_OF_ONE} times already")
+        subscriber = Subscriber(interest, first_id_at(self._clock()))
+        self._known.add(subscriber)
+        try:
+            yield subscriber
+        finally:
+            self._known.discard(subscriber)
+            self._subscribers.discard(subscriber)
+            if not self._subscribers:
+                self._wanted = trio.Event()
+
+    def _follow(self, subscriber: Subscriber) -> None:
+        if not self._subscribers and not self._is_heard:
+            self._begins = first_id_at(self._clock())
+        self._subscribers.add(subscriber)
+        self._wanted.set()
+
+    async def _wanted_of_log(self, subscriber: Subscriber, had: Had) -> AsyncGenerator[DeliveryEvent]:
+        async with aclosing(self._stored(had.last, subscriber.interest.domain_ids)) as stored:
+            async for event in stored:
+                if subscriber.ended is not None:
+                    raise subscriber.ended
+                had.add(event.id)
+                if subscriber.interest.wants(event):
+                    yield event
+
+    async def _stored(self, after: str, domain_ids: Sequence[str] | None) -> AsyncGenerator[DeliveryEvent]:
+        while True:
+            page = partial(read, self._records, domain_ids=domain_ids, after=after, limit=PAGE)
+            events = await trio.to_thread.run_sync(page)
+            for event in events:
+                yield event
+            if len(events) < PAGE:
+                return
+            after = events[-1].id
+
+    async def _catch_up(self, after: str) -> None:
+        """Have the engine move to the log what is durable now. Where it is away, that is looked for when it is back."""
+        try:
+            await wire.ask(self._engine_socket, "log.catchUp", CATCH_UP_S)
+        except wire.NotRunning:
+            self._begins = min(self._begins, max(after, first_id_at(self._clock() - LOOK_BACK_MS)))
+
+    # ------------------------------------------------------------------ listening to the engine
+
+    async def run(self) -> None:
+        """Listen to the engine while anybody follows, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._release)
+            nursery.start_soon(self._look_who_follows)
+            while True:
+                await self._wanted.wait()
+                with trio.CancelScope() as self._listening:
+                    await self._listen()
+                if self._is_heard:
+                    self._is_heard = False
+                    self._begins = max(self._told.forgotten, first_id_at(self._clock() - OVERLAP_MS))
+                    if self._subscribers:
+                        _logger.info("the engine is not heard any more")
+                await trio.sleep(RETRY_S)
+
+    async def _listen(self) -> None:
+        """Hear events until the engine ends, cannot be reached or cuts us off: it is called again, then."""
+        try:
+            async with aclosing(wire.listen(self._engine_socket, "events", CATCH_UP_S, caughtUp=True)) as told:
+                # The first result says that all from before is in the log.
+                await anext(told)
+                async with aclosing(self._stored(self._begins, None)) as missed:
+                    async for event in missed:
+                        self._tell(event, missed=True)
+                self._is_heard = True
+                async for each in told:
+                    event = _event(each)
+                    heappush(self._held_back, (event.id, event))
+                    self._arrived.send_nowait((trio.current_time(), event.id))
+        except (wire.NotRunning, StopAsyncIteration):
+            pass
+        except (wire.WireError, StoreUnavailable) as error:
+            _logger.warning("the engine's events can't be followed now: %s", error)
+
+    async def _release(self) -> None:
+        """Tell each event when it has been held back, after all with smaller ids that have come by then."""
+        async for arrived_at, id in self._arrivals:
+            await trio.sleep_until(arrived_at + SETTLE_S)
+            while self._held_back and self._held_back[0][0] <= id:
+                self._tell(heappop(self._held_back)[1], missed=False)
+
+    async def _look_who_follows(self) -> None:
+        """End those who may not follow any more, and hang up where nobody follows: the engine has less to do then."""
+        while True:
+            await trio.sleep(STILL_S)
+            if not self._subscribers:
+                self._listening.cancel()
+                # What nobody follows is not kept at hand: it has its time in the log.
+                self._recent = Recent()
+            if self._known:
+                for subscriber, why in await trio.to_thread.run_sync(_no_longer, list(self._known)):
+                    subscriber.end(why)
+
+    def _tell(self, event: DeliveryEvent, *, missed: bool) -> None:
+        if self._told.add(event.id):
+            self._recent.add(event)
+            for subscriber in self._subscribers:
+                subscriber.tell(event, missed=missed)
+
+
+def _no_longer(subscribers: Sequence[Subscriber]) -> list[tuple[Subscriber, Exception]]:
+    """Those among them who may not follow any more, and why. For a worker thread."""
+    ended = []
+    for subscriber in subscribers:
+        try:
+            subscriber.interest.still()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends this one and is told there
+            ended.append((subscriber, error))
+    return ended
+
+
+def _event(told: Mapping[str, Any]) -> DeliveryEvent:
+    """An event as the engine tells it: by the names of the model."""
+    return DeliveryEvent(**{**told, "type": EventType(told["type"])})

@@ -1,0 +1,121 @@
+"""How many messages each account has received today, for the limit that its plan sets.
+
+The day is that of UTC: one number an account, and everybody can tell when it ends. (Of the last 24 hours there would
+have to be a number for each, and in the long run no more would come through.) It is the day that the wall clock shows:
+one that is set over a midnight, forwards or back, begins a day anew, and none is ever longer for it.
+
+A message counts for an account when it gets its 250, once, however many of the account's addresses it was for. RCPT
+only looks: what was under way when the limit was reached is taken, which is at most a message for each connection.
+
+RCPT waits for no disk, so the numbers are in memory. They are written to the record store every WRITE_S
+and at the end, for the next start and for `explain`. A crash forgets what came since the last writing, and so lets an
+account receive that many more; where the store is away, it is what came since it went.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+import trio
+
+from appliance.model.time import DAY_MS, Clock
+from appliance.privacy.declarations import RECEIVED_TODAY
+from appliance.storage.records import Change, Delete, Insert, Page, RecordStore, StoreUnavailable
+
+WRITE_S = 30.0
+"""How often what has been counted is written: as seldom as the clocks are, and often enough for who asks `explain`."""
+
+_PAGE = 5000
+
+_log = logging.getLogger(__name__)
+
+
+class DayCounts:
+    """The counts of one engine. For its one thread."""
+
+    def __init__(self, counts: Mapping[str, int] = {}, now: int = 0) -> None:
+        """`counts` is what the run before has written on the day of this instant, by account."""
+        self._day = day_of(now)
+        self._counts = dict(counts)
+        self._unwritten: set[str] = set()
+
+    def received(self, account_id: str, now: int) -> int:
+        """How many messages an account has received on the day of this instant."""
+        self._turn_to(now)
+        return self._counts.get(account_id, 0)
+
+    def count(self, account_ids: Iterable[str], now: int) -> None:
+        """A message was accepted for these accounts, each of which is named once."""
+        self._turn_to(now)
+        for account_id in account_ids:
+            self._counts[account_id] = self._counts.get(account_id, 0) + 1
+            self._unwritten.add(account_id)
+
+    def unwritten(self, now: int) -> dict[str, int]:
+        """What the record store does not know yet, by account."""
+        self._turn_to(now)
+        return {account_id: self._counts[account_id] for account_id in self._unwritten}
+
+    def written(self, counts: Mapping[str, int], now: int) -> None:
+        """The record store has these of the day of this instant; what has been counted meanwhile is still to be
+        written."""
+        if self._day == day_of(now):
+            self._unwritten -= {each for each, count in counts.items() if self._counts.get(each) == count}
+
+    def _turn_to(self, now: int) -> None:
+        if not 0 <= now - self._day < DAY_MS:
+            self._day = day_of(now)
+            self._counts.clear()
+            self._unwritten.clear()
+
+
+async def keep_written(counts: DayCounts, records: RecordStore, clock: Clock) -> None:
+    """Write what has been counted, again and again, until cancelled."""
+    while True:
+        await trio.sleep(WRITE_S)
+        await write_down(counts, records, clock())
+
+
+async def write_down(counts: DayCounts, records: RecordStore, now: int) -> None:
+    """Write what has been counted. A store that refuses hears it the next time."""
+    unwritten = counts.unwritten(now)
+    if not unwritten:
+        return
+    try:
+        await trio.to_thread.run_sync(write_counts, records, unwritten, now)
+    except StoreUnavailable as error:
+        _log.warning("what accounts have received today can't be written down now: %s", error)
+    else:
+        counts.written(unwritten, now)
+
+
+# ------------------------------------------------------------------ in the record store
+
+
+def day_of(now: int) -> int:
+    """When the day of an instant began, in milliseconds since the epoch."""
+    return now - now % DAY_MS
+
+
+def write_counts(records: RecordStore, counts: Mapping[str, int], now: int) -> None:
+    """Store what accounts have received on the day of this instant. Raises StoreUnavailable."""
+    changes: list[Change] = []
+    for account_id, messages in counts.items():
+        row = {"account_id": account_id, "day": day_of(now), "messages": messages}
+        changes += [Delete(RECEIVED_TODAY, {"account_id": account_id}), Insert(RECEIVED_TODAY, row)]
+    records.apply(changes)
+
+
+def stored_counts(records: RecordStore, now: int) -> dict[str, int]:
+    """What is stored of the day of this instant, by account. Raises StoreUnavailable."""
+    found: dict[str, int] = {}
+    after = None
+    while rows := records.find(RECEIVED_TODAY, {"day": day_of(now)}, Page(after=after, limit=_PAGE)):
+        found |= {str(row["account_id"]): int(str(row["messages"])) for row in rows}
+        after = str(rows[-1]["account_id"])
+    return found
+
+
+def stored_count(records: RecordStore, account_id: str, now: int) -> int:
+    """The same for one account. Raises StoreUnavailable."""
+    row = records.get(RECEIVED_TODAY, {"account_id": account_id, "day": day_of(now)})
+    return int(str(row["messages"])) if row else 0

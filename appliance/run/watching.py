@@ -1,0 +1,67 @@
+"""What the control process notes of its own work: the log of HTTP, and the numbers that `/metrics` shows."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+from control_api.api import Api
+from control_api.edges import Edges
+from control_api.exchange import App
+from control_api.http import application
+from control_api.metrics import State
+from control_api.rooms import Rooms
+from control_api.watch import Traffic, Watch
+
+from appliance import wire
+from appliance.configuration import Configuration
+from appliance.logbook.requests import RequestLog
+from appliance.storage.disk import THE_DISK
+
+ENGINE_S = 2.0
+"""How long the engine may take to answer about itself; one that takes longer is not well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """One for the process, over all its listeners. `log.run` has to run for lines to be written."""
+
+    config: Configuration
+    log: RequestLog
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def application(self, rooms: Rooms, edges: Edges, shutdown: trio.Event) -> App:
+        """The application for a listener with these edges."""
+        watch = Watch(edges, self.log, self.traffic)
+        return application(engine_status(self.config), Api(rooms, edges, shutdown, watch), watch, self.measured)
+
+    async def measured(self) -> State:
+        """The state that `/metrics` shows."""
+        try:
+            space = await trio.to_thread.run_sync(THE_DISK.space, self.config.data_dir)
+        except OSError:
+            space = None
+        return State(
+            engine=await _asked(self.config, "metrics"),
+            disk_free=space.octets if space else None,
+            disk_size=space.all_octets if space else None,
+            log_written=self.log.written,
+            log_lost=self.log.lost,
+        )
+
+
+def engine_status(config: Configuration) -> Callable[[], Awaitable[Mapping[str, object] | None]]:
+    """What asks the engine of this configuration for its status. The callable returns None where none is told."""
+
+    async def status() -> Mapping[str, object] | None:
+        return await _asked(config, "status")
+
+    return status
+
+
+async def _asked(config: Configuration, verb: str) -> Mapping[str, Any] | None:
+    try:
+        told = await wire.ask(config.engine_socket, verb, ENGINE_S)
+    except (wire.NotRunning, wire.WireError):
+        return None
+    return told if isinstance(told, dict) else None

@@ -1,0 +1,71 @@
+"""What the appliance is doing now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import strawberry
+
+from appliance.version import version
+from appliance.wire import NotRunning, WireError
+from control_api.callers import Access
+from control_api.context import Info
+from control_api.fields import query
+from control_api.scalars import DateTime
+
+ENGINE_S = 2.0
+"""How long the engine may take to say how it is; one that takes longer is not well."""
+
+
+@strawberry.type(description="One machine of the appliance.")
+class ApplianceNode:
+    """One engine, as it has told."""
+
+    name: str
+    seen_at: DateTime = strawberry.field(description="When it was last heard of.")
+    queued: int
+
+
+@strawberry.type(description="What the appliance is doing now. Numbers are for operators, and null for everybody else.")
+class Status:
+    """The answer of the engine, as far as the caller may see it."""
+
+    version: str
+    healthy: bool = strawberry.field(description="Mail is taken and sent.")
+    started_at: DateTime | None
+    queued: int | None = strawberry.field(description="Deliveries that are still to be done.")
+    oldest_queued_at: DateTime | None
+    open_connections: int | None = strawberry.field(description="SMTP connections that are open now.")
+    nodes: list[ApplianceNode] | None = strawberry.field(description="The machines that have been heard of.")
+
+
+@strawberry.type
+class StatusQueries:
+    """Status."""
+
+    @query(Access.ANYONE, scope=None)
+    def status(self, info: Info) -> Status:
+        """What the appliance is doing now. All but version and health is for operators."""
+        rooms = info.context.rooms
+        told: Mapping[str, Any]
+        try:
+            told = next(rooms.engine("status", limit_s=ENGINE_S), {})
+        except (NotRunning, WireError):
+            # An engine that is away is what this field is there to tell.
+            told = {}
+        shown = told if info.context.caller.is_operator else {}
+        queued, now = shown.get("queued"), DateTime(rooms.clock())
+        return Status(
+            version=version(),
+            healthy=told.get("healthy") is True,
+            started_at=_instant(shown.get("startedAt")),
+            queued=queued,
+            oldest_queued_at=_instant(shown.get("oldestQueuedAt")),
+            open_connections=shown.get("openConnections"),
+            nodes=None
+            if queued is None
+            else [ApplianceNode(name=rooms.configuration.hostname, seen_at=now, queued=queued)],
+        )
+
+
+def _instant(told: int | None) -> DateTime | None:
+    return None if told is None else DateTime(told)
