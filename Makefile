@@ -40,7 +40,8 @@ run: install
 
 test: check
 	@PYTHON=$(BIN)/python tests/install-peers
-	$(PYTEST) -m 'not long'
+	@# A file stays in one process: what it starts for all its tests is started once. A process that hangs ends the run.
+	$(PYTEST) -m 'not long' -n $${ONWARD_PROCESSES:-2} --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-long: $(VENV)/.installed-checks
 	@PYTHON=$(BIN)/python tests/install-peers

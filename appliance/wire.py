@@ -26,6 +26,9 @@ MAX_REQUEST = 64 << 10
 REQUEST_TIMEOUT_S = 10.0
 """How long a caller has to say what it wants, and to read one line of the answer."""
 
+STATUS_S = 2.0
+"""How long the engine may take to tell of itself; one that takes longer is not well."""
+
 CALL_TIMEOUT_S = 60.0
 """How long a caller waits for a line of an answer, unless it follows a stream."""
 

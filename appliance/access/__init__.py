@@ -1,11 +1,13 @@
 """Who may come in: sign-up, passwords, second factors, sessions, API tokens, and the links that are mailed.
 
-Everybody who is let in is let in here, whoever asks: the API now. `entrance.py` puts the room together; what callers
-use of it are `sign_ups.py` (an account that verifies its address, a password that is forgotten), `sign_ins.py`
-(passwords and codes in, a session out), `two_factor.py`, `api_tokens.py`, `sessions.py`, and `doorkeeper.py`, which
-tells who is behind a cookie or a token. Beneath them: `passwords.py` with `turns.py` (two hashes at a time),
-`attempts.py` (how often, and why nobody locks anybody out), `devices.py`, `mailed_tokens.py`, `letters.py`, and
+Everybody who is let in is let in here. `entrance.py` puts the room together; what callers use of it are `sign_ups.py`
+(an account that verifies its address, a password that is forgotten), `sign_ins.py` (passwords and codes in, a session
+out), `two_factor.py`, `api_tokens.py`, `sessions.py`, and `doorkeeper.py`, which tells who is behind a cookie or a
+token. Beneath them: `passwords.py` with `turns.py` (two hashes at a time), `attempts.py` (how often, and why nobody
+locks anybody out; `clients.py`: as whom a client counts), `devices.py`, `mailed_tokens.py`, `letters.py`, and
 `postbox.py` with `errands.py` (what is done once the answer is given).
+
+A session here is a person's, begun by signing in; the sessions of SMTP are no affair of this room.
 
 What all of it keeps to: the answer, and the time that it takes, are the same for an address that has an account and
 one that has none. Of every secret only a hash is stored, but for that of one-time codes, which is sealed. Whatever

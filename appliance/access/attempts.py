@@ -26,7 +26,7 @@ not let in.
 
 from dataclasses import dataclass
 
-from appliance.access.clients import networks
+from appliance.access.clients import WIDER, networks
 from appliance.model.refused import TooMany
 from appliance.model.time import SECOND_MS
 from appliance.privacy.declarations import FAILED_SIGN_INS
@@ -50,9 +50,6 @@ class Limits:
     codes: int = 5
     """480 a day, each of them right by three in a million: one chance in seven hundred a day, and the owner knows."""
 
-
-WIDER = 5
-"""A wider network (an IPv6 /48) has so many times the limit of a single one."""
 
 _ALL = "all"
 

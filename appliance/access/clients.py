@@ -21,6 +21,9 @@ HOST_BITS_OF_ONE = 64
 NETWORK_BITS_OF_SOME = 48
 """What a customer of a hoster may get: 65536 networks of the first kind."""
 
+WIDER = 5
+"""A network of that kind has so many times the limit of a single one."""
+
 
 def networks(address: str) -> tuple[str, ...]:
     """What a client is counted as, the closest first: an IPv4 address by itself, an IPv6 one by its /64 and its /48."""

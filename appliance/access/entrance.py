@@ -20,7 +20,7 @@ from appliance.access.sign_ups import SignUps
 from appliance.access.two_factor import TwoFactors
 from appliance.model.account import Plan
 from appliance.model.ids import IdSource, id_source
-from appliance.model.letter import Post
+from appliance.model.letter import Post, links
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.sealing import Sealer
 from appliance.storage.ephemeral import EphemeralStore
@@ -65,9 +65,7 @@ def entrance(
     sessions = Sessions(ephemeral, ephemeral_key, clock, ids)
     api_tokens = ApiTokens(records, clock, ids)
     two_factors = TwoFactors(records, clock, hostname)
-    base = public_url.rstrip("/")
-    # Behind the #, no server on the way sees the token, and no scanner of mail that opens links uses it up.
-    writer = LetterWriter(hostname, lambda page, token: f"{base}/#/{page}?token={token}")
+    writer = LetterWriter(hostname, links(public_url))
     postbox = Postbox(post, errands)
     sign_ups = SignUps(
         records=records,

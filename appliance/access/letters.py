@@ -3,11 +3,10 @@
 A letter is in plain words, names the appliance, and says what to do where somebody else has asked for it: nothing.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from appliance.access.clients import networks
-from appliance.model.letter import Letter
+from appliance.access.clients import WIDER, networks
+from appliance.model.letter import Letter, Link
 from appliance.model.refused import TooMany
 from appliance.model.time import SECOND_MS
 from appliance.privacy.declarations import LETTERS_ASKED_FOR
@@ -26,9 +25,6 @@ IN_ALL = 500
 then would do that somebody's work: instead each network has one request, which is what a newcomer needs."""
 
 PER_NETWORK_THEN = 1
-
-WIDER = 5
-"""A wider network (an IPv6 /48) has so many times the limit of a single one."""
 
 
 class Rationing:
@@ -63,8 +59,7 @@ class LetterWriter:
     """Writes them."""
 
     hostname: str
-    link: Callable[[str, str], str]
-    """The address of the page of this name for this token."""
+    link: Link
 
     def verify_email(self, email: str, token: str) -> Letter:
         """To whoever has signed up."""

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from appliance.accounts.names import account_email
-from appliance.accounts.refused import Refused
 from appliance.accounts.rows import ROUTING_CHANGED, every, get, insert, some
 from appliance.model.account import Account, Plan, Role, usual_plan
 from appliance.model.ids import IdSource, id_source
+from appliance.model.names import account_email
+from appliance.model.refused import Refused
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import ACCOUNTS
 from appliance.storage.records import Duplicate, Page, RecordStore, Update

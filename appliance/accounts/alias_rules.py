@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from appliance.accounts.destinations import agreed
 from appliance.accounts.domains import plan_of
-from appliance.accounts.names import mailbox
-from appliance.accounts.refused import Refused
 from appliance.accounts.rows import every
 from appliance.accounts.texts import one_line
 from appliance.model.account import Account, Plan
 from appliance.model.domain import Alias, AliasAction, AliasKind, Domain
 from appliance.model.ids import IdSource
+from appliance.model.names import mailbox
+from appliance.model.refused import Refused
 from appliance.privacy.declarations import ALIASES
 from appliance.routing.patterns import (
     MAX_COST_PER_DOMAIN,

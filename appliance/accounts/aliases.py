@@ -11,13 +11,14 @@ from appliance.accounts.alias_rules import AliasRules, described, later
 from appliance.accounts.consent import Consent, Questions
 from appliance.accounts.destinations import Agreed, agreed, mailbox_of, no_longer_used, wanted
 from appliance.accounts.loops import refuse_endless
-from appliance.accounts.names import alias_address, alias_pattern, domain_name, split_alias
-from appliance.accounts.refused import Refused
+from appliance.accounts.names import alias_address, alias_pattern, split_alias
 from appliance.accounts.rows import ROUTING_CHANGED, every, get, insert, some
 from appliance.model.account import Account, Plan
 from appliance.model.domain import Alias, AliasAction, AliasKind, Destination, Domain
 from appliance.model.ids import IdSource, id_source
 from appliance.model.letter import LetterRefused, NotPosted, Post
+from appliance.model.names import domain_name
+from appliance.model.refused import Refused
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import ALIASES
 from appliance.storage.record_rows import to_row

@@ -2,12 +2,12 @@
 
 import ipaddress
 
-from appliance.accounts.names import domain_name, mailbox
-from appliance.accounts.refused import Refused
 from appliance.accounts.rows import ROUTING_CHANGED, get, insert, some
 from appliance.accounts.texts import one_line
 from appliance.model.block import Block, BlockKind
 from appliance.model.ids import IdSource, id_source
+from appliance.model.names import domain_name, mailbox
+from appliance.model.refused import Refused
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import BLOCKS
 from appliance.storage.records import Delete, Duplicate, Page, Range, RecordStore

@@ -13,13 +13,12 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from appliance.accounts.refused import Refused
 from appliance.accounts.rows import ROUTING_CHANGED, every, get
 from appliance.model.account import Account
 from appliance.model.domain import Destination
 from appliance.model.ids import IdSource, id_source
-from appliance.model.letter import Letter
-from appliance.model.refused import TooMany
+from appliance.model.letter import Letter, Link
+from appliance.model.refused import Refused, TooMany
 from appliance.model.time import DAY_MS, HOUR_MS, SECOND_MS, Clock, wall_clock
 from appliance.privacy.declarations import ASKED_MAILBOXES, CONFIRMATIONS, DESTINATIONS, NEVER_ASKED
 from appliance.privacy.sealing import Sealer
@@ -59,14 +58,13 @@ class Consent:
     def __init__(
         self,
         records: RecordStore,
-        link: Callable[[str, str], str],
+        link: Link,
         sealer: Sealer,
         clock: Clock = wall_clock,
         ids: IdSource | None = None,
         new_token: Callable[[], str] = secrets.token_urlsafe,
     ) -> None:
-        """`link` makes the address of the page of this name for this token; `sealer` makes MACs, and has to be of a key
-        that stays."""
+        """`sealer` makes MACs, and has to be of a key that stays."""
         self._records = records
         self._link = link
         self._sealer = sealer

@@ -5,10 +5,10 @@ from contextlib import suppress
 from enum import Enum
 
 from appliance.accounts.belongings import belongings
-from appliance.accounts.refused import Refused
 from appliance.accounts.rows import ROUTING_CHANGED, every
 from appliance.model.account import Account
 from appliance.model.domain import Domain
+from appliance.model.refused import Refused
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import ACCOUNTS, DELIVERIES
 from appliance.privacy.owners import owned_elsewhere

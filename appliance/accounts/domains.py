@@ -10,12 +10,12 @@ from dataclasses import replace
 from enum import Enum
 
 from appliance.accounts.destinations import no_longer_used
-from appliance.accounts.names import domain_name
-from appliance.accounts.refused import Refused
 from appliance.accounts.rows import ROUTING_CHANGED, every, get, insert, some
 from appliance.model.account import Account, Plan
 from appliance.model.domain import Alias, DeliveryMode, Domain, LogLevel, QuarantineAction
 from appliance.model.ids import IdSource, id_source
+from appliance.model.names import domain_name
+from appliance.model.refused import Refused
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import ALIASES, DOMAINS, EVENTS
 from appliance.storage.records import Change, Delete, Duplicate, Page, RecordStore, Update

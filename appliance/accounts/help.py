@@ -5,12 +5,12 @@ An operator reads a member's log under a help request that allows it, and in no 
 happened.
 """
 
-from appliance.accounts.refused import Refused
 from appliance.accounts.rows import every, get, insert, some
 from appliance.accounts.texts import one_line, paragraphs
 from appliance.model.account import Account
 from appliance.model.help import HelpReply, HelpRequest, LogAccess
 from appliance.model.ids import IdSource, id_source
+from appliance.model.refused import Refused
 from appliance.model.time import DAY_MS, Clock, wall_clock
 from appliance.privacy.declarations import HELP_REPLIES, HELP_REQUESTS
 from appliance.storage.records import Change, Page, Range, RecordStore, Update

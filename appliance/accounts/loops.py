@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from appliance.accounts.destinations import mailbox_of
-from appliance.accounts.refused import Refused
 from appliance.accounts.rows import every
 from appliance.model.domain import Alias, AliasAction, AliasKind, Destination, Domain
+from appliance.model.refused import Refused
 from appliance.privacy.declarations import DOMAINS
 from appliance.routing.patterns import begins_with
 from appliance.routing.route import route

@@ -2,19 +2,9 @@
 
 import unicodedata
 
-from appliance.accounts.refused import Refused
-from appliance.model.names import MAX_NAME_OCTETS, account_email, domain_name, mailbox
+from appliance.model.names import domain_name, mailbox
+from appliance.model.refused import Refused
 from appliance.routing.patterns import PatternError, check_pattern
-
-__all__ = [
-    "MAX_NAME_OCTETS",
-    "account_email",
-    "alias_address",
-    "alias_pattern",
-    "domain_name",
-    "mailbox",
-    "split_alias",
-]
 
 
 def split_alias(text: str) -> tuple[str, str]:

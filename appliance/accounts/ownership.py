@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from appliance.accounts.refused import Refused
 from appliance.accounts.rows import ROUTING_CHANGED, every
 from appliance.model.domain import Domain
+from appliance.model.refused import Refused
 from appliance.privacy.declarations import DOMAINS
 from appliance.privacy.sealing import Sealer
 from appliance.storage.records import Duplicate, RecordStore, Update

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.accounts.help import Help
-from appliance.accounts.refused import Refused
 from appliance.accounts.rows import every, get
 from appliance.model.account import Account, Role
 from appliance.model.domain import Domain
 from appliance.model.help import HelpRequest
+from appliance.model.refused import Refused
 from appliance.storage.records import RecordStore
 from smtp.address import AddressError, ascii_domain, parse_domain
 

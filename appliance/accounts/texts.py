@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from appliance.accounts.refused import Refused
+from appliance.model.refused import Refused
 
 _LINE_ENDS = str.maketrans({"\r": None})
 

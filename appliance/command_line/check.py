@@ -36,10 +36,7 @@ from appliance.run.post_office import postmark_of
 from appliance.run.stores import ALL_KEYS, RECORDS_FILE, open_records, secrets
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.sqlite_tables import SchemaMismatch
-from appliance.wire import NotRunning, WireError, call
-
-STATUS_S = 2.0
-"""How long a running appliance may take to say how it is."""
+from appliance.wire import STATUS_S, NotRunning, WireError, call
 
 SMARTHOST_S = 20.0
 """How long a smarthost may take for greeting, TLS and login."""
@@ -292,7 +289,8 @@ CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
 def check(invocation: Invocation, as_json: bool) -> None:
     """Check the configuration, permissions and ports, and say what to do about each fault.
 
-    Status 1 where mail would not flow. DNS and reachability are not looked at yet.
+    Status 1 where mail would not flow. Whether others reach this machine can't be seen from here; what a domain's DNS
+    has to say, `onward domain check` knows.
     """
     where = f"{invocation.path} is valid" if invocation.path else "no file, so the defaults"
     config = invocation.configuration

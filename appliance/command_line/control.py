@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from control_api.operation_files import operation
 
-from appliance.accounts.refused import Refused
-from appliance.wire import NotRunning, WireError, call
+from appliance.model.refused import Refused
+from appliance.wire import STATUS_S, NotRunning, WireError, call
 
 if TYPE_CHECKING:
     from appliance.configuration import Configuration
@@ -25,9 +25,6 @@ PATIENCE_S = 3600.0
 
 CONNECT_S = 10.0
 """How long it may take to let us in."""
-
-ENGINE_S = 2.0
-"""How long the engine may take to say that it is there, where the control process is not."""
 
 
 class ControlAway(WireError):
@@ -85,7 +82,7 @@ def data_of(answer: Mapping[str, Any]) -> Any:
 def not_answering(config: Configuration) -> NotRunning | WireError:
     """What to tell where nobody is behind `control.sock`: nothing runs, or the half that mail needs."""
     try:
-        next(call(config.engine_socket, "status", limit_s=ENGINE_S), None)
+        next(call(config.engine_socket, "status", limit_s=STATUS_S), None)
     except NotRunning:
         return NotRunning(f"no appliance answers on {config.control_socket}")
     except WireError:

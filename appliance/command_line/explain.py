@@ -4,10 +4,10 @@ import ipaddress
 
 import click
 
-from appliance.accounts.refused import Refused
 from appliance.command_line.invocation import Command, Invocation, json_option, pass_invocation
 from appliance.command_line.output import plain, print_json
 from appliance.command_line.views import explanation_view
+from appliance.model.refused import Refused
 from appliance.routing.explained import Explanation
 from appliance.run.explanation import Explainer
 from smtp.address import Address, AddressError

@@ -117,7 +117,8 @@ class Invocation:
         """What asks the owners of mailboxes; None where no appliance runs that would carry the letter."""
         from appliance import wire
         from appliance.accounts.consent import Consent
-        from appliance.run.furnishing import ACCOUNTS_KEY, link_of
+        from appliance.model.letter import links
+        from appliance.run.furnishing import ACCOUNTS_KEY
         from appliance.run.post_office import post_office
         from appliance.run.stores import keyring
 
@@ -127,7 +128,7 @@ class Invocation:
         except (wire.NotRunning, wire.WireError):
             return None
         key = keyring(self.configuration, [ACCOUNTS_KEY])[ACCOUNTS_KEY]
-        return Consent(records, link_of(self.configuration), key), post_office(self.configuration, engine)
+        return Consent(records, links(self.configuration.http.public_url), key), post_office(self.configuration, engine)
 
     def _own_names(self) -> set[str]:
         return {self.configuration.hostname, self.configuration.forwarding.srs_domain}

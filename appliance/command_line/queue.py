@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from appliance.accounts.refused import Refused
 from appliance.command_line.api_ids import own_id
 from appliance.command_line.invocation import Group, Invocation, json_option, pass_invocation
 from appliance.command_line.output import counted, print_json, print_list, print_table, readable, say
 from appliance.command_line.views import delivery_view, hold_view
+from appliance.model.refused import Refused
 from appliance.model.time import parse_instant
 
 _FILTERS = (

@@ -162,8 +162,8 @@ def main() -> None:
 
 def _expected(error: Exception) -> Failure | None:
     """The line and status for an error that can happen to anybody; None for a defect of ours."""
-    from appliance.accounts.refused import Refused
     from appliance.configuration import ConfigurationError
+    from appliance.model.refused import Refused
     from appliance.privacy.secrets import SecretRefused
     from appliance.run import CannotStart
     from appliance.storage.records import StoreUnavailable

@@ -1,6 +1,6 @@
 """Values as the API shows them: the field names and enum values of graphql/schema.graphql, times as RFC 3339.
 
-Each is a selection of the type's fields: what does not exist yet is left out, not made up.
+Each is a selection of the type's fields: what is not at hand here is left out, not made up.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,8 @@
 """What the configuration can already say and this version cannot do yet.
 
 Where it would matter, such a key is refused, never ignored: who writes `ephemeral = "redis://..."` must not find two
-nodes that know nothing of each other. Where nothing is worse without it (a notice that is not sent, a limit that is not
-enforced), it is taken, and a line at the start says that it has no effect yet. Building a feature ends with taking its
-line out of these lists.
+nodes that know nothing of each other. Where nothing is worse without it (a notice that is not sent), it is taken, and a
+line at the start says that it has no effect yet. Building a feature ends with taking its line out of these lists.
 """
 
 from collections.abc import Callable, Iterator

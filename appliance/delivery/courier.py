@@ -16,13 +16,13 @@ from appliance.resolver import Resolver
 from appliance.storage.records import StoreUnavailable
 from smtp.client.trio_client import ChunkingRefused, Lost, Result, Stage
 
-__all__ = ["MAX_MESSAGES_PER_CONNECTION", "Content", "Courier", "Unreachable"]
+__all__ = ["MAX_MESSAGES_PER_CONNECTION", "MAX_OTHER_OPINIONS", "Content", "Courier", "Unreachable"]
 
 MAX_MESSAGES_PER_CONNECTION = 1000
 """After as many messages a fresh connection is made: servers that count have had enough by then."""
 
 MAX_OTHER_OPINIONS = 2
-"""Further hosts that are asked where one refuses a message as a whole. Two are enough to find one that has another
+"""Further hosts that are asked where one refuses a transaction as a whole. Two are enough to find one that has another
 mind; more would let a domain with many hosts take much of our time for each message that it refuses."""
 
 Content = Callable[[], AsyncIterable[bytes] | Iterable[bytes]]

@@ -16,6 +16,7 @@ import trio
 
 from appliance.delivery.attempt import Attempt
 from appliance.delivery.connecting import ConnectionSettings, Reached
+from appliance.delivery.courier import MAX_OTHER_OPINIONS
 from appliance.delivery.holds import Holds
 from appliance.delivery.reaching import Unreachable, Unsuitable, reach
 from appliance.delivery.replies import outcome_of, wishes
@@ -37,9 +38,6 @@ GOODBYE_S = 2.0
 MAX_GOODBYES = 200
 """Connections that are being ended in order. More than these are closed without a word: a server that answers no QUIT
 must not keep any number of sockets open here."""
-
-MAX_OTHER_OPINIONS = 2
-"""Further hosts that are asked where one refuses the transaction as a whole, as couriers do."""
 
 PLACE_S = 30.0
 """For a place, where all are taken. Most are given back within a second, so that a burst of mail to one destination

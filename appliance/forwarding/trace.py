@@ -15,7 +15,10 @@ DOMAIN_OCTETS = 255
 """RFC 5321 §4.5.3.1.2. A HELO argument beyond it is cut, not believed."""
 
 LINE_COLUMNS = 78
-"""RFC 5322 §2.1.1: the length that lines should keep to. A single word beyond it stays whole, below the hard 998."""
+"""RFC 5322 §2.1.1: the length that lines should keep to. A single word beyond it stays whole."""
+
+LINE_OCTETS = 998
+"""RFC 5322 §2.1.1: no line is longer than this, without its CRLF."""
 
 ENCODED_OCTETS = 2048
 """How much of a field with encoded-words is decoded: a subject of 300 characters in Base64 of UTF-8 fits. Decoders

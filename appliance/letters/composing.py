@@ -8,12 +8,9 @@ import base64
 import quopri
 import textwrap
 
-from appliance.forwarding.trace import LINE_COLUMNS, format_date, printable
+from appliance.forwarding.trace import LINE_COLUMNS, LINE_OCTETS, format_date, printable
 from appliance.model.letter import Letter
 from smtp.address import Address
-
-LINE_OCTETS = 998
-"""RFC 5322 §2.1.1: no line is longer than this, without its CRLF."""
 
 SUBJECT_CHARACTERS = 200
 """What is beyond is cut: an address may stand in a subject, and nothing longer."""

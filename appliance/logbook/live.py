@@ -7,7 +7,7 @@ import trio
 from appliance.model.event import DeliveryEvent
 
 MAX_FOLLOWERS = 100
-"""Followers at once; one more is turned away."""
+"""Of the engine's socket at once; one more is turned away. The control process is one, for all who follow there."""
 
 MAX_BEHIND = 10_000
 """Events that a slow follower may lag behind before it is cut off: nobody's memory grows because somebody is slow."""

@@ -2,7 +2,7 @@
 
 What is to be written gathers in memory, and one task takes it to the record store, many rows in one transaction. A
 request never waits for the disk, and where the disk refuses, the lines wait for it, so many at most: what comes then is
-lost, and counted, and nothing else is.
+lost, and counted. So is what strangers ask beyond a measure, and nothing else.
 """
 
 import logging
@@ -13,12 +13,16 @@ from itertools import islice
 import trio
 
 from appliance.model.ids import id_source
-from appliance.model.time import Clock, wall_clock
+from appliance.model.time import DAY_MS, Clock, wall_clock
 from appliance.privacy.declarations import HTTP_REQUESTS, Row
 from appliance.storage.records import Insert, RecordStore, StoreUnavailable
 
 MAX_WAITING = 10_000
 """Lines that wait to be written: some megabytes, and ten seconds of as much as the API can answer."""
+
+MAX_OF_STRANGERS = 200_000
+"""Lines of a day that are of nobody who is signed in: two a second, all day. Whoever asks faster would fill the disk
+that mail is on; thirty such days are about a gigabyte."""
 
 BATCH = 500
 """Lines written in one transaction."""
@@ -64,16 +68,20 @@ class RequestLog:
         self.written = 0
         self.lost = 0
         """Lines that there was no room for."""
+        self._day = 0
+        self._of_strangers = 0
+        """Lines of that day."""
 
     def add(self, request: LoggedRequest) -> None:
         """One more line, of now. Never waits, and never raises."""
-        if len(self._waiting) >= MAX_WAITING:
+        now = self._clock()
+        if len(self._waiting) >= MAX_WAITING or not self._has_room_for(request, now // DAY_MS):
             self.lost += 1
             return
         self._waiting.append(
             {
                 "id": self._new_id(),
-                "at": self._clock(),
+                "at": now,
                 "method": request.method,
                 "path": _kept(request.path),
                 "status": request.status,
@@ -84,6 +92,14 @@ class RequestLog:
                 "account_id": request.account_id,
             }
         )
+
+    def _has_room_for(self, request: LoggedRequest, day: int) -> bool:
+        if request.account_id is not None or request.client_address is None:
+            return True
+        if day != self._day:
+            self._day, self._of_strangers = day, 0
+        self._of_strangers += 1
+        return self._of_strangers <= MAX_OF_STRANGERS
 
     async def run(self) -> None:
         """Write until cancelled, and then once more."""

@@ -1,7 +1,18 @@
 """Mail of the appliance's own, to people: a letter, and who carries it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+Link = Callable[[str, str], str]
+"""Makes the address of the page of this name for this token."""
+
+
+def links(public_url: str) -> Link:
+    """The links of letters, to the page that the appliance serves at its public URL."""
+    base = public_url.rstrip("/")
+    # Behind the #, no server on the way sees the token, and no scanner of mail that opens links uses it up.
+    return lambda page, token: f"{base}/#/{page}?token={token}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Secrets are files: handed over by systemd, or in `secrets/` of the data directory, and for their owner's eyes only.
 
-Three kinds live here. *Keys* are 32 random octets that the appliance makes itself at first use (`log.key`, `spool.key`,
-`srs.key`). *Passwords and tokens* are texts that the operator puts there. And one text the appliance makes itself: the
-certificate with its key that it has where nobody gave it another (`tls.pem`). None of them is ever in the
-configuration, in the environment, in a log or in an answer of the API.
+Three kinds live here. *Keys* are 32 random octets that the appliance makes itself at first use (such as `log.key` and
+`spool.key`; `appliance.run.stores` has all their names). *Passwords and tokens* are texts that the operator puts there.
+And one text the appliance makes itself: the certificate with its key that it has where nobody gave it another
+(`tls.pem`). None of them is ever in the configuration, in the environment, in a log or in an answer of the API.
 """
 
 import fcntl

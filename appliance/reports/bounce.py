@@ -8,10 +8,9 @@ import re
 import secrets
 
 from appliance.forwarding.masking import fit_for_strangers
-from appliance.forwarding.trace import field
+from appliance.forwarding.trace import LINE_OCTETS, field
 from appliance.model.delivery import Answer, Delivery
 from appliance.reports.composing import (
-    LINE_OCTETS,
     RandomBits,
     RecipientStatus,
     Report,

@@ -15,11 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from appliance.forwarding.trace import LINE_COLUMNS, field, format_date, printable
+from appliance.forwarding.trace import LINE_COLUMNS, LINE_OCTETS, field, format_date, printable
 from smtp.parameters import OriginalRecipient, format_original_recipient
-
-LINE_OCTETS = 998
-"""RFC 5322 §2.1.1: no line is longer than this, without its CRLF."""
 
 ORIGINAL_HEADER_OCTETS = 16 * 1024
 """How much of the original's header section goes back to its sender: enough to know the message again, and no lever

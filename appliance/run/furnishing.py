@@ -4,9 +4,9 @@ A new room is made here, and gets its field in `control_api.rooms`.
 """
 
 import os
-from collections.abc import Callable
 
 import trio
+from argon2 import PasswordHasher
 from control_api.rooms import Engine, Rooms
 
 from appliance.access.entrance import entrance
@@ -21,7 +21,7 @@ from appliance.accounts.ownership import Ownership
 from appliance.accounts.reach import Reach
 from appliance.configuration import Configuration
 from appliance.logbook.feed import Feed
-from appliance.model.letter import Post
+from appliance.model.letter import Post, links
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.canary import Canaries
 from appliance.privacy.sealing import KEY_OCTETS, Sealer
@@ -44,11 +44,15 @@ def furnish(
     post: Post,
     errands: Errands,
     clock: Clock = wall_clock,
+    hasher: PasswordHasher | None = None,
 ) -> Rooms:
-    """Every room of the API. Takes as long as one password hash. Raises SecretRefused or OSError."""
+    """Every room of the API. Takes as long as one password hash. Raises SecretRefused or OSError.
+
+    `hasher` hashes passwords otherwise than `appliance.access.passwords` would.
+    """
     own_names = {config.hostname, config.forwarding.srs_domain}
     accounts_key = keyring(config, [ACCOUNTS_KEY])[ACCOUNTS_KEY]
-    consent = Consent(records, link_of(config), accounts_key, clock)
+    consent = Consent(records, links(config.http.public_url), accounts_key, clock)
     way_in = entrance(
         records,
         ephemeral,
@@ -61,6 +65,7 @@ def furnish(
         post=post,
         errands=errands,
         clock=clock,
+        hasher=hasher,
     )
     help_ = Help(records, clock)
     return Rooms(
@@ -87,10 +92,3 @@ def furnish(
         export=export(records, way_in.sessions),
         canaries=Canaries(records, clock),
     )
-
-
-def link_of(config: Configuration) -> Callable[[str, str], str]:
-    """Makes the address of a page of the console for a token that was mailed."""
-    base = config.http.public_url.rstrip("/")
-    # Behind the #, no server on the way sees the token, and no scanner of mail that opens links uses it up.
-    return lambda page, token: f"{base}/#/{page}?token={token}"

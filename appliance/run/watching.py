@@ -18,9 +18,6 @@ from appliance.configuration import Configuration
 from appliance.logbook.requests import RequestLog
 from appliance.storage.disk import THE_DISK
 
-ENGINE_S = 2.0
-"""How long the engine may take to answer about itself; one that takes longer is not well."""
-
 
 @dataclass(frozen=True, slots=True)
 class Watching:
@@ -61,7 +58,7 @@ def engine_status(config: Configuration) -> Callable[[], Awaitable[Mapping[str, 
 
 async def _asked(config: Configuration, verb: str) -> Mapping[str, Any] | None:
     try:
-        told = await wire.ask(config.engine_socket, verb, ENGINE_S)
+        told = await wire.ask(config.engine_socket, verb, wire.STATUS_S)
     except (wire.NotRunning, wire.WireError):
         return None
     return told if isinstance(told, dict) else None

@@ -23,15 +23,8 @@ from pathlib import Path
 import apsw
 
 from appliance.model.delivery import Delivery, DeliveryState
-from appliance.model.event import DeliveryEvent
 from appliance.model.hold import Hold
 from appliance.privacy.declarations import (
-    ALIAS_USES,
-    CLOCKS,
-    CONTENT,
-    DELIVERIES,
-    HOLDS,
-    OUTBOX,
     RETURN_PATHS,
     Retention,
     Store,
@@ -40,37 +33,21 @@ from appliance.privacy.declarations import (
 from appliance.privacy.sealing import Keyring, Unsealable
 from appliance.storage import sqlite_spool_statements as texts
 from appliance.storage import sqlite_statements as sql
-from appliance.storage.codec import Codec, RowRefused, StoredValue
+from appliance.storage.codec import RowRefused, StoredValue
 from appliance.storage.delivery_rows import (
-    delivery_to_row,
-    hold_to_row,
-    return_path_to_row,
     row_to_delivery,
     row_to_hold,
     row_to_return_path,
 )
 from appliance.storage.directory import make_private_directory
 from appliance.storage.disk import THE_DISK, Disk
-from appliance.storage.event_rows import event_to_row
 from appliance.storage.records import Damaged, StoredRow, StoreFull, StoreUnavailable
 from appliance.storage.room import Room
 from appliance.storage.spool import (
     PART_OCTETS,
-    Abandon,
-    Accept,
-    AddHold,
-    AddPart,
     ClockMarks,
-    Complete,
-    CountUse,
-    Forget,
-    ForgetUses,
-    Keep,
-    LiftHold,
-    MarkClocks,
     Operation,
     Prepared,
-    Record,
     ReturnPath,
 )
 from appliance.storage.sqlite_ages import ages
@@ -80,6 +57,7 @@ from appliance.storage.sqlite_due import Due
 from appliance.storage.sqlite_keys import keys_in_use
 from appliance.storage.sqlite_leftovers import Leftovers
 from appliance.storage.sqlite_salvage import LastingDatabase
+from appliance.storage.sqlite_spool_rows import Rows, SpoolRows, settles
 
 _log = logging.getLogger(__name__)
 
@@ -101,24 +79,6 @@ RECOVERY_STEPS = 32
 MEASURED_FOR_S = 1.0
 """How long one look at the disk serves those who ask for room."""
 
-_Rows = defaultdict[texts.Kind, list[Bindings]]
-"""What a unit writes: rows by their kind, encoded and sealed."""
-
-
-_SETTLING = {
-    texts.Kind.KEEP_DELIVERY,
-    texts.Kind.ERASE_DELIVERY,
-    texts.Kind.ERASE_CONTENT,
-    texts.Kind.ERASE_EVENT,
-    texts.Kind.ADD_HOLD,
-    texts.Kind.ERASE_HOLD,
-}
-
-
-def _settles(unit: Prepared) -> bool:
-    """Whether it is about mail that is there already: it may have the last room on the disk."""
-    return not _SETTLING.isdisjoint(unit.content)
-
 
 class SqliteSpool:
     """A `SpoolStore` in one file. Reading never waits for the writer."""
@@ -128,13 +88,7 @@ class SqliteSpool:
 
         Raises StoreUnavailable, SchemaMismatch.
         """
-        self._deliveries = Codec(DELIVERIES, keyring)
-        self._content = Codec(CONTENT, keyring)
-        self._outbox = Codec(OUTBOX, keyring)
-        self._return_paths = Codec(RETURN_PATHS, keyring)
-        self._holds = Codec(HOLDS, keyring)
-        self._uses = Codec(ALIAS_USES, keyring)
-        self._clocks = Codec(CLOCKS, keyring)
+        self._rows = SpoolRows(keyring)
         try:
             make_private_directory(path.parent)
             self._room = Room(path.with_suffix(".reserve"), disk)
@@ -144,7 +98,9 @@ class SqliteSpool:
         self._database = self._open(path, disk)
         self._leftovers = Leftovers(self._database, self._may_go_on)
         self._due = Due(self._database.read)
-        self._destination_key = lru_cache(KEYS_KEPT)(lambda domain: self._deliveries.lookup("destination", domain)[1])
+        self._destination_key = lru_cache(KEYS_KEPT)(
+            lambda domain: self._rows.deliveries.lookup("destination", domain)[1]
+        )
         self._is_stuck = False
         self._measured = (0, 0)
         self._measured_at = float("-inf")
@@ -166,21 +122,18 @@ class SqliteSpool:
 
     def prepare(self, operations: Sequence[Operation]) -> Prepared:
         """See `SpoolStore`. What the declarations refuse raises RowRefused."""
-        rows: _Rows = defaultdict(list)
-        for operation in operations:
-            self._prepare(operation, rows)
-        return Prepared(rows)
+        return self._rows.prepare(operations)
 
     def write(self, units: Sequence[Prepared]) -> None:
         """See `SpoolStore`."""
-        rows: _Rows = defaultdict(list)
+        rows: Rows = defaultdict(list)
         new_octets = 0
         for unit in units:
             for kind, more in unit.content.items():
                 rows[kind].extend(more)
             if texts.Kind.ADD_PART in unit.content and texts.Kind.ADD_DELIVERY not in unit.content:
                 self._leftovers.spare(str(message_id) for message_id, _, _ in unit.content[texts.Kind.ADD_PART])
-            if not _settles(unit):
+            if not settles(unit):
                 new_octets += sum(len(sealed) for _, _, sealed in unit.content.get(texts.Kind.ADD_PART, ()))
         if not rows:
             return
@@ -189,7 +142,7 @@ class SqliteSpool:
         try:
             self._write(rows)
         except StoreFull:
-            if all(_settles(unit) for unit in units):
+            if all(settles(unit) for unit in units):
                 self._write_at_last(rows)
             else:
                 self._database.cut_log()
@@ -261,7 +214,7 @@ class SqliteSpool:
         if not rows:
             return None
         try:
-            octets = self._content.decode(rows[0])["octets"]
+            octets = self._rows.content.decode(rows[0])["octets"]
         except Unsealable as error:
             raise Damaged(f"part {part} of message {message_id} can't be opened: {error}") from error
         assert isinstance(octets, bytes)
@@ -313,7 +266,7 @@ class SqliteSpool:
         if not rows:
             return None
         try:
-            return row_to_return_path(self._return_paths.decode(rows[0]))
+            return row_to_return_path(self._rows.return_paths.decode(rows[0]))
         except Unsealable as error:
             raise Damaged(f"the return path {token} can't be opened: {error}") from error
 
@@ -322,19 +275,19 @@ class SqliteSpool:
         found: list[Hold] = []
         for stored in self._database.read(texts.SELECT_HOLDS):
             try:
-                found.append(row_to_hold(self._holds.decode(stored)))
+                found.append(row_to_hold(self._rows.holds.decode(stored)))
             except (Unsealable, RowRefused) as error:
                 _log.error("hold %s can't be opened: %s", stored[0], error)
         return found
 
     def uses(self) -> dict[str, int]:
         """See `SpoolStore`."""
-        rows = [self._uses.decode(stored) for stored in self._database.read(texts.SELECT_USES)]
+        rows = [self._rows.uses.decode(stored) for stored in self._database.read(texts.SELECT_USES)]
         return {str(row["id"]): int(str(row["uses"])) for row in rows}
 
     def clock_marks(self) -> ClockMarks:
         """See `SpoolStore`."""
-        rows = [self._clocks.decode(stored) for stored in self._database.read(texts.SELECT_CLOCKS)]
+        rows = [self._rows.clocks.decode(stored) for stored in self._database.read(texts.SELECT_CLOCKS)]
         marks = {row["id"]: row["value"] for row in rows}
         steady, running, latest = (marks.get(name, 0) for name in ("steady", "running", "latest"))
         assert isinstance(steady, int)
@@ -346,14 +299,15 @@ class SqliteSpool:
         """See `SpoolStore`."""
         if retention not in RETURN_PATHS.retention:
             raise RowRefused(RETURN_PATHS, retention.since, "has no such retention")
-        terms, values = outlived(self._return_paths, retention, before)
+        terms, values = outlived(self._rows.return_paths, retention, before)
         with self._database.transaction() as cursor:
             cursor.execute(sql.delete(RETURN_PATHS, terms), values)
             return cursor.connection.changes()
 
     def keys_in_use(self) -> dict[str, bool]:
         """The names of the keys that something is sealed under, and whether any of it opens. Needs no key."""
-        sealed = [self._deliveries, self._content, self._outbox, self._return_paths, self._holds]
+        rows = self._rows
+        sealed = [rows.deliveries, rows.content, rows.outbox, rows.return_paths, rows.holds]
         return keys_in_use(self._database.read, sealed)
 
     def close(self) -> None:
@@ -374,7 +328,7 @@ class SqliteSpool:
             self._room.give_up()
             return opened()
 
-    def _write(self, rows: _Rows) -> None:
+    def _write(self, rows: Rows) -> None:
         with self._database.transaction() as cursor:
             for kind in sorted(rows):
                 if kind is texts.Kind.KEEP_DELIVERY:
@@ -401,7 +355,7 @@ class SqliteSpool:
         growth = max(0, octets - free_inside)
         return free >= growth + logged + (self._room.floor if growth else self._room.floor // 2)
 
-    def _write_at_last(self, rows: _Rows) -> None:
+    def _write_at_last(self, rows: Rows) -> None:
         """Write down what became of mail, although the disk is full. Raises StoreFull where it can't be done."""
         self._give_room()
         try:
@@ -429,46 +383,6 @@ class SqliteSpool:
 
     # ------------------------------------------------------------------ rows
 
-    def _prepare(self, operation: Operation, rows: _Rows) -> None:
-        events: Sequence[DeliveryEvent] = ()
-        match operation:
-            case AddPart(message_id, part, octets):
-                if len(octets) > PART_OCTETS:
-                    raise RowRefused(CONTENT, "octets", f"takes at most {PART_OCTETS} octets a part")
-                row = {"message_id": message_id, "part": part, "octets": octets}
-                rows[texts.Kind.ADD_PART].append(self._content.encode(row))
-            case Accept(deliveries, events, return_paths):
-                for delivery in deliveries:
-                    rows[texts.Kind.ADD_DELIVERY].append(self._deliveries.encode(delivery_to_row(delivery)))
-                for path in return_paths:
-                    rows[texts.Kind.ADD_RETURN_PATH].append(self._return_paths.encode(return_path_to_row(path)))
-            case Complete(delivery_id, message_id, events):
-                rows[texts.Kind.ERASE_DELIVERY].append((delivery_id,))
-                rows[texts.Kind.ERASE_CONTENT].append((message_id,))
-            case Keep(delivery, events):
-                values = (*self._deliveries.encode(delivery_to_row(delivery)), delivery.id)
-                rows[texts.Kind.KEEP_DELIVERY].append(values)
-            case Abandon(message_id):
-                rows[texts.Kind.ERASE_CONTENT].append((message_id,))
-            case Record(events):
-                pass
-            case Forget(event_ids):
-                rows[texts.Kind.ERASE_EVENT].extend((event_id,) for event_id in event_ids)
-            case AddHold(hold):
-                rows[texts.Kind.ADD_HOLD].append(self._holds.encode(hold_to_row(hold)))
-            case LiftHold(hold_id):
-                rows[texts.Kind.ERASE_HOLD].append((hold_id,))
-            case CountUse(counter, known):
-                rows[texts.Kind.COUNT_USE].append(self._uses.encode({"id": counter, "uses": known + 1}))
-            case ForgetUses(counters):
-                rows[texts.Kind.ERASE_USES].extend((counter,) for counter in counters)
-            case MarkClocks(marks):
-                for name in ("latest", "running", "steady"):
-                    row = {"id": name, "value": getattr(marks, name)}
-                    rows[texts.Kind.MARK_CLOCK].append(self._clocks.encode(row))
-        for event in events:
-            rows[texts.Kind.ADD_EVENT].append(self._outbox.encode(event_to_row(event)))
-
     def _destination_keys(self, domains: Collection[str]) -> tuple[StoredValue, ...]:
         """What stands for these destinations in the table; the last one again and again up to a power of two, so that
         few statements are ever prepared."""
@@ -485,7 +399,7 @@ class SqliteSpool:
 
     def _opened(self, stored: Sequence[object]) -> Delivery | None:
         try:
-            return row_to_delivery(self._deliveries.decode(stored))
+            return row_to_delivery(self._rows.deliveries.decode(stored))
         except (Unsealable, RowRefused) as error:
             _log.error("delivery %s can't be opened: %s", stored[0], error)
             return None

@@ -15,8 +15,6 @@ from control_api.context import Cookie, SetCookie
 from control_api.errors import unauthenticated
 from control_api.exchange import Headers, Request
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 _MOST_PROXIES = 20
 """Hops of a Forwarded header that are looked at."""
 _OF_PROXIES: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
@@ -75,6 +73,10 @@ class Edges:
             address = said
         return address
 
+    def speaks_for_others(self, address: str) -> bool:
+        """Whether many people may come from this address: from a proxy, and from this machine, where one may be."""
+        return self._is_trusted(address) or _is_loopback_address(address)
+
     def is_from_here(self, request: Request) -> bool:
         """Whether a program of this machine asks, for itself and not for somebody else.
 
@@ -90,7 +92,7 @@ class Edges:
     def set_cookie(self, what: SetCookie) -> tuple[bytes, bytes]:
         """The header that sets a cookie, or takes it away."""
         attributes = [f"{self._name(what.cookie)}={what.value}", "Path=/", f"Max-Age={what.lives_s}", "HttpOnly"]
-        # Lax: a link from a mail leads into the console as who one is; nothing is changed by a GET.
+        # Lax: who follows a link to the appliance arrives as who they are; nothing is changed by a GET.
         attributes += ["SameSite=Lax", *(["Secure"] if self._is_secure else [])]
         return b"set-cookie", "; ".join(attributes).encode("ascii")
 

@@ -3,12 +3,13 @@
 Most fields of an answer are attributes of an object that a resolver has returned, or methods of it that take nothing:
 a text, a number, an id. graphql-core describes the field anew for each, and Strawberry takes that apart again, only to
 read an attribute, and for a page of rows that is most of the time. Such a field is read here directly, and completed as
-any other. What takes arguments, or asks who is there, goes the usual way. Nothing is ever awaited.
+any other; a method that takes `info` alone is called directly, too. What takes arguments goes the usual way. Nothing is
+ever awaited.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, Final, TypeVar, cast
 
@@ -28,7 +29,8 @@ from graphql.pyutils import Path, Undefined
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.field import StrawberryField
 
-from control_api.context import Context
+from control_api.context import Context, Info
+from control_api.errors import ApiError
 from control_api.fields import ALIKE
 
 _TYPE: Final = "__type"
@@ -42,14 +44,16 @@ class _Plain:
 
     name: str
     field: GraphQLField
-    read: Callable[[Any], Any]
+    read: Callable[..., Any]
+    takes_info: Callable[[GraphQLResolveInfo[Context]], Info] | None
+    """Where the method asks who is there: what makes its `info`."""
     shown: Callable[[Any], Any] | None
-    """What makes a value of JSON of it; None for an object or a list."""
+    """What makes a value of JSON of one that is in memory; None for an object, a list, and what takes `info`."""
     nullable: bool
 
     def value_of(self, source: Any) -> Any:
         """The single value, for the answer. Raises TypeError where there is none and has to be one."""
-        assert self.shown is not None, "it is no object and no list"
+        assert self.shown is not None, "it is a single value in memory"
         value = self.read(source)
         if value is not None:
             return self.shown(value)
@@ -115,13 +119,21 @@ class BoundedExecutor(Executor[Position]):
         if name == _TYPE and not context.caller.is_signed_in:
             # To a stranger there is no type of any name; that is not worth an error.
             return None
+        try:
+            # It may ask a store, the engine or the DNS; twenty that each wait for long are not waited for one by one.
+            context.budget.look_at_the_clock()
+        except ApiError as error:
+            field = self.schema.get_field(parent_type, name)
+            assert field is not None, "the document is valid"
+            self.handle_field_error(error, field.type, field_details_list, path)
+            return None
         plain = _known_as_plain(self.schema, parent_type, name)
         if plain is None:
             return super().execute_field(parent_type, source, field_details_list, path, position_context)
         nodes = [one.node for one in field_details_list]
         info = self.build_resolve_info(plain.field, nodes, parent_type, path)
         try:
-            value = plain.read(source)
+            value = plain.read(source, info=plain.takes_info(info)) if plain.takes_info else plain.read(source)
             return self.complete_value(plain.field.type, field_details_list, info, path, value, position_context)
         except Exception as error:  # noqa: BLE001 - it is told in its place, as that of any field
             self.handle_field_error(error, plain.field.type, field_details_list, path)
@@ -171,7 +183,8 @@ def is_plain(schema: GraphQLSchema, type_: GraphQLObjectType, name: str) -> bool
 
 def is_alike(schema: GraphQLSchema, type_: GraphQLObjectType, name: str) -> bool:
     """Whether a field of one object is the same for everybody who sees the object."""
-    if name == "__typename" or _known_as_plain(schema, type_, name) is not None:
+    plain = _known_as_plain(schema, type_, name)
+    if name == "__typename" or (plain is not None and plain.takes_info is None):
         return True
     definition = _definition(schema.get_field(type_, name))
     return definition is not None and ALIKE in definition.metadata
@@ -188,16 +201,25 @@ def _plain(name: str, field: GraphQLField | None) -> _Plain | None:
     definition = _definition(field)
     if field is None or definition is None:
         return None
-    resolver = definition.base_resolver
+    resolver, nullable = definition.base_resolver, not isinstance(field.type, GraphQLNonNull)
     if definition.is_basic_field:
-        read: Callable[[Any], Any] = attrgetter(definition.python_name)
-    elif resolver is not None and list(resolver.signature.parameters) == ["self"] and not definition.extensions:
-        read = cast(Callable[[Any], Any], resolver.wrapped_func)
+        read: Callable[..., Any] = attrgetter(definition.python_name)
+        takes: list[str] = []
+    elif resolver is not None and not definition.extensions:
+        read = cast(Callable[..., Any], resolver.wrapped_func)
+        _, *takes = resolver.signature.parameters
     else:
         return None
-    nullable = not isinstance(field.type, GraphQLNonNull)
+    if takes == ["info"]:
+        return _Plain(name, field, read, partial(_info, definition), None, nullable)
+    if takes:
+        return None
     named = field.type.of_type if isinstance(field.type, GraphQLNonNull) else field.type
-    return _Plain(name, field, read, named.coerce_output_value if is_leaf_type(named) else None, nullable)
+    return _Plain(name, field, read, None, named.coerce_output_value if is_leaf_type(named) else None, nullable)
+
+
+def _info(field: StrawberryField, info: GraphQLResolveInfo[Context]) -> Info:
+    return Info(_raw_info=info, _field=field)
 
 
 def _definition(field: GraphQLField | None) -> StrawberryField | None:

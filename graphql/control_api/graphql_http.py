@@ -69,8 +69,7 @@ async def answer(rooms: Rooms, edges: Edges, request: Request) -> Answer:
         asked = _asked_by_post(request) if request.method == "POST" else _asked_by_get(request)
         work = partial(_answer_in_thread, rooms, edges, credentials, asked, request, media_type)
         with trio.move_on_after(WAIT_S):
-            # Once a thread has begun it is waited for: what is under way may be a change.
-            return await trio.to_thread.run_sync(work, limiter=operations.threads)
+            return await operations.in_thread(credentials.address, work)
         raise unavailable("The appliance is busy. Try again later.")
     except _NotTaken as refusal:
         request.noted.code = refusal.error.code.value

@@ -273,7 +273,7 @@ class _Conversation:
         return operations.execute(known, asked, context)
 
     async def _in_thread(self, work: Any, *arguments: object) -> Any:
-        return await trio.to_thread.run_sync(work, *arguments, limiter=operations.threads)
+        return await operations.in_thread(self._credentials.address, work, *arguments)
 
     # ------------------------------------------------------------------ what the client is told
 

@@ -16,9 +16,10 @@ so that anybody could use up the connections. What is asked over HTTP/2 is answe
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import h11
 import hypercorn.protocol
@@ -36,10 +37,14 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, Framework
 from wsproto.events import Ping
 
+from appliance.access.clients import networks
 from control_api.http import App
 
 CONNECTIONS = 512
 """At once. Each costs a file descriptor and a task; a supervisor asks on one, a browser on six."""
+CONNECTIONS_OF_ONE = 64
+"""Of these, of one client, so that one alone does not take the places of all: ten browsers of a household or an office.
+What speaks for others is not counted."""
 IDLE_S = 15.0
 """How long a connection may stay open without a request, or with half of its headers."""
 HEADER_OCTETS = 16 * 1024
@@ -59,6 +64,8 @@ SHUTDOWN_S = 5.0
 RESTART_S = 0.5
 """The pause before a server that died begins again, so that a lasting fault costs a line a moment, not a processor."""
 
+SpeaksForOthers = Callable[[str], bool]
+
 _logger = logging.getLogger(__name__)
 
 
@@ -66,15 +73,23 @@ class GuardedServer(TCPServer):
     """One connection, whose errors are its own."""
 
     open_connections = 0
+    of_clients: ClassVar[Counter[str]] = Counter()
+    """Of these, by client: an IPv4 address, or the /64 of an IPv6 one."""
 
     async def run(self) -> None:
         """Serve the connection to its end. Raises nothing but cancellation."""
         local = self.stream.socket.family == socket.AF_UNIX if isinstance(self.stream, trio.SocketStream) else False
+        client = self._client()
         # The operator of the machine gets in however many strangers there are.
-        if GuardedServer.open_connections >= CONNECTIONS and not local:
+        if not local and (
+            GuardedServer.open_connections >= CONNECTIONS
+            or (client is not None and GuardedServer.of_clients[client] >= CONNECTIONS_OF_ONE)
+        ):
             await trio.aclose_forcefully(self.stream)
             return
         GuardedServer.open_connections += 1
+        if client is not None:
+            GuardedServer.of_clients[client] += 1
         try:
             self._notice_the_dead()
             await super().run()
@@ -83,6 +98,11 @@ class GuardedServer(TCPServer):
             _logger.warning("a connection was closed after an error in it", exc_info=True)
         finally:
             GuardedServer.open_connections -= 1
+            if client is not None:
+                GuardedServer.of_clients[client] -= 1
+                # What is not there any more is not remembered either.
+                if not GuardedServer.of_clients[client]:
+                    del GuardedServer.of_clients[client]
             await trio.aclose_forcefully(self.stream)
 
     async def protocol_send(self, event: Event) -> None:
@@ -93,11 +113,14 @@ class GuardedServer(TCPServer):
         if not event.data:
             # The end of an answer whose length was told. To send nothing takes a turn of the whole process.
             return
+        left = self._sent_at_once(event.data)
+        if not left:
+            return
         async with self.send_lock:
             sent = False
             with trio.move_on_after(SEND_S, shield=True):
                 try:
-                    await self.stream.send_all(event.data)
+                    await self.stream.send_all(left)
                     sent = True
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     pass
@@ -107,6 +130,28 @@ class GuardedServer(TCPServer):
                 nursery = self._task_group._nursery
                 assert nursery is not None, "what sends runs in it"
                 nursery.cancel_scope.cancel()
+
+    def _sent_at_once(self, octets: bytes) -> bytes:
+        """Give to the kernel what it takes, which mostly is everything. Returns what has to wait."""
+        if self.send_lock.locked() or not isinstance(self.stream, trio.SocketStream):
+            return octets
+        try:
+            # An event goes out to hundreds who follow: to get ready to wait for each would cost more than to send.
+            return octets[os.write(self.stream.socket.fileno(), octets) :]
+        except OSError:
+            # Full, or closed: that is met again by who waits.
+            return octets
+
+    def _client(self) -> str | None:
+        """Who is counted for this connection; None where nobody is."""
+        if not isinstance(self.stream, trio.SocketStream) or self.stream.socket.family == socket.AF_UNIX:
+            return None
+        try:
+            address = str(self.stream.socket.getpeername()[0])
+        except OSError:
+            return None  # It has gone already.
+        assert isinstance(self.config, _GuardedConfig)
+        return None if self.config.speaks_for_others(address) else networks(address)[0]
 
     def _notice_the_dead(self) -> None:
         """A client that vanishes says nothing: what it does not acknowledge tells."""
@@ -201,17 +246,25 @@ async def serve_guarded(
     app: App,
     listeners: Sequence[socket.socket],
     shutdown: trio.Event,
+    speaks_for_others: SpeaksForOthers,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the application on sockets that listen already, until `shutdown` is set. The sockets stay the caller's.
+
+    `speaks_for_others` tells whether many come from an address, as they do from that of a proxy.
 
     Starts once it serves. Raises what keeps it from serving for the first time; after that, it begins again.
     """
     started = False
 
     async def tell_started(*, task_status: trio.TaskStatus[list[str]]) -> None:
-        await serve(cast(Framework, app), _config(listeners), shutdown_trigger=shutdown.wait, task_status=task_status)
+        await serve(
+            cast(Framework, app),
+            _config(listeners, speaks_for_others),
+            shutdown_trigger=shutdown.wait,
+            task_status=task_status,
+        )
 
     while not shutdown.is_set():
         try:
@@ -228,8 +281,16 @@ async def serve_guarded(
                 await shutdown.wait()
 
 
-def _config(listeners: Sequence[socket.socket]) -> Config:
-    config = Config()
+class _GuardedConfig(Config):
+    """Hypercorn's, with what a connection has to know beside it."""
+
+    def __init__(self, speaks_for_others: SpeaksForOthers) -> None:
+        super().__init__()
+        self.speaks_for_others = speaks_for_others
+
+
+def _config(listeners: Sequence[socket.socket], speaks_for_others: SpeaksForOthers) -> Config:
+    config = _GuardedConfig(speaks_for_others)
     # Hypercorn takes over the descriptors that it is given and closes them: it gets copies.
     config.bind = [f"fd://{os.dup(listener.fileno())}" for listener in listeners]
     config.backlog = 1024

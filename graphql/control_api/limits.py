@@ -63,7 +63,12 @@ class Budget:
         self.fields -= fields
         if self.fields < 0:
             raise too_complex(f"This answer would have more than {FIELDS_RESOLVED} fields: ask for smaller pages.")
-        if self.fields % _LOOK_AT_THE_CLOCK < fields and time.monotonic() > self.ends_at:
+        if self.fields % _LOOK_AT_THE_CLOCK < fields:
+            self.look_at_the_clock()
+
+    def look_at_the_clock(self) -> None:
+        """Before what may wait. Raises TOO_COMPLEX once the time is over."""
+        if time.monotonic() > self.ends_at:
             raise too_complex(f"This takes longer than {SECONDS:.0f} s: ask for less at once.")
 
 

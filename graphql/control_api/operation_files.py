@@ -1,6 +1,6 @@
 """The operations that are written down: `graphql/operations`, a file for each thing that a person does.
 
-The console and the command line send these and no others; each of them is executed by a test.
+The command line sends these and no others; each of them is executed by a test.
 """
 
 from pathlib import Path

@@ -8,9 +8,9 @@ Queries and mutations are executed here, in worker threads; subscriptions in `su
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 from graphql import (
@@ -25,14 +25,17 @@ from graphql import (
     validate,
 )
 
+from appliance.access.clients import networks
 from control_api import errors, limits
 from control_api.context import Context
 from control_api.exchange import Noted
 from control_api.execution import BoundedExecutor
 from control_api.schema import SCHEMA
 
+Result = TypeVar("Result")
+
 REMEMBERED = 128
-"""Documents that are kept as they were read. The console and the command line have some sixty."""
+"""Documents that are kept as they were read. `graphql/operations` has some sixty."""
 REMEMBERED_OCTETS = 4096
 """Of a document that is kept. Longer ones are read anew, so that nobody fills the memory with them."""
 ERRORS = 10
@@ -42,6 +45,10 @@ THREADS = 8
 
 SCHEMA_OF_CORE: Final = SCHEMA._schema
 """graphql-core's side of the schema. Strawberry shows it to its own views and by this name only."""
+
+SHARE = 5
+"""Of these, for operations of one client (IPv6 by /64). Some wait for the DNS or the engine, and whoever asks for many
+of them at once keeps nobody else from an answer."""
 
 threads: Final = trio.CapacityLimiter(THREADS)
 """One for the process. Whoever waits for a place here waits outside of the store."""
@@ -54,6 +61,38 @@ class Request:
     query: str
     variables: Mapping[str, Any] | None = None
     operation_name: str | None = None
+
+
+@dataclass(slots=True)
+class _Share:
+    """The threads of one client."""
+
+    free: trio.Semaphore
+    users: int = 0
+    """Who has one of them, or waits for it."""
+
+
+_shares: Final[dict[str, _Share]] = {}
+"""By client: of those whose operations are under way now."""
+
+
+async def in_thread(address: str, work: Callable[..., Result], *arguments: object) -> Result:
+    """Do this for a client with this address, in a worker thread; empty: for the operator of the machine.
+
+    It can be cancelled while it waits for a thread. Once a thread has begun it is waited for: it may be a change.
+    """
+    if not address:
+        return await trio.to_thread.run_sync(work, *arguments, limiter=threads)
+    client = networks(address)[0]
+    share = _shares.setdefault(client, _Share(trio.Semaphore(SHARE)))
+    share.users += 1
+    try:
+        async with share.free:
+            return await trio.to_thread.run_sync(work, *arguments, limiter=threads)
+    finally:
+        share.users -= 1
+        if not share.users:
+            del _shares[client]
 
 
 class Refusal(Exception):

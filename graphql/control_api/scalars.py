@@ -10,6 +10,12 @@ from appliance.model.time import format_instant, parse_instant
 DateTime = NewType("DateTime", int)
 """Milliseconds since the epoch, shown as `2026-11-20T10:00:00.000Z`. A resolver says `DateTime(account.created_at)`."""
 
+
+def instant(at: int | None) -> DateTime | None:
+    """The same of one that need not be there."""
+    return None if at is None else DateTime(at)
+
+
 # RFC 3339 §5.6: date and time and offset, all of it. A leap second is not told apart from the one after it.
 _RFC_3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"

@@ -1,6 +1,6 @@
 """Subscriptions: a source of events, and what each event comes to for whoever follows, as JSON.
 
-Many follow the same with the same words: the console has one way to ask for a log. What an event comes to in those
+Many follow the same with the same words: a program has one way to ask for a log. What an event comes to in those
 words is mostly the same for all who may know of it (`fields.shown_alike`), so it is made once. An event has its own
 fields in memory; where more is asked for, a resolver may ask a store and wait: in a worker thread then.
 """

@@ -3,8 +3,8 @@
 import pytest
 from entrance_hall import ADA, ELSEWHERE, HOME, PASSWORD, Hall
 
-from appliance.access.clients import Client
-from appliance.access.letters import PER_NETWORK, WIDER
+from appliance.access.clients import WIDER, Client
+from appliance.access.letters import PER_NETWORK
 from appliance.model.access import Scope
 from appliance.model.refused import Refused, TooMany
 from appliance.model.time import HOUR_MS

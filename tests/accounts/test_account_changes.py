@@ -5,10 +5,10 @@ from accounts_office import NOON, PLANS, Office
 
 from appliance.accounts.accounts import Accounts
 from appliance.accounts.domains import Domains
-from appliance.accounts.refused import Refused
 from appliance.model.account import Role
 from appliance.model.domain import DeliveryMode, LogLevel, QuarantineAction
 from appliance.model.event import DeliveryEvent, EventType
+from appliance.model.refused import Refused
 from appliance.privacy.declarations import ALIASES, DESTINATIONS, DOMAINS, EVENTS
 from appliance.storage.event_rows import event_to_row
 from appliance.storage.records import Insert

@@ -6,8 +6,8 @@ import pytest
 from accounts_office import NOON, Office
 
 from appliance.accounts.aliases import AliasChanges, ListedAlias
-from appliance.accounts.refused import Refused
 from appliance.model.domain import AliasAction, AliasKind, Domain
+from appliance.model.refused import Refused
 from appliance.privacy.declarations import ALIASES
 from appliance.routing.patterns import MAX_PATTERNS_PER_DOMAIN
 from appliance.storage.records import Update

@@ -3,8 +3,8 @@
 import pytest
 from accounts_office import Office
 
-from appliance.accounts.refused import Refused
 from appliance.model.domain import AliasAction
+from appliance.model.refused import Refused
 from appliance.privacy.declarations import ALIASES, DESTINATIONS
 from appliance.routing.route import MAX_COPIES, MAX_DEPTH
 from appliance.storage.records import Update

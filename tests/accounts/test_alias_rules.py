@@ -8,8 +8,8 @@ from accounts_office import NOON, OWN_NAMES, PLANS, Office
 
 from appliance.accounts.alias_rules import MAX_DESTINATIONS
 from appliance.accounts.aliases import REFERENCE_ALPHABET, Aliases
-from appliance.accounts.refused import Refused
 from appliance.model.domain import AliasAction, AliasKind
+from appliance.model.refused import Refused
 from appliance.privacy.declarations import ALIASES, DESTINATIONS
 from appliance.storage.records import Update
 

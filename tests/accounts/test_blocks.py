@@ -5,9 +5,9 @@ from accounts_office import NOON, Office
 from stored_values import an_id
 
 from appliance.accounts.blocks import MAX_REASON_CHARACTERS, Blocks
-from appliance.accounts.refused import Refused
 from appliance.model.block import BlockKind
 from appliance.model.ids import id_source
+from appliance.model.refused import Refused
 from appliance.model.time import DAY_MS
 from appliance.privacy.declarations import BLOCKS
 from appliance.storage.records import Page

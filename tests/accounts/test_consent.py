@@ -8,11 +8,10 @@ from accounts_office import NOON, OWN_NAMES, PLANS, Office
 
 from appliance.accounts.aliases import AliasChanges, Aliases, ListedAlias
 from appliance.accounts.consent import ANSWER_MS, PER_ACCOUNT, PER_MAILBOX, Consent
-from appliance.accounts.refused import Refused
 from appliance.model.domain import AliasAction
 from appliance.model.ids import id_source
 from appliance.model.letter import Letter, LetterRefused, NotPosted
-from appliance.model.refused import TooMany
+from appliance.model.refused import Refused, TooMany
 from appliance.model.time import DAY_MS
 from appliance.privacy.declarations import (
     ALIASES,

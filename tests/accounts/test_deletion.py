@@ -9,8 +9,8 @@ from owned_rows import store_one_of_each
 from stored_values import an_id
 
 from appliance.accounts.deletion import Deletion, QueuedMail
-from appliance.accounts.refused import Refused
 from appliance.model.account import Account
+from appliance.model.refused import Refused
 from appliance.privacy.declarations import ACCOUNTS, ALIASES, DOMAINS
 from appliance.privacy.owners import owned, owned_elsewhere
 from appliance.privacy.signatures import Signer, is_signed

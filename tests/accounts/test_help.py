@@ -13,9 +13,9 @@ from appliance.accounts.help import (
     MAX_SUBJECT_CHARACTERS,
     Help,
 )
-from appliance.accounts.refused import Refused
 from appliance.model.help import HelpRequest
 from appliance.model.ids import id_source
+from appliance.model.refused import Refused
 from appliance.model.time import DAY_MS, HOUR_MS
 from appliance.privacy.declarations import HELP_REPLIES, HELP_REQUESTS, LOG_ACCESSES
 from appliance.storage.records import Page

@@ -9,9 +9,9 @@ from accounts_office import Office
 from dns_server import Behaviour, DnsServer
 
 from appliance.accounts.ownership import CHALLENGE_LABEL, DnsPurpose, DnsRecord, Ownership
-from appliance.accounts.refused import Refused
 from appliance.configuration import load
 from appliance.model.domain import Domain
+from appliance.model.refused import Refused
 from appliance.privacy.declarations import DOMAINS
 from appliance.privacy.sealing import Sealer
 from appliance.run.dns_questions import DnsQuestions

@@ -7,10 +7,10 @@ from accounts_office import NOON, Office
 
 from appliance.accounts.help import Help
 from appliance.accounts.reach import GONE, NOT_GRANTED, Reach, Reader, mail_domain
-from appliance.accounts.refused import Refused
 from appliance.model.account import Account, Role
 from appliance.model.domain import Domain
 from appliance.model.ids import id_source
+from appliance.model.refused import Refused
 from appliance.model.time import DAY_MS, HOUR_MS
 from appliance.privacy.declarations import ACCOUNTS
 from appliance.storage.records import Update

@@ -2,8 +2,9 @@
 
 import pytest
 
-from appliance.accounts.names import account_email, alias_address, domain_name, mailbox
-from appliance.accounts.refused import Refused
+from appliance.accounts.names import alias_address
+from appliance.model.names import account_email, domain_name, mailbox
+from appliance.model.refused import Refused
 
 
 @pytest.mark.parametrize(

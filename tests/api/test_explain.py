@@ -1,12 +1,16 @@
 """What would become of a message, over the API: for own domains, with nothing sent."""
 
+import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pytest
+from control_api import limits
 from control_api.operation_files import operation
 from dns_server import DnsServer
-from served_api import ServedApi
+from served_api import ServedApi, served_api
 from signed_in import signed_in
 
 from appliance.configuration import Configuration, load
@@ -97,3 +101,57 @@ def test_what_is_behind_the_address_of_another_account_is_for_that_account_to_se
         assert b"secret" not in reply.body
         with api.operator() as machine:
             assert b"secret@home.test" in machine.ask(EXPLAIN, recipient="info@example.org").body
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Iterator[ServedApi]:
+    """An API whose name server never answers, behind a proxy."""
+    path = tmp_path / "onward.toml"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        path.write_text(
+            f'hostname = "mx.onward.test"\ndata_dir = "{tmp_path / "var"}"\n[http]\ntrusted_proxies = ["127.0.0.0/8"]\n'
+            f'[dns]\nnameservers = ["127.0.0.1:{silent.getsockname()[1]}"]\ntimeout = "{WAIT_S}s"\n'
+        )
+        with served_api(load(path)) as api:
+            yield api
+
+
+WAIT_S = 1
+
+
+def asked_about(number: int) -> str:
+    """Of so many aliases, whose mailboxes are at as many domains."""
+    return "{" + " ".join(f'a{n}: explain(recipient: "a{n}@example.org") {{ code }}' for n in range(number)) + "}"
+
+
+def aliases(api: ServedApi, account: Account, number: int) -> None:
+    domain = hosted(api, account)
+    for n in range(number):
+        api.rooms.aliases.create(domain, f"a{n}", [f"box@home{n}.test"], confirmed=True)
+
+
+def test_what_is_left_when_the_time_is_over_is_not_begun(waiting: ServedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    with signed_in(waiting) as (ada, account):
+        aliases(waiting, account, 10)
+        monkeypatch.setattr(limits, "SECONDS", 1.5 * WAIT_S)
+        began = time.monotonic()
+        assert ada.ask(asked_about(10)).codes == ["TOO_COMPLEX"]
+        assert time.monotonic() - began < 5 * WAIT_S, "they are ten"
+
+
+def test_whoever_asks_for_what_takes_long_keeps_nobody_else_waiting(waiting: ServedApi) -> None:
+    with signed_in(waiting) as (ada, account), waiting.client() as other, ThreadPoolExecutor(20) as many:
+        aliases(waiting, account, 1)
+
+        def ask() -> int:
+            with waiting.client(cookies=dict(ada.cookies)) as one:
+                return one.ask(asked_about(1), {"x-forwarded-for": "192.0.2.1"}).status
+
+        asked = [many.submit(ask) for _ in range(16)]
+        # As soon as one is answered, those behind it are under way.
+        next(as_completed(asked)).result()
+        began = time.monotonic()
+        assert other.ask("{ status { version } }", {"x-forwarded-for": "192.0.2.2"}).status == 200
+        assert time.monotonic() - began < WAIT_S / 2
+        assert {one.result() for one in asked} == {200}

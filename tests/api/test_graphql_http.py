@@ -5,6 +5,7 @@ import urllib.parse
 from collections.abc import Mapping
 
 import pytest
+from abusive_requests import ABUSE, ONLY_WRONG
 from control_api import http, limits
 from control_api.exchange import SECURITY_HEADERS
 from control_api.graphql_http import accepted
@@ -171,6 +172,7 @@ def test_every_answer_has_the_security_headers(api: ServedApi) -> None:
             client.ask(STATUS),
             client.ask("{"),
             client.send("GET", "/graphql", headers={"accept": "text/html"}),
+            client.send("GET", "/"),
         ):
             for name, value in SECURITY_HEADERS:
                 if name != b"content-security-policy":
@@ -184,55 +186,6 @@ def test_an_oversized_request_is_refused(api: ServedApi) -> None:
     with api.client() as client:
         body = json.dumps({"query": STATUS + " " * http.BODY_OCTETS}).encode()
         assert client.send("POST", body=body, headers={"content-type": JSON}).status == 413
-
-
-def nothing_twice(number: int) -> str:
-    """Fragments of which each spreads the next one twice, and the last one what is not there: no field in any way."""
-    return "{ ...f0 }" + "".join(f"fragment f{n} on Query {{ ...f{n + 1} ...f{n + 1} }} " for n in range(number))
-
-
-def fragments(number: int) -> str:
-    """Fragments of which each spreads the next one twice."""
-    spread = "".join(f"fragment f{n} on Query {{ ...f{n + 1} ...f{n + 1} }} " for n in range(number))
-    return "{ ...f0 } " + spread + f"fragment f{number} on Query {{ __typename }}"
-
-
-ABUSE = {
-    "deep fields": "{" + "a{" * 20 + "b" + "}" * 21,
-    "far too deep fields": "{" + "a{" * 900 + "b" + "}" * 901,
-    "deep inline fragments": "{" + "...{" * 200 + "__typename" + "}" * 201,
-    "deep lists of input": "{ node(id: " + "[" * 900 + "]" * 900 + ") { id } }",
-    "many aliases": "{" + " ".join(f"a{n}: status {{ version }}" for n in range(50)) + "}",
-    "many aliases in a fragment": "{ ...f } fragment f on Query {"
-    + " ".join(f"a{n}: __typename" for n in range(50))
-    + "}",
-    "many root fields": "{" + " status { version }" * 30 + "}",
-    "root fields of fragments": "{ ...f ...f ...f ...f } fragment f on Query {" + " __typename" * 8 + "}",
-    "one field over and over": "{" + " __typename" * 1900 + "}",
-    "many directives": "{ __typename " + "@skip(if: false) " * 50 + "}",
-    "many unknown directives": "{ __typename " + "@a" * 500 + "}",
-    "directives of variables": "query(" + "$a: Int @a @a @a @a " * 20 + ") { __typename }",
-    "directives of an operation": "query " + "@a " * 50 + "{ __typename }",
-    "many tokens": "{ __typename " + "#\n" * 10 + "a " * 3000 + "}",
-    "many comments": "{ __typename }" + "#\n" * 20_000,
-    "many variables": "query(" + "".join(f"$a{n}: Int " for n in range(900)) + ") { __typename }",
-    "many operations": "".join(f"query q{n} {{ __typename }} " for n in range(30)),
-    "a bomb of fragments": fragments(30),
-    "a bomb of fragments without a field": nothing_twice(38),
-    "a longer bomb of fragments without a field": nothing_twice(150),
-    "a long chain of fragments": "{ ...f0 }"
-    + "".join(f"fragment f{n} on Query {{ ...f{n + 1} }} " for n in range(100))
-    + "fragment f100 on Query { __typename }",
-    "a fragment that nobody spreads": "{ __typename } fragment f on Query {" + " __typename" * 900 + "}",
-    "a wide selection below": "{ status {" + " version" * 900 + "} }",
-    "aliases below": "{ status {" + " ".join(f"a{n}: version" for n in range(40)) + "} }",
-    "a long list": "{ node(id: [" + "1 " * 1900 + "]) { id } }",
-    "deep introspection": "{ __schema { types { " + "fields { type { " * 10 + "name" + "} }" * 10 + "} } }",
-    "a document of fragments alone": "".join(f"fragment f{n} on Query {{ __typename }} " for n in range(400)),
-}
-
-ONLY_WRONG = {"a long list", "a bomb of fragments without a field"}
-"""What is small enough to be read and is found to be wrong."""
 
 
 @pytest.mark.parametrize("name", ABUSE)

@@ -1,12 +1,14 @@
 """The delivery log over the API: who reads it, what it says of a message, and how it is followed."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 from control_api import graphql_ws
+from control_api.ids import global_id
+from control_api.nouns import log
 from engine_stand_in import EngineStandIn, standing_in
 from graphql_client import GraphqlClient
 from served_api import ServedApi
@@ -15,6 +17,7 @@ from stored_values import an_event
 from websocket_client import WebsocketClient, websocket
 
 from appliance.configuration import Configuration
+from appliance.logbook.messages import LoggedMessage, message
 from appliance.model.access import Scope
 from appliance.model.account import Account, Role
 from appliance.model.domain import DeliveryMode, Domain, LogLevel
@@ -23,7 +26,7 @@ from appliance.model.ids import id_source
 from appliance.model.time import DAY_MS, HOUR_MS, format_instant, wall_clock
 from appliance.privacy.declarations import EVENTS
 from appliance.storage.event_rows import event_to_row
-from appliance.storage.records import Insert
+from appliance.storage.records import Insert, RecordStore, StoreUnavailable
 
 MESSAGES = """
 query ($name: String!, $first: Int, $after: String, $filter: MessageFilter) {
@@ -335,3 +338,59 @@ async def test_an_event_knows_its_message_before_the_log_has_it(
         assert (second["id"], second["subject"], second["sizeBytes"]) == (first["id"], "Figures", 1000)
         assert second["clientAddress"] == "192.0.2.17"
         assert [each["type"] for each in second["events"]] == ["RECEIVED", "DELIVERED"]
+
+
+ALIKE = "subscription ($after: ID) { deliveryEvents(after: $after) { id message { subject } } }"
+
+
+@asynccontextmanager
+async def asking_alike(api: ServedApi, browser: GraphqlClient, **variables: object) -> AsyncIterator[WebsocketClient]:
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    async with websocket(api.port, headers=[("cookie", cookies)]) as client:
+        await client.introduce()
+        await client.subscribe("log", ALIKE, **variables)
+        yield client
+
+
+async def test_what_many_ask_in_the_same_words_is_looked_up_once(
+    api: ServedApi, mail: Mail, engine: EngineStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+
+    def looking_up(records: RecordStore, key: str) -> LoggedMessage | None:
+        looked_up.append(key)
+        return message(records, key)
+
+    monkeypatch.setattr(log, "message", looking_up)
+    with signed_in(api) as (ada, account):
+        domain = mail.domain(account, "ada.example")
+        async with AsyncExitStack() as stack:
+            crowd = [await stack.enter_async_context(asking_alike(api, ada)) for _ in range(5)]
+            await until_followed(engine)
+            for client in crowd:
+                assert (await client.answer_to("{ status { healthy } }"))["data"]
+            engine.happens(mail.event(domain, subject="Figures"))
+            heard = [await told(client) for client in crowd]
+    assert heard[0]["message"] == {"subject": "Figures"}
+    assert heard == heard[:1] * 5
+    assert len(looked_up) == 1
+
+
+async def test_an_answer_that_failed_is_tried_anew_for_who_comes_later(
+    api: ServedApi, mail: Mail, engine: EngineStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(records: RecordStore, key: str) -> LoggedMessage | None:
+        raise StoreUnavailable("the store is away")
+
+    with signed_in(api) as (ada, account):
+        domain = mail.domain(account, "ada.example")
+        before, event = mail.event(domain), mail.event(domain, subject="Figures")
+        mail.log(before, event)
+        after = global_id("DeliveryEvent", before.id)
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "message", away)
+            async with asking_alike(api, ada, after=after) as client:
+                (error,) = (await client.hear())["payload"]["errors"]
+                assert error["extensions"]["code"] == "UNAVAILABLE"
+        async with asking_alike(api, ada, after=after) as client:
+            assert (await told(client))["message"] == {"subject": "Figures"}

@@ -1,6 +1,7 @@
 """Sessions, second factors, tokens and accounts over the API."""
 
 import json
+import re
 from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
@@ -30,6 +31,8 @@ CONFIRM = operation("confirm_two_factor")
 DISABLE = operation("disable_two_factor")
 ACCOUNTS = operation("list_accounts")
 GIVE = operation("set_plan")
+RESET_ASKED = operation("request_password_reset")
+RESET = "resetPassword(token: $t, newPassword: $p)"
 
 
 def sign_in(client: GraphqlClient, code: str | None = None, password: str = PASSWORD) -> list[str]:
@@ -149,6 +152,41 @@ def test_a_second_factor_from_its_enrolment_to_its_end(api: ServedApi) -> None:
         assert sign_in(other, first) == ["WRONG_ONE_TIME_CODE"]
         assert browser.data(DISABLE, password=PASSWORD, oneTimeCode=second)["disableTwoFactor"] == {"errors": []}
         assert sign_in(other) == []
+
+
+BEHIND = "account { email domains { totalCount } helpRequests { body } }"
+
+
+def test_a_mailed_link_shows_nothing_that_the_second_factor_keeps(api: ServedApi) -> None:
+    with signed_in(api) as (browser, _), api.client() as thief:
+        app = pyotp.parse_uri(browser.data(ENABLE, password=PASSWORD)["enableTwoFactor"]["otpauthUrl"])
+        assert isinstance(app, pyotp.TOTP)
+        browser.data(CONFIRM, oneTimeCode=app.at(api.rooms.clock() // 1000))
+        thief.data(RESET_ASKED, email=ADA)
+        found = re.search(r"token=(\S+)", api.letters.sent[-1].text)
+        assert found is not None
+        reply = thief.ask(f"mutation ($t: String!, $p: String!) {{ {RESET} {{ {BEHIND} }} }}", t=found[1], p=NEW)
+        assert set(reply.codes) == {"UNAUTHENTICATED"}
+        assert reply.json["data"]["resetPassword"]["account"] is None
+        assert sign_in(thief, password=NEW) == ["ONE_TIME_CODE_REQUIRED"]
+
+
+def test_who_has_just_signed_in_sees_what_the_account_has(api: ServedApi) -> None:
+    with signed_in(api), api.client() as browser:
+        asked = f"mutation ($e: String!, $p: String!) {{ signIn(email: $e, password: $p) {{ {BEHIND} }} }}"
+        account = browser.data(asked, e=ADA, p=PASSWORD)["signIn"]["account"]
+        assert account == {"email": ADA, "domains": {"totalCount": 0}, "helpRequests": []}
+
+
+def test_a_token_that_may_only_write_reads_nothing_by_the_way(api: ServedApi) -> None:
+    with signed_in(api) as (browser, _):
+        secret = browser.data(CREATE, name="writer", scopes=["WRITE"])["createApiToken"]["secret"]
+        with api.client(token=secret) as program:
+            for asked in (
+                'askForHelp(subject: "s", body: "b") { helpRequest { subject account { email } } }',
+                'addDomain(name: "ada.example") { domain { name aliases { totalCount } } }',
+            ):
+                assert program.ask(f"mutation {{ {asked} }}").codes == ["FORBIDDEN"]
 
 
 def test_a_program_comes_in_with_a_token_as_far_as_its_scopes_reach(api: ServedApi) -> None:

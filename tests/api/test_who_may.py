@@ -32,7 +32,7 @@ from appliance.configuration import Configuration
 from appliance.model.access import Scope
 from appliance.model.account import Account, Role
 from appliance.model.domain import DeliveryMode, LogLevel
-from appliance.privacy.declarations import ALIASES, API_TOKENS, DOMAINS
+from appliance.privacy.declarations import ACCOUNTS, ALIASES, API_TOKENS, DOMAINS, HELP_REPLIES, HELP_REQUESTS
 
 READ, WRITE, LOGS, OPERATE = Scope
 
@@ -226,6 +226,7 @@ def test_no_change_by_an_id_reaches_what_is_anothers(rooms: Rooms, member: Accou
     )
     alias = rooms.aliases.add("info@forward.test", ["owner@dest.test"], confirmed=True)
     _, key = rooms.entrance.api_tokens.create(owner, "a token", [READ], None)
+    _, a_session = rooms.entrance.sessions.begin(owner, "a browser")
     help_request = rooms.help.ask(owner, "A question", "How?", None)
     things = {
         "Domain": domain.id,
@@ -233,10 +234,12 @@ def test_no_change_by_an_id_reaches_what_is_anothers(rooms: Rooms, member: Accou
         "ApiToken": key.id,
         "HelpRequest": help_request.id,
         "Account": owner.id,
+        "Session": a_session.id,
     }
 
     def stored() -> list[Any]:
-        return [rooms.records.find(collection, {}) for collection in (DOMAINS, ALIASES, API_TOKENS)]
+        changing = (ACCOUNTS, DOMAINS, ALIASES, API_TOKENS, HELP_REQUESTS, HELP_REPLIES)
+        return [rooms.entrance.sessions.of(owner), *(rooms.records.find(each, {}) for each in changing)]
 
     before = stored()
     tried = 0

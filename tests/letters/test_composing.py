@@ -10,7 +10,8 @@ from email.utils import parsedate_to_datetime
 import pytest
 from values import NOW
 
-from appliance.letters.composing import LINE_OCTETS, compose_letter
+from appliance.forwarding.trace import LINE_OCTETS
+from appliance.letters.composing import compose_letter
 from appliance.model.letter import Letter
 from smtp.address import Address
 

@@ -142,3 +142,21 @@ async def test_lines_go_when_their_time_is_over_and_with_their_account(tmp_path:
         assert paths(records) == ["/nobodys"]
         assert sweeper.sweep(NOON + 2 * DAY_MS + 2)["http_requests"] == 1
         spool.close()
+
+
+async def test_strangers_do_not_fill_the_disk(
+    tmp_path: Path, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "MAX_OF_STRANGERS", 2)
+    now = NOON
+    with opened(tmp_path, disk) as records:
+        log = RequestLog(records, lambda: now)
+        for path in ("/a", "/b", "/c"):
+            log.add(LoggedRequest("GET", path, 404, 0.0, client_address="192.0.2.7"))
+        log.add(ASKED)
+        log.add(LoggedRequest("POST", "/machine", 200, 0.0))
+        now += DAY_MS
+        log.add(LoggedRequest("GET", "/d", 404, 0.0, client_address="192.0.2.7"))
+        await write_all(log)
+        assert paths(records) == ["/a", "/b", "/graphql", "/machine", "/d"]
+        assert log.lost == 1

@@ -18,9 +18,9 @@ import re
 
 import pytest
 
-from appliance.accounts.names import mailbox
-from appliance.accounts.refused import Refused
 from appliance.forwarding.srs import SenderRewriter
+from appliance.model.names import mailbox
+from appliance.model.refused import Refused
 from smtp.address import Address, AddressError, parse_domain, parse_forward_path, parse_reverse_path
 from smtp.server.commands import CommandError, Verb, parse_command
 from smtp.server.events import Mail, Recipient

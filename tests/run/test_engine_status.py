@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from appliance import wire
 from appliance.configuration import ENGINE_SOCKET, Configuration
 from appliance.run import watching
 
@@ -59,7 +60,7 @@ async def test_an_answer_that_is_none_is_none(tmp_path: Path, answer: bytes) -> 
 async def test_an_engine_that_does_not_answer_is_waited_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "ENGINE_S", 0.05)
+    monkeypatch.setattr(wire, "STATUS_S", 0.05)
     assert (await _asked(tmp_path, None))[0] is None
 
 

@@ -10,54 +10,11 @@ from functools import partial
 import hypercorn.trio.run
 import pytest
 import trio
+from abusive_requests import MALFORMED, PREFACE, SETTINGS, UPGRADE
 from control_api import guard, http
-from control_api.guard import GuardedServer, serve_guarded
+from control_api.guard import GuardedServer, SpeaksForOthers, serve_guarded
 from control_api.http import App, application
 from hypercorn.trio.tcp_server import TCPServer
-
-UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
-)
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS = bytes.fromhex("000000040000000000")
-
-MALFORMED = {
-    "an octet behind the headers of a websocket upgrade": UPGRADE + b"\r\nx",
-    "a frame behind the headers of a websocket upgrade": UPGRADE + b"\r\n\x81\x80\0\0\0\0",
-    "a websocket upgrade without a key": UPGRADE.replace(b"Sec-WebSocket-Key", b"X") + b"\r\n",
-    "a websocket upgrade of a version that never was": UPGRADE.replace(b"Version: 13", b"Version: 99") + b"\r\n",
-    "a websocket upgrade with a body": UPGRADE + b"Content-Length: 5\r\n\r\nhello",
-    "a websocket upgrade in HTTP/1.0": UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n",
-    "a websocket upgrade with octets that are not ASCII in its path": UPGRADE.replace(b"GET /", b"GET /\xff") + b"\r\n",
-    "a websocket upgrade with a nonsense list of extensions": UPGRADE + b"Sec-WebSocket-Extensions: ;;,\xff\r\n\r\n",
-    "another request behind a websocket upgrade": UPGRADE + b"\r\n" + UPGRADE + b"\r\n",
-    "nothing but a NUL": b"\0",
-    "a TLS hello": bytes.fromhex("16030100c8010000c40303"),
-    "a line that never was a request": b"EHLO mail.example.org\r\n\r\n",
-    "headers beyond every limit": b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
-    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-    "a negative length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-    "a chunk whose length is no number": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    "an unfinished chunk": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
-    "a bare LF in a header": b"GET / HTTP/1.1\nHost: x\nX: a\rb\n\n",
-    "a request of HTTP/1.1 without Host": b"GET / HTTP/1.1\r\n\r\n",
-    "an upgrade to HTTP/2 with settings that are not base64": (
-        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: !!!\r\n\r\n"
-    ),
-    "an upgrade to HTTP/2 with octets behind it": (
-        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n\r\nnonsense" * 3
-    ),
-    "a preface of HTTP/2 and then nonsense": PREFACE + b"\xff" * 100,
-    "data of HTTP/2 for a stream that never began": PREFACE + SETTINGS + bytes.fromhex("000001000100000001") + b"x",
-    "headers of HTTP/2 that do not decompress": PREFACE + SETTINGS + bytes.fromhex("000004010500000001ffffffff"),
-    "a window of HTTP/2 that grows by nothing": PREFACE + SETTINGS + bytes.fromhex("00000408000000000000000000"),
-    "a reset of HTTP/2 for an idle stream": PREFACE + SETTINGS + bytes.fromhex("00000403000000000700000008"),
-    "a path that is not UTF-8": b"GET /%ff%fe HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a target that is no path": b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "CONNECT": b"CONNECT x:25 HTTP/1.1\r\nHost: x:25\r\n\r\n",
-    "OPTIONS *": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
-}
 
 
 async def _well() -> Mapping[str, object]:
@@ -65,12 +22,12 @@ async def _well() -> Mapping[str, object]:
 
 
 @asynccontextmanager
-async def served(app: App) -> AsyncIterator[tuple[str, int]]:
+async def served(app: App, speaks_for_others: SpeaksForOthers = lambda address: True) -> AsyncIterator[tuple[str, int]]:
     """The application, served; the address of it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         shutdown = trio.Event()
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve_guarded, app, [listener], shutdown))
+            await nursery.start(partial(serve_guarded, app, [listener], shutdown, speaks_for_others))
             yield listener.getsockname()
             shutdown.set()
 
@@ -187,6 +144,25 @@ async def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.Monke
     assert GuardedServer.open_connections == 0
 
 
+async def test_one_client_does_not_take_the_places_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "CONNECTIONS_OF_ONE", 1)
+    async with served(application(_well), lambda address: address != "127.0.0.1") as address:
+        async with await trio.open_tcp_stream(*address) as first:
+            assert await is_served(first)
+            assert await exchange(address, b"") == b"", "a second one of this client"
+        with trio.fail_after(20):
+            while GuardedServer.of_clients:
+                await trio.sleep(0.01)
+        assert (await get(address, "/health/live"))[0] == 200
+
+
+async def test_a_proxy_has_as_many_connections_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "CONNECTIONS_OF_ONE", 1)
+    async with served(application(_well)) as address, await trio.open_tcp_stream(*address) as first:
+        assert await is_served(first)
+        assert (await get(address, "/health/live"))[0] == 200
+
+
 # ------------------------------------------------------------------ health
 
 
@@ -287,7 +263,7 @@ async def test_the_end_waits_for_a_request_under_way() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         shutdown = trio.Event()
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve_guarded, application(slow), [listener], shutdown))
+            await nursery.start(partial(serve_guarded, application(slow), [listener], shutdown, bool))
             nursery.start_soon(ask, listener.getsockname())
             await asked.wait()
             shutdown.set()

@@ -12,6 +12,9 @@ Start = Callable[[], None]
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
+STAND_BACK = 5
+"""The niceness of parts whose own time is not what is measured: usually such clients are on other machines."""
+
 PREPARED_S = 60.0
 """How long a part may take until it is prepared."""
 

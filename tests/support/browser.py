@@ -47,6 +47,10 @@ _OPTIONS = (
 _KEYS = {"Tab": ("Tab", 9, ""), "Enter": ("Enter", 13, "\r"), "Space": ("Space", 32, " ")}
 
 
+class Gone(Exception):
+    """The page that was asked for something has made way for another."""
+
+
 class Browser:
     """Runs inside a `with`; its profile is its own and ends with it."""
 
@@ -111,13 +115,17 @@ class Browser:
         return Tab(self, session, size, dark)
 
     def ask(self, method: str, session: str | None = None, **parameters: object) -> dict[str, Any]:
-        """One command, and its answer. Events that come meanwhile are kept."""
+        """One command, and its answer. Events that come meanwhile are kept. Raises Gone."""
         self._next += 1
         command = {"id": self._next, "method": method, "params": parameters}
-        self._socket.sendall(json.dumps(command if session is None else {**command, "sessionId": session}).encode() + b"\0")
+        self._socket.sendall(
+            json.dumps(command if session is None else {**command, "sessionId": session}).encode() + b"\0"
+        )
         while True:
             message = self._read()
             if message.get("id") == self._next:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    raise Gone
                 assert "error" not in message, (method, message["error"])
                 answer: dict[str, Any] = message["result"]
                 return answer
@@ -198,9 +206,7 @@ class Tab:
 
     def sees(self, *texts: str) -> None:
         """Wait until all of these are shown."""
-        self.until(
-            f"{json.dumps(texts)}.every((one) => document.body.innerText.includes(one))", f"{texts} are shown"
-        )
+        self.until(f"{json.dumps(texts)}.every((one) => document.body.innerText.includes(one))", f"{texts} are shown")
 
     @property
     def text(self) -> str:
@@ -244,7 +250,7 @@ class Tab:
     def until(self, condition: str, what: str) -> None:
         """Wait until an expression holds."""
         deadline = time.monotonic() + LIMIT_S
-        while not self.evaluate(f"Boolean({condition})"):
+        while not self._holds(condition):
             assert time.monotonic() < deadline, f"not within {LIMIT_S} s: {what}; shown: {self.text!r}"
             time.sleep(0.02)
 
@@ -257,6 +263,12 @@ class Tab:
     def do(self, method: str, **parameters: object) -> dict[str, Any]:
         """A command of the protocol to this tab."""
         return self._browser.ask(method, self._session, **parameters)
+
+    def _holds(self, condition: str) -> bool:
+        try:
+            return self.evaluate(f"document.body !== null && Boolean({condition})") is True
+        except Gone:
+            return False
 
     def _look(self) -> None:
         self.do("Runtime.evaluate", expression="0")

@@ -1,6 +1,7 @@
 """Many who follow the log over websockets, in one process, at hardly more cost than reading what comes."""
 
 import json
+import os
 import selectors
 import socket
 import time
@@ -8,11 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from beside import Start
+from beside import STAND_BACK, Start
 from websocket_client import UPGRADE, masked
 
+ADDRESSES = 20
+"""That they come from: one client has so many connections and no more."""
 GREETED_S = 20.0
 """How long one may wait for each step of being let in."""
+BEGUN_S = 3.0
+"""After that every subscription has begun; the protocol acknowledges none."""
 DOUBLES_S = 1.0
 """How long is looked on, once everybody has had everything, for what comes once more."""
 
@@ -75,20 +80,25 @@ class _Follower:
 
 
 def follow(
-    start: Start, port: int, token: str, number: int, query: str, variables: Mapping[str, object], events: int, within: float
+    start: Start,
+    port: int,
+    token: str,
+    number: int,
+    query: str,
+    variables: Mapping[str, object],
+    events: int,
+    within: float,
 ) -> Followed:
     """So many follow until each has had so many events, for so many seconds at most. A part of a load (`beside.py`)."""
-    followers = [_let_in(port, token) for _ in range(number)]
+    os.nice(STAND_BACK)
+    followers = [_let_in(port, token, f"127.0.1.{1 + each % ADDRESSES}") for each in range(number)]
     asked = masked({"id": "1", "type": "subscribe", "payload": {"query": query, "variables": variables}})
     for each in followers:
-        # What is answered on the same connection afterwards tells that the subscription is under way.
         each.connection.sendall(asked)
-        each.connection.setblocking(True)
     selector = selectors.DefaultSelector()
     for each in followers:
         selector.register(each.connection, selectors.EVENT_READ, each)
-    # A subscription is not acknowledged: it has begun within a moment.
-    time.sleep(2.0)
+    time.sleep(BEGUN_S)
     start()
     deadline = time.monotonic() + within
     while time.monotonic() < deadline and any(len(each.heard) < events for each in followers):
@@ -106,8 +116,8 @@ def _look(selector: selectors.BaseSelector, wait: float) -> None:
         key.data.read()
 
 
-def _let_in(port: int, token: str) -> _Follower:
-    follower = _Follower(socket.create_connection(("127.0.0.1", port), GREETED_S))
+def _let_in(port: int, token: str, address: str) -> _Follower:
+    follower = _Follower(socket.create_connection(("127.0.0.1", port), GREETED_S, (address, 0)))
     follower.connection.sendall(UPGRADE)
     head = b""
     while b"\r\n\r\n" not in head:
@@ -128,7 +138,8 @@ def _summed_up(followers: list[_Follower], events: int) -> Followed:
         ids = []
         for came_at, content in each.heard:
             told = json.loads(content)
-            assert told["type"] == "next" and "errors" not in told["payload"], told
+            assert told["type"] == "next", told
+            assert "errors" not in told["payload"], told
             event = told["payload"]["data"]["deliveryEvents"]
             ids.append(event["id"])
             latencies.append(came_at - datetime.fromisoformat(event["at"]).timestamp())

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +94,12 @@ def test_the_appliance_runs(binary: Path, empty: Path) -> None:
         assert any(re.fullmatch(r"smtp listens on 127\.0\.0\.1:[0-9]+", line) for line in said)
         checked = _typed(binary, empty, "check")
         assert "running" in checked.stdout, checked
+        # The pages are inside.
+        (port,) = (line.rpartition(":")[2] for line in said if line.startswith("http listens on "))
+        for path in ("/", "/graphql"):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"accept": "text/html"})
+            with urllib.request.urlopen(request, timeout=STEP_S) as page:
+                assert page.headers["content-type"] == "text/html; charset=utf-8"
         # By an operation that it carries along, and the socket of the operator.
         listed = _typed(binary, empty, "queue", "list")
         assert "The queue is empty." in listed.stderr, listed

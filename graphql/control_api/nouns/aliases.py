@@ -15,7 +15,7 @@ from control_api.fields import mutation, shown
 from control_api.nouns.node import Node
 from control_api.nouns.owned import forget_standing, may_see, standing_of, the_alias, the_domain
 from control_api.paging import Connection, Slice, connection
-from control_api.scalars import DateTime
+from control_api.scalars import DateTime, instant
 
 if TYPE_CHECKING:
     from control_api.nouns.domains import Domain
@@ -63,7 +63,7 @@ class Alias(Node):
             kind=alias.kind,
             action=alias.action,
             enabled=alias.enabled,
-            expires_at=None if alias.expires_at is None else DateTime(alias.expires_at),
+            expires_at=instant(alias.expires_at),
             remaining_uses=alias.remaining_uses,
             description=alias.description,
             created_at=DateTime(alias.created_at),

@@ -14,7 +14,7 @@ from control_api.fields import mutation, query
 from control_api.ids import stored_id
 from control_api.nouns.node import Node
 from control_api.paging import USUAL, Connection, Slice, connection
-from control_api.scalars import DateTime
+from control_api.scalars import DateTime, instant
 
 BLOCK_KIND: Final = strawberry.enum(
     BlockKind,
@@ -42,7 +42,7 @@ class Block(Node):
             value=block.value,
             reason=block.reason,
             created_at=DateTime(block.created_at),
-            expires_at=None if block.expires_at is None else DateTime(block.expires_at),
+            expires_at=instant(block.expires_at),
         )
 
     @classmethod

@@ -13,7 +13,7 @@ from control_api.errors import Payload, not_found
 from control_api.fields import mutation
 from control_api.ids import stored_id
 from control_api.nouns.node import Node
-from control_api.scalars import DateTime
+from control_api.scalars import DateTime, instant
 
 SCOPE: Final = strawberry.enum(Scope, description="What a token may do; OPERATE only for operators.")
 
@@ -36,8 +36,8 @@ class ApiToken(Node):
             name=token.name,
             scopes=[scope for scope in Scope if scope in token.scopes],
             created_at=DateTime(token.created_at),
-            expires_at=None if token.expires_at is None else DateTime(token.expires_at),
-            last_used_at=None if token.last_used_at is None else DateTime(token.last_used_at),
+            expires_at=instant(token.expires_at),
+            last_used_at=instant(token.last_used_at),
         )
 
     @classmethod

@@ -6,9 +6,9 @@ import strawberry
 
 from appliance.accounts.ownership import DnsPurpose
 from appliance.accounts.ownership import DnsRecord as FoundRecord
-from appliance.accounts.refused import Refused
 from appliance.model.domain import DeliveryMode, LogLevel, QuarantineAction
 from appliance.model.domain import Domain as StoredDomain
+from appliance.model.refused import Refused
 from control_api.callers import Access
 from control_api.context import Info
 from control_api.errors import Payload, bad_input, too_complex

@@ -15,7 +15,7 @@ from control_api.fields import guarded, mutation, query
 from control_api.ids import stored_id
 from control_api.nouns.node import Node
 from control_api.paging import USUAL, Connection, Slice, connection
-from control_api.scalars import DateTime
+from control_api.scalars import DateTime, instant
 
 if TYPE_CHECKING:
     from control_api.nouns.accounts import Account
@@ -52,14 +52,13 @@ class HelpRequest(Node):
     @classmethod
     def of(cls, request: StoredRequest) -> Self:
         """From what is stored."""
-        until = request.log_access_until
         return cls(
             stored_id=request.id,
             stored=request,
             subject=request.subject,
             body=request.body,
             open=request.open,
-            log_access_until=None if until is None else DateTime(until),
+            log_access_until=instant(request.log_access_until),
             created_at=DateTime(request.created_at),
         )
 

@@ -17,7 +17,7 @@ from control_api.callers import Access
 from control_api.context import Cookie, Info
 from control_api.errors import Payload
 from control_api.fields import mutation, query, shown
-from control_api.scalars import DateTime
+from control_api.scalars import DateTime, instant
 
 QUEUED_MAIL: Final = strawberry.enum(
     QueuedMail, description="What becomes of mail that is under way when its account is deleted."
@@ -59,7 +59,7 @@ class DataCollection:
     def oldest(self, info: Info) -> DateTime | None:
         """Since when the oldest is stored; for operators."""
         held = self._held(info)
-        return None if held is None or held.oldest is None else DateTime(held.oldest)
+        return None if held is None else instant(held.oldest)
 
     def _held(self, info: Info) -> Holdings | None:
         if not info.context.caller.is_operator:

@@ -16,7 +16,7 @@ from control_api.ids import stored_id, taken_apart
 from control_api.nouns.log import given_value, reader_of
 from control_api.nouns.node import Node
 from control_api.paging import USUAL, Connection, Slice, connection
-from control_api.scalars import DateTime
+from control_api.scalars import DateTime, instant
 
 DELIVERY_STATE: Final = strawberry.enum(DeliveryState, description="The states of a delivery; what is done is gone.")
 
@@ -50,7 +50,6 @@ class Delivery(Node):
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
         """From what the engine tells."""
-        next_attempt_at = told["nextAttemptAt"]
         return cls(
             stored_id=told["id"],
             state=DeliveryState[told["state"]],
@@ -62,7 +61,7 @@ class Delivery(Node):
             priority=told["priority"],
             accepted_at=DateTime(told["acceptedAt"]),
             attempts=told["attempts"],
-            next_attempt_at=None if next_attempt_at is None else DateTime(next_attempt_at),
+            next_attempt_at=instant(told["nextAttemptAt"]),
             expires_at=DateTime(told["expiresAt"]),
             last_response=told["lastResponse"],
             why=told["why"],

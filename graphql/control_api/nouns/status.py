@@ -6,14 +6,11 @@ from typing import Any
 import strawberry
 
 from appliance.version import version
-from appliance.wire import NotRunning, WireError
+from appliance.wire import STATUS_S, NotRunning, WireError
 from control_api.callers import Access
 from control_api.context import Info
 from control_api.fields import query
-from control_api.scalars import DateTime
-
-ENGINE_S = 2.0
-"""How long the engine may take to say how it is; one that takes longer is not well."""
+from control_api.scalars import DateTime, instant
 
 
 @strawberry.type(description="One machine of the appliance.")
@@ -48,7 +45,7 @@ class StatusQueries:
         rooms = info.context.rooms
         told: Mapping[str, Any]
         try:
-            told = next(rooms.engine("status", limit_s=ENGINE_S), {})
+            told = next(rooms.engine("status", limit_s=STATUS_S), {})
         except (NotRunning, WireError):
             # An engine that is away is what this field is there to tell.
             told = {}
@@ -57,15 +54,11 @@ class StatusQueries:
         return Status(
             version=version(),
             healthy=told.get("healthy") is True,
-            started_at=_instant(shown.get("startedAt")),
+            started_at=instant(shown.get("startedAt")),
             queued=queued,
-            oldest_queued_at=_instant(shown.get("oldestQueuedAt")),
+            oldest_queued_at=instant(shown.get("oldestQueuedAt")),
             open_connections=shown.get("openConnections"),
             nodes=None
             if queued is None
             else [ApplianceNode(name=rooms.configuration.hostname, seen_at=now, queued=queued)],
         )
-
-
-def _instant(told: int | None) -> DateTime | None:
-    return None if told is None else DateTime(told)
