@@ -127,10 +127,11 @@ class _Supervisor:
 
     def run(self, first_time: bool) -> int:
         """Start, watch, reload, stop."""
+        # The pipe first: with a handler and no pipe, a signal would be heard by nobody.
+        signal.set_wakeup_fd(self._signals_in.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
             # The handler does nothing: what counts is that the number is written into the pipe.
             signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(self._signals_in.fileno(), warn_on_full_buffer=False)
         for name in _NAMES:
             self._start(name)
         failure = self._first_start()

@@ -1,11 +1,12 @@
 """What faces browsers and programs over HTTP: the GraphQL API, the page that explores it, and health.
 
 The way of a request: `guard.py` serves with Hypercorn under Trio and keeps one bad connection from ending all others;
-`http.py` routes and sees to the edges (`exchange.py`: a request and its answer; `pages.py`: what a browser is shown);
-`graphql_http.py` and `graphql_ws.py` speak GraphQL over HTTP and over a websocket; `callers.py` says who asks;
-`operations.py` reads a document within `limits.py` and executes it (`execution.py`), in one worker thread
-(`subscriptions.py`: for each event); fields call rooms, and `errors.py` tells what went wrong. What is noted of each is
-said in `watch.py`, and `metrics.py` shows the numbers of it.
+`http.py` routes and sees to the edges (`exchange.py`: a request and its answer; `negotiation.py`: its media type;
+`pages.py`: what a browser is shown, and `privacy_pages.py`: the policy and the canary); `graphql_http.py` and
+`graphql_ws.py` speak GraphQL over HTTP and over a websocket; `callers.py` says who asks; `operations.py` reads a
+document within `limits.py` and executes it (`execution.py`), in one worker thread (`subscriptions.py`: for each event);
+fields call rooms, and `errors.py` tells what went wrong. What is noted of each is said in `watch.py`, and `metrics.py`
+shows the numbers of it.
 
 The schema is made of nouns, `nouns/*.py`. To add one:
 

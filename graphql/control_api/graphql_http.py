@@ -23,6 +23,7 @@ from control_api.context import Context
 from control_api.edges import Edges
 from control_api.errors import ApiError, Code, as_told, bad_input, forbidden, unavailable
 from control_api.exchange import JSON, Answer, Noted, Request
+from control_api.negotiation import Offers, preferred
 from control_api.rooms import Rooms
 
 RESPONSE_JSON: Final = "application/graphql-response+json"
@@ -30,6 +31,13 @@ WAIT_S = 5.0
 """How long a request waits for a worker thread. Where all are taken for so long, more waiting makes it worse."""
 PARAMETERS = 20
 """Of a GET; four have a meaning."""
+
+_OFFERS: Final[Offers] = {
+    RESPONSE_JSON: (3, RESPONSE_JSON),
+    JSON: (2, JSON),
+    "application/*": (1, JSON),
+    "*/*": (0, JSON),
+}
 
 _STATUS: Final[Mapping[Code, HTTPStatus]] = {
     Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
@@ -86,15 +94,7 @@ def accepted(accept: str | None) -> str | None:
     """
     if accept is None:
         return JSON
-    best: tuple[float, int, str] | None = None
-    for one in accept.split(","):
-        name, *parameters = (part.strip().lower() for part in one.split(";"))
-        means = {RESPONSE_JSON: (3, RESPONSE_JSON), JSON: (2, JSON), "application/*": (1, JSON), "*/*": (0, JSON)}
-        if name in means:
-            found = (_quality(parameters), *means[name])
-            if found[0] > 0 and (best is None or found > best):
-                best = found
-    return best[2] if best else None
+    return preferred(accept, _OFFERS)
 
 
 def encoded(answer: Mapping[str, Any]) -> bytes:
@@ -188,18 +188,6 @@ def _is_for_the_page(request: Request) -> bool:
     """Whether a browser asks for something to look at, and not for the answer to a query."""
     asks = any(name == "query" for name, _ in parse_qsl(request.query, keep_blank_values=True))
     return not asks and "text/html" in (request.headers.get("accept") or "").lower()
-
-
-def _quality(parameters: list[str]) -> float:
-    """RFC 9110 §12.4.2: between 0 and 1; 1 without one, and 0 for what is no number."""
-    for one in parameters:
-        if one.startswith("q="):
-            try:
-                quality = float(one[2:])
-            except ValueError:
-                return 0.0
-            return quality if 0 <= quality <= 1 else 0.0
-    return 1.0
 
 
 def _with_charset(media_type: str) -> str:

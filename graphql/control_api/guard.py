@@ -7,7 +7,8 @@ exactly; `tests/run/test_guard.py` holds the inputs that once went through.
 
 More of it is mended here. It waits without an end, and without hearing of any cancellation, for a client to read. It
 keeps adding to a websocket's message that is too large already. It waits for an application that has ended to take a
-message. And a compressed message may be a thousand times as large as what is read of it, so none is compressed.
+message. It closes while a client still sends, which takes the answer away from it. And a compressed message may be a
+thousand times as large as what is read of it, so none is compressed.
 
 And there is no HTTP/2: where a client goes away while a response is on its way, Hypercorn's side of it waits for ever,
 so that anybody could use up the connections. What is asked over HTTP/2 is answered in HTTP/1.1.
@@ -27,10 +28,11 @@ import hypercorn.protocol.h11
 import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Event, RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Body, Data, Request, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio import serve
 from hypercorn.trio.tcp_server import TCPServer
@@ -57,6 +59,10 @@ MESSAGE_OCTETS = 64 * 1024
 """Of a websocket's message, as of a request's body."""
 LAST_WORD_S = 1.0
 """How long one who has sent too large a message may take to read that."""
+LINGER_S = 5.0
+"""How long one whose request was refused in the middle may go on sending it. Most programs read when all is sent."""
+LINGER_OCTETS = 4 * 1024 * 1024
+"""That are read and thrown away meanwhile. Somebody's mistake is seldom larger."""
 PING_S = 30.0
 """How often a websocket is tried. Proxies drop what is silent for a minute."""
 SHUTDOWN_S = 5.0
@@ -76,6 +82,13 @@ class GuardedServer(TCPServer):
     of_clients: ClassVar[Counter[str]] = Counter()
     """Of these, by client: an IPv4 address, or the /64 of an IPv6 one."""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._everything = trio.CancelScope()
+        """All that is done for the connection."""
+        self._hearing = trio.CancelScope()
+        """The part of it that reads requests."""
+
     async def run(self) -> None:
         """Serve the connection to its end. Raises nothing but cancellation."""
         local = self.stream.socket.family == socket.AF_UNIX if isinstance(self.stream, trio.SocketStream) else False
@@ -92,7 +105,10 @@ class GuardedServer(TCPServer):
             GuardedServer.of_clients[client] += 1
         try:
             self._notice_the_dead()
-            await super().run()
+            # Hypercorn's group of tasks does not keep a cancellation of its own to itself: out of here, it would end
+            # the server with all connections, and no error would tell.
+            with self._everything:
+                await super().run()
         except* Exception:
             # The text of the error may repeat what the client sent; the log shows its type and place.
             _logger.warning("a connection was closed after an error in it", exc_info=True)
@@ -107,6 +123,9 @@ class GuardedServer(TCPServer):
 
     async def protocol_send(self, event: Event) -> None:
         """Give octets to the client, for as long as `SEND_S`; a connection that takes longer is at its end."""
+        if isinstance(event, Closed):
+            await self._say_no_more()
+            return
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
@@ -127,9 +146,7 @@ class GuardedServer(TCPServer):
             if not sent:
                 await trio.aclose_forcefully(self.stream)
                 # Requests that were sent ahead keep Hypercorn's reader waiting for a turn that never comes.
-                nursery = self._task_group._nursery
-                assert nursery is not None, "what sends runs in it"
-                nursery.cancel_scope.cancel()
+                self._everything.cancel()
 
     def _sent_at_once(self, octets: bytes) -> bytes:
         """Give to the kernel what it takes, which mostly is everything. Returns what has to wait."""
@@ -159,10 +176,38 @@ class GuardedServer(TCPServer):
             # tcp(7): milliseconds that sent data may stay unacknowledged.
             self.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SEND_S * 1000))
 
+    async def _say_no_more(self) -> None:
+        """All is answered: let the client know, and have what it may still send thrown away."""
+        if isinstance(self.stream, trio.SocketStream):
+            try:
+                await self.stream.send_eof()
+            except (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
+                pass  # It has gone, or does not read: what follows is short.
+        await self.protocol.handle(Closed())
+        self._hearing.cancel()
+
     async def _read_data(self) -> None:
-        await super()._read_data()
+        with self._hearing:
+            await super()._read_data()
+        if self._hearing.cancel_called:
+            await self._linger()
         # The client has closed. Hypercorn would keep, and we count, the connection until its idle time is over.
         await self.idle_task.stop()
+
+    async def _linger(self) -> None:
+        """Read for a while what nobody wants any more.
+
+        RFC 9112 §9.6: a server that closes while octets are on their way resets the connection, and the client may lose
+        the answer before it has read it.
+        """
+        left = LINGER_OCTETS
+        with trio.move_on_after(LINGER_S):
+            try:
+                while left > 0 and (octets := await self.stream.receive_some()):
+                    left -= len(octets)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+        await trio.aclose_forcefully(self.stream)
 
 
 class OnlyHttp1(H11Protocol):
@@ -171,6 +216,17 @@ class OnlyHttp1(H11Protocol):
     async def _check_protocol(self, event: h11.Request) -> None:
         # RFC 9110 §7.8: a server may ignore Upgrade. A websocket is looked for elsewhere.
         pass
+
+
+class AnsweredRequest(HTTPStream):
+    """A request of which nothing is kept any more once it is answered."""
+
+    async def handle(self, event: StreamEvent) -> None:
+        """As Hypercorn does; but an application that has answered has nobody who takes what is put before it."""
+        if self.state is not ASGIHTTPState.CLOSED:
+            await super().handle(event)
+        elif isinstance(event, StreamClosed):
+            self.closed = True
 
 
 class PlainWebsocket(WSStream):
@@ -237,8 +293,9 @@ class PlainWebsocket(WSStream):
                 await self._over.wait()
 
 
-hypercorn.trio.run.TCPServer = GuardedServer  # type: ignore[attr-defined]
+hypercorn.trio.run.TCPServer = GuardedServer  # type: ignore[assignment, attr-defined]
 hypercorn.protocol.H11Protocol = OnlyHttp1  # type: ignore[attr-defined]
+hypercorn.protocol.h11.HTTPStream = AnsweredRequest  # type: ignore[attr-defined]
 hypercorn.protocol.h11.WSStream = PlainWebsocket  # type: ignore[assignment, attr-defined]
 
 
@@ -273,6 +330,7 @@ async def serve_guarded(
                 if not started:
                     started = True
                     task_status.started()
+            assert shutdown.is_set(), "it serves until then"
         except* Exception:
             if not started:
                 raise

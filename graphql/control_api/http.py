@@ -25,6 +25,7 @@ from control_api.exchange import (
     request_of,
     told,
 )
+from control_api.privacy_pages import CANARY_PATH, POLICY_PATH
 from control_api.watch import Watch
 
 __all__ = ["SECURITY_HEADERS", "App", "Receive", "Scope", "Send", "application"]
@@ -46,13 +47,19 @@ Routes = Mapping[str, Mapping[str, Route]]
 
 
 class GraphQL(Protocol):
-    """The API: over HTTP and over a websocket."""
+    """The API: over HTTP and over a websocket; and what there is of it for people to read."""
 
     async def answer(self, request: Request) -> Answer:
         """To a GET or a POST."""
 
     async def converse(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         """Over a websocket, from before it is accepted until it is closed."""
+
+    async def show_policy(self, request: Request) -> Answer:
+        """What is stored here."""
+
+    async def show_canary(self, request: Request) -> Answer:
+        """The warrant canary."""
 
 
 class _Gone(Exception):
@@ -93,6 +100,8 @@ def application(
     }
     if api is not None:
         routes[FRONT_PATH] = {"GET": front, "HEAD": front}
+        routes[POLICY_PATH] = {"GET": api.show_policy, "HEAD": api.show_policy}
+        routes[CANARY_PATH] = {"GET": api.show_canary, "HEAD": api.show_canary}
         routes[GRAPHQL_PATH] = {"GET": api.answer, "POST": api.answer}
     if measured is not None:
         routes[METRICS_PATH] = {"GET": show_metrics, "HEAD": show_metrics}

@@ -235,22 +235,23 @@ LONG = "x" * 50_000
 @pytest.mark.parametrize("asks", ["a pong", "an answer"])
 async def test_who_asks_and_does_not_read_is_not_heard_for_long(api: ServedApi, asks: str) -> None:
     with trio.socket.socket() as client:
-        client.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
+        for buffer in (trio.socket.SO_RCVBUF, trio.socket.SO_SNDBUF):
+            client.setsockopt(trio.socket.SOL_SOCKET, buffer, 4096)
         await client.connect(("127.0.0.1", api.port))
         stream = trio.SocketStream(client)
         await stream.send_all(UPGRADE)
         assert b" 101 " in await stream.receive_some()
         await stream.send_all(masked({"type": "connection_init"}))
         taken = 0
-        with trio.move_on_after(2):
+        with trio.move_on_after(5):
             while taken < 1000:
                 query = "{" + " ".join(f"a{n}: privacyPolicy {{ text }}" for n in range(20)) + "} #" + LONG
                 question = {"type": "subscribe", "id": str(taken), "payload": {"query": query}}
                 ping = {"type": "ping", "payload": LONG}
                 await stream.send_all(masked(ping if asks == "a pong" else question))
                 taken += 1
-    # What is between the two sockets is not ours to bound: some two megabytes.
-    assert taken < 100, "what was heard is kept until its answer is read"
+    # What the kernel keeps between the two sockets is not ours to bound: up to ten megabytes (tcp_rmem, tcp_wmem).
+    assert taken < 250, "what was heard is kept until its answer is read"
 
 
 async def token(api: ServedApi) -> str:

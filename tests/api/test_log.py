@@ -78,6 +78,15 @@ class Mail:
         """These are in the log."""
         self._api.rooms.records.apply([Insert(EVENTS, event_to_row(event)) for event in events])
 
+    def beginning(self, domain: Domain) -> str:
+        """What to follow behind, so that one event of the domain is heard as soon as the following has begun.
+
+        Nothing else tells of that: an operation that is sent later may be answered before.
+        """
+        first, second = self.event(domain), self.event(domain, "begun")
+        self.log(first, second)
+        return global_id("DeliveryEvent", first.id)
+
 
 @pytest.fixture
 def mail(api: ServedApi) -> Mail:
@@ -229,11 +238,15 @@ async def until_followed(engine: EngineStandIn) -> None:
 async def test_each_follows_own_domains(api: ServedApi, mail: Mail, engine: EngineStandIn) -> None:
     with signed_in(api) as (ada, one), signed_in(api, "bob@people.test") as (bob, other):
         adas, bobs = mail.domain(one, "ada.example"), mail.domain(other, "bob.example")
-        async with following(api, ada) as at_adas, following(api, bob, type="REFUSED") as at_bobs:
-            await until_followed(engine)
-            # An operation has begun when a later one of the same connection is answered.
+        refused = [mail.event(bobs, type=EventType.REFUSED) for _ in range(2)]
+        mail.log(*refused)
+        async with (
+            following(api, ada, after=mail.beginning(adas)) as at_adas,
+            following(api, bob, type="REFUSED", after=global_id("DeliveryEvent", refused[0].id)) as at_bobs,
+        ):
             for client in (at_adas, at_bobs):
-                assert (await client.answer_to("{ status { healthy } }"))["data"]
+                await told(client)
+            await until_followed(engine)
             engine.happens(
                 mail.event(bobs, "1"),
                 mail.event(adas, "2"),
@@ -292,11 +305,14 @@ async def test_a_domain_that_is_given_up_is_not_followed_any_more(
     with signed_in(api) as (ada, account):
         going, next_to_go = mail.domain(account, "going.example"), mail.domain(account, "next.example")
         staying = mail.domain(account, "staying.example")
-        async with following(api, ada) as of_all:
+        behind = {domain.name: mail.beginning(domain) for domain in (going, next_to_go, staying)}
+        async with following(api, ada, after=behind[staying.name]) as of_all:
+            assert (await told(of_all))["reason"] == "begun"
             # All who follow are looked at together. Once a second one is found to have ended, the first is known of.
             for domain in (going, next_to_go):
-                async with following(api, ada, domain=domain.name) as of_one:
-                    assert (await of_one.answer_to("{ status { healthy } }"))["data"]
+                async with following(api, ada, domain=domain.name, after=behind[domain.name]) as of_one:
+                    # One that had not begun would be turned away, and nobody would have looked at the others.
+                    assert (await told(of_one))["reason"] == "begun"
                     await trio.to_thread.run_sync(api.rooms.domains.erase, domain)
                     message = await of_one.hear()
                     assert (message["type"], message["payload"][0]["extensions"]["code"]) == ("error", "NOT_FOUND")
@@ -364,11 +380,13 @@ async def test_what_many_ask_in_the_same_words_is_looked_up_once(
     monkeypatch.setattr(log, "message", looking_up)
     with signed_in(api) as (ada, account):
         domain = mail.domain(account, "ada.example")
+        behind = mail.beginning(domain)
         async with AsyncExitStack() as stack:
-            crowd = [await stack.enter_async_context(asking_alike(api, ada)) for _ in range(5)]
-            await until_followed(engine)
+            crowd = [await stack.enter_async_context(asking_alike(api, ada, after=behind)) for _ in range(5)]
             for client in crowd:
-                assert (await client.answer_to("{ status { healthy } }"))["data"]
+                await told(client)
+            await until_followed(engine)
+            looked_up.clear()
             engine.happens(mail.event(domain, subject="Figures"))
             heard = [await told(client) for client in crowd]
     assert heard[0]["message"] == {"subject": "Figures"}

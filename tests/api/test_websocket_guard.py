@@ -58,7 +58,8 @@ async def test_a_websocket_that_is_closed_takes_no_place(api: ServedApi) -> None
     await is_over()
 
 
-async def test_who_goes_on_after_the_close_takes_no_place(api: ServedApi) -> None:
+async def test_who_goes_on_after_the_close_takes_no_place(api: ServedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "LINGER_S", 0.2)
     async with await trio.open_tcp_stream("127.0.0.1", api.port) as stream:
         await stream.send_all(UPGRADE)
         assert b" 101 " in await stream.receive_some()

@@ -362,18 +362,24 @@ async def test_a_relay_that_bears_few_connections_is_asked_for_one_more_after_a_
 async def test_who_waits_for_the_relay_gets_a_turn_before_who_has_had_one(dns: DnsServer) -> None:
     with Relay() as relay:
         way = Way(dns, Smarthost(HERE, relay.port), most=1)
+        held = trio.Event()
         order: list[str] = []
+
+        async def content() -> AsyncIterator[bytes]:
+            await held.wait()
+            yield CONTENT
 
         async def send(domain: str, messages: int) -> None:
             async with way.courier(domain) as courier:
                 for _ in range(messages):
-                    await carry(courier, domain=domain)
+                    await courier.carry(to(domain=domain), content)
                     order.append(domain)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(send, "busy.test", 5)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(send, "small.test", 1)
+            for domain, messages in (("busy.test", 5), ("small.test", 1)):
+                nursery.start_soon(send, domain, messages)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+            held.set()
     assert order.index("small.test") <= 1
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import hypercorn.trio.run
 import pytest
 import trio
+import trio.testing
 from abusive_requests import MALFORMED, PREFACE, SETTINGS, UPGRADE
 from control_api import guard, http
 from control_api.guard import GuardedServer, SpeaksForOthers, serve_guarded
@@ -83,6 +84,25 @@ async def test_a_bad_connection_ends_alone(name: str, monkeypatch: pytest.Monkey
         with trio.fail_after(20):
             while GuardedServer.open_connections:
                 await trio.sleep(0.01)
+
+
+async def test_one_who_does_not_read_takes_no_request_of_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "SEND_S", 0.2)
+    ahead = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+    async with served(application(_well)) as address, await trio.open_tcp_stream(*address) as bystander:
+        await bystander.send_all(b"POST /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab")
+        async with await trio.open_tcp_stream(*address) as stream:
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            with trio.fail_after(20):
+                try:
+                    while True:
+                        await stream.send_all(ahead)
+                except trio.BrokenResourceError:
+                    pass  # It is cut off.
+        await trio.testing.wait_all_tasks_blocked()
+        await bystander.send_all(b"cde")
+        with trio.fail_after(20):
+            assert (await rest(bystander, b"}")).startswith(b"HTTP/1.1 405")
 
 
 async def test_without_the_guard_one_connection_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +246,71 @@ async def test_a_large_body_is_refused(framing: str) -> None:
         await stream.send_all(f"POST /health/live HTTP/1.1\r\nHost: x\r\n{framing}\r\n".encode() + body[:100_000])
         with trio.fail_after(20):
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 413")
+
+
+TOO_LARGE = b"POST /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 100_000
+
+
+async def until_answered(stream: trio.SocketStream) -> None:
+    """Returns once there is an answer to read, and reads nothing of it."""
+    with trio.fail_after(20):
+        await stream.socket.recv(1, socket.MSG_PEEK)
+
+
+async def test_one_who_sends_all_of_a_large_body_before_reading_reads_the_refusal() -> None:
+    async with served(application(_well)) as address, await trio.open_tcp_stream(*address) as stream:
+        await stream.send_all(TOO_LARGE)
+        await until_answered(stream)
+        for _ in range(30):
+            await stream.send_all(b"x" * 100_000)
+        with trio.fail_after(20):
+            assert (await rest(stream)).startswith(b"HTTP/1.1 413")
+
+
+async def test_a_large_body_is_not_read_to_whatever_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "LINGER_OCTETS", 1_000_000)
+    async with served(application(_well)) as address, await trio.open_tcp_stream(*address) as stream:
+        await stream.send_all(TOO_LARGE)
+        await until_answered(stream)
+        # Before the time would be over.
+        with trio.fail_after(guard.LINGER_S - 1):
+            try:
+                while True:
+                    await stream.send_all(b"x" * 100_000)
+            except trio.BrokenResourceError:
+                pass
+
+
+async def test_one_who_was_refused_and_stays_takes_no_place_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "LINGER_S", 0.05)
+    async with served(application(_well)) as address, await trio.open_tcp_stream(*address) as stream:
+        await stream.send_all(TOO_LARGE)
+        await until_answered(stream)
+        with trio.fail_after(20):
+            while GuardedServer.open_connections:
+                await trio.sleep(0.01)
+
+
+async def test_one_who_is_answered_before_all_is_heard_takes_no_place() -> None:
+    asked, go_on = trio.Event(), trio.Event()
+
+    async def app(scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
+        if scope["type"] == "lifespan":
+            await application(_well)(scope, receive, send)
+        else:
+            asked.set()
+            await go_on.wait()
+            await send({"type": "http.response.start", "status": 413, "headers": [(b"connection", b"close")]})
+            await send({"type": "http.response.body", "body": b""})
+
+    async with served(app) as address, await trio.open_tcp_stream(*address) as stream:
+        # More pieces than Hypercorn puts before an application that does not take them.
+        await stream.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100)
+        await asked.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+        with trio.fail_after(20):
+            assert (await rest(stream)).startswith(b"HTTP/1.1 413")
 
 
 async def test_a_slow_body_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

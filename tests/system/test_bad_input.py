@@ -104,7 +104,7 @@ def test_configuration_that_is_wrong(tmp_path: Path, text: str, key: str, line: 
         ("alias", "add", "x@forward.test", "nonsense", "--confirmed"),
         ("alias", "add", "x@forward.test", "two@@dest.test", "--confirmed"),
         ("alias", "add", "x@forward.test", "spaced box@dest.test", "--confirmed"),
-        ("alias", "add", "x@forward.test", "unconfirmed@dest.test"),
+        ("alias", "add", "x@forward.test", "box@dest.test", "--action", "reject"),
         ("alias", "add", "x@nowhere.test", "box@dest.test", "--confirmed"),
         ("alias", "add", "x@forward.test", "--confirmed"),
         ("alias", "add", "ok@forward.test", "box@dest.test", "--confirmed"),

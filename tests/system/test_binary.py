@@ -96,7 +96,7 @@ def test_the_appliance_runs(binary: Path, empty: Path) -> None:
         assert "running" in checked.stdout, checked
         # The pages are inside.
         (port,) = (line.rpartition(":")[2] for line in said if line.startswith("http listens on "))
-        for path in ("/", "/graphql"):
+        for path in ("/", "/graphql", "/privacy", "/canary"):
             request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"accept": "text/html"})
             with urllib.request.urlopen(request, timeout=STEP_S) as page:
                 assert page.headers["content-type"] == "text/html; charset=utf-8"

@@ -217,7 +217,10 @@ def test_whoever_comes_without_a_link_is_told_what_this_is(tab: Tab) -> None:
     tab.open(PUBLIC_URL)
     tab.sees("an appliance that forwards email", HOSTNAME)
     tab.click("What is stored here")
-    tab.sees("never_asked")
+    tab.sees("never_asked", HOSTNAME)
+    tab.click("Back")
+    tab.click("The warrant canary")
+    tab.sees("No canary has been published here.")
     tab.click("Back")
     tab.click("Try the API")
     tab.sees("Answer", "Documentation")
@@ -228,7 +231,8 @@ def test_whoever_comes_without_a_link_is_told_what_this_is(tab: Tab) -> None:
     [
         ("", "an appliance that forwards email"),
         ("#/reset-password?token=x", "Show what I type"),
-        ("#/privacy", "never_asked"),
+        ("privacy", "never_asked"),
+        ("canary", "No canary has been published here."),
         ("graphql", "Sign in to read the schema."),
     ],
 )
