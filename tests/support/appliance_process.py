@@ -39,7 +39,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found | None], within: float = 10, what: str = "") -> Found:
+def eventually(look: Callable[[], Found | None], within: float = 10, what: str = "", every: float = 0.02) -> Found:
     """Look again and again until there is something to see, and return it. Fails after so many seconds."""
     deadline = time.monotonic() + within
     while True:
@@ -48,7 +48,7 @@ def eventually(look: Callable[[], Found | None], within: float = 10, what: str =
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within} s: {what or look}; seen last: {found!r}")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 @dataclass(frozen=True, slots=True)
