@@ -1,5 +1,6 @@
 """`onward log`: the delivery events, as far as each domain's log level lets them be remembered."""
 
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 
@@ -9,11 +10,16 @@ from appliance.command_line.invocation import Command, Invocation, json_option, 
 from appliance.command_line.output import NOTHING, plain, print_json, readable, say
 from appliance.command_line.views import event_view
 from appliance.command_line.when import When
+from appliance.configuration import Configuration
 from appliance.model.event import DeliveryEvent, EventType
 from appliance.storage.records import RecordStore
+from appliance.wire import NotRunning, WireError, call
 
 PAGE = 1000
 """Events that are read at once, so that a long log is never in memory whole."""
+
+CATCH_UP_S = 2.0
+"""How long the engine may take to bring into the log what has just happened: mostly a few milliseconds."""
 
 _TYPE_WIDTH = max(len(type.value) for type in EventType)
 
@@ -36,6 +42,7 @@ def log(
         wanted = {"domain": domain, "recipient": recipient}
         following.follow(invocation.configuration, wanted, since, partial(_print, as_json=as_json), say)
         return
+    _catch_up(invocation.configuration)
     is_empty = True
     with invocation.records() as records:
         for event in _stored(records, domain_id, recipient, since):
@@ -43,6 +50,14 @@ def log(
             is_empty = False
     if is_empty and not as_json:
         say("The log has no such events." if domain or recipient or since else "The log is empty.")
+
+
+def _catch_up(configuration: Configuration) -> None:
+    """Wait until the log has all that has happened by now. Where the appliance is stopped, it has what it has."""
+    try:
+        deque(call(configuration.engine_socket, "log.catchUp", limit_s=CATCH_UP_S), maxlen=0)
+    except (NotRunning, WireError):
+        pass
 
 
 def _domain_id(invocation: Invocation, name: str) -> str:
