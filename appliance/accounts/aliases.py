@@ -63,7 +63,7 @@ class AliasChanges:
 
     pattern: str | None = None
     destinations: Sequence[str] | None = None
-    """Those that are not confirmed are asked, and asked again where they have been asked before."""
+    """Those that are not confirmed are asked; once more, where the alias leads there already."""
     action: AliasAction | None = None
     enabled: bool | None = None
     expires_at: int | Unset | None = UNSET
@@ -295,7 +295,9 @@ class Aliases:
         foreign = [target for target in alias.targets if not standing.owns(target)]
         mailboxes = [mailbox_of(alias, target) for target in foreign if vouched or not standing.covers(alias, target)]
         changes, unconfirmed = wanted(self._records, account.id, mailboxes, self._clock(), self._ids, vouched=vouched)
-        questions = self._questions(account, domain, unconfirmed) if ask and unconfirmed else Questions()
+        # Who sets the same destinations once more wants the letters once more.
+        again = before is not None and set(before.targets) == set(alias.targets)
+        questions = self._questions(account, domain, unconfirmed, again) if ask and unconfirmed else Questions()
         change: Change = insert(alias)
         if before is not None:
             change = Update(ALIASES, {"id": alias.id}, _differences(before, alias))
@@ -305,7 +307,9 @@ class Aliases:
             raise Refused("That alias has just been removed.", "id")
         return questions
 
-    def _questions(self, account: Account, domain: Domain, unconfirmed: Sequence[Destination]) -> Questions:
+    def _questions(
+        self, account: Account, domain: Domain, unconfirmed: Sequence[Destination], again: bool
+    ) -> Questions:
         if self._consent is None:
             names = ", ".join(destination.target for destination in unconfirmed)
             raise Refused(
@@ -314,7 +318,7 @@ class Aliases:
                 "destinations",
             )
         consent, _ = self._consent
-        return consent.questions(account, domain.name, unconfirmed)
+        return consent.questions(account, domain.name, unconfirmed, again=again)
 
     def _send(self, questions: Questions) -> tuple[str, ...]:
         """Send the letters; returns the mailboxes for which that could not be done."""

@@ -72,11 +72,19 @@ class Consent:
         self._ids = ids or id_source(clock)
         self._new_token = new_token
 
-    def questions(self, account: Account, domain: str, destinations: Sequence[Destination]) -> Questions:
-        """Ask the owners of these mailboxes, for an alias of this domain. Raises where one of them can't be asked."""
+    def questions(
+        self, account: Account, domain: str, destinations: Sequence[Destination], *, again: bool = False
+    ) -> Questions:
+        """Ask the owners of these mailboxes, for an alias of this domain. Raises where one of them can't be asked.
+
+        Who has a letter already whose link is still good is asked only `again` where that is wanted: one yes is enough
+        for all aliases of an account.
+        """
+        now = self._clock()
+        if not again:
+            destinations = [each for each in destinations if not self._is_asked(each, now)]
         if not destinations:
             return Questions()
-        now = self._clock()
         macs = {destination.id: self._mac(destination.target) for destination in destinations}
         self._require_willing(destinations, macs)
         self._require_few(account, destinations, macs, now)
@@ -131,6 +139,10 @@ class Consent:
         if row is None or destination is None:
             raise Refused(_NOT_GOOD, "token", _LINK_INVALID)
         return destination, int(str(row["asked_at"]))
+
+    def _is_asked(self, destination: Destination, now: int) -> bool:
+        open_question = {"destination_id": destination.id, "asked_at": Range(since=now - ANSWER_MS + 1)}
+        return self._records.count(CONFIRMATIONS, open_question) > 0
 
     def _require_willing(self, destinations: Sequence[Destination], macs: dict[str, str]) -> None:
         for destination in destinations:

@@ -31,7 +31,7 @@ class Agreed:
 
     def covers(self, alias: Alias, target: str) -> bool:
         """Whether mail of this alias may go to this target."""
-        return self.owns(target) or mailbox_of(alias, target) in self.mailboxes
+        return mailbox_of(alias, target) in self.mailboxes or self.owns(target)
 
     def owns(self, target: str) -> bool:
         """Whether the target is at a domain of the account itself."""

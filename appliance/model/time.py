@@ -33,7 +33,7 @@ def wall_clock() -> int:
 def format_instant(instant: int) -> str:
     """RFC 3339 in UTC with milliseconds: `2026-11-20T10:00:00.000Z`."""
     seconds, milliseconds = divmod(instant, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{milliseconds:03d}Z"
 
 
 def parse_instant(text: str) -> int:

@@ -18,6 +18,7 @@ import strawberry
 
 from control_api.errors import bad_input
 from control_api.fields import shown
+from control_api.ids import base64url
 
 MOST = 100
 """Rows of a page. A client that wants them all asks for page after page, and others get their turn in between."""
@@ -42,8 +43,13 @@ class PageInfo:
 class Edge(Generic[Node]):
     """A row and its cursor."""
 
-    cursor: str
+    key: strawberry.Private[str]
     node: Node
+
+    @shown
+    def cursor(self) -> str:
+        """The `after` of what follows this row."""
+        return base64url(self.key)
 
 
 @strawberry.type
@@ -93,17 +99,14 @@ def connection(
 ) -> Connection[Node]:
     """The page that these rows make, of which there may be one more than is wanted. `count` counts all pages."""
     shown = rows[: wanted.first]
-    edges = [Edge(cursor=cursor(key(row)), node=node(row)) for row in shown]
+    edges = [Edge(key=key(row), node=node(row)) for row in shown]
     return Connection(
         edges=edges,
-        page_info=PageInfo(end_cursor=edges[-1].cursor if edges else None, has_next_page=len(rows) > len(shown)),
+        page_info=PageInfo(
+            end_cursor=base64url(edges[-1].key) if edges else None, has_next_page=len(rows) > len(shown)
+        ),
         counted=count,
     )
-
-
-def cursor(key: str) -> str:
-    """A key as a cursor."""
-    return base64.urlsafe_b64encode(key.encode()).decode("ascii").rstrip("=")
 
 
 def _key(cursor: str) -> str:

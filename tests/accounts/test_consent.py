@@ -197,6 +197,26 @@ def test_a_mailbox_gets_few_letters_in_a_week_whoever_asks(asking: Asking) -> No
     assert len(asking.post.letters) == PER_MAILBOX + 1
 
 
+def test_many_aliases_for_one_mailbox_are_one_question(asking: Asking) -> None:
+    for number in range(PER_MAILBOX + 2):
+        made = asking.make(f"a{number}", "ada@home.test")
+        assert (made.asked, made.unasked) == (("ada@home.test",) if number == 0 else (), ())
+    # One more destination beside it is asked by itself.
+    both = asking.aliases.update(made.alias, made.domain, AliasChanges(destinations=["ada@home.test", "b@home.test"]))
+    assert both.asked == ("b@home.test",)
+    # The same ones once more: that is for those who have lost the letter.
+    again = asking.aliases.update(both.alias, both.domain, AliasChanges(destinations=["ada@home.test", "b@home.test"]))
+    assert set(again.asked) == {"ada@home.test", "b@home.test"}
+    asking.consent.confirm(asking.post.token())
+    assert asking.office.records.count(ALIASES, {}) == PER_MAILBOX + 2
+
+
+def test_who_is_asked_by_a_link_that_has_become_too_old_is_asked_anew(asking: Asking) -> None:
+    asking.make("a", "ada@home.test")
+    asking.watch.now += 7 * DAY_MS
+    assert asking.make("b", "ada@home.test").asked == ("ada@home.test",)
+
+
 def test_deleting_the_account_that_asked_brings_no_further_letters(asking: Asking) -> None:
     declared = [(each, each.belongs_to) for each in collections_of(Store.RECORDS)]
     of_accounts = [(each, whose.by) for each, whose in declared if whose and whose.owner == "accounts"]

@@ -4,8 +4,8 @@ import base64
 
 import pytest
 from control_api.errors import ApiError, Code
-from control_api.ids import MAX_ID_LENGTH, global_id, stored_id, taken_apart
-from control_api.paging import MOST, Slice, connection, cursor
+from control_api.ids import MAX_ID_LENGTH, base64url, global_id, stored_id, taken_apart
+from control_api.paging import MOST, Slice, connection
 from control_api.scalars import DATE_TIME
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +89,7 @@ def test_an_empty_page_has_no_end_and_still_a_count() -> None:
     page = connection(["a", "b"], Slice.of(0, None), key=str, node=str, count=lambda: 2)
     assert (page.edges, page.page_info.end_cursor, page.page_info.has_next_page) == ([], None, True)
     assert page.counted() == 2
-    assert Slice.of(None, cursor("a")) == Slice(50, "a")
+    assert Slice.of(None, base64url("a")) == Slice(50, "a")
 
 
 # ------------------------------------------------------------------ instants

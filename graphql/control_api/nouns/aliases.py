@@ -132,7 +132,8 @@ class UpdateAliasInput:
 
     pattern: str | None = strawberry.UNSET
     destinations: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Owners who have not confirmed yet are written to once more."
+        default=strawberry.UNSET,
+        description="Given as they are already: owners who have not confirmed yet are written to once more.",
     )
     action: AliasAction | None = strawberry.UNSET
     enabled: bool | None = strawberry.UNSET
