@@ -111,11 +111,8 @@ class Edges:
         return found
 
     def _is_trusted(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in ipaddress.ip_network(network) for network in self.trusted_proxies)
+        parsed = _parsed(address)
+        return parsed is not None and any(parsed in ipaddress.ip_network(network) for network in self.trusted_proxies)
 
 
 def bearer(authorization: str | None) -> str | None:
@@ -177,13 +174,18 @@ def _origin(url: str) -> tuple[str, str, int] | None:
 
 
 def _is_loopback_address(address: str) -> bool:
+    parsed = _parsed(address)
+    return parsed is not None and parsed.is_loopback
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return False
-    # A socket for both versions shows an IPv4 client like this (RFC 4291 §2.5.5.2).
+        return None
+    # A socket for both versions, as systemd opens them, shows an IPv4 client like this (RFC 4291 §2.5.5.2).
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return (mapped or parsed).is_loopback
+    return mapped or parsed
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,8 +7,9 @@ exactly; `tests/run/test_guard.py` holds the inputs that once went through.
 
 More of it is mended here. It waits without an end, and without hearing of any cancellation, for a client to read. It
 keeps adding to a websocket's message that is too large already. It waits for an application that has ended to take a
-message. It closes while a client still sends, which takes the answer away from it. And a compressed message may be a
-thousand times as large as what is read of it, so none is compressed.
+message. It closes while a client still sends, which takes the answer away from it; and does not close at all where it
+has refused a websocket by itself. It lets headers through that are too large, where they come in one piece. And a
+compressed message may be a thousand times as large as what is read of it, so none is compressed.
 
 And there is no HTTP/2: where a client goes away while a response is on its way, Hypercorn's side of it waits for ever,
 so that anybody could use up the connections. What is asked over HTTP/2 is answered in HTTP/1.1.
@@ -20,6 +21,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, ClassVar, cast
 
 import h11
@@ -38,6 +40,7 @@ from hypercorn.trio import serve
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, Framework
 from wsproto.events import Ping
+from wsproto.frame_protocol import CloseReason
 
 from appliance.access.clients import networks
 from control_api.http import App
@@ -217,6 +220,15 @@ class OnlyHttp1(H11Protocol):
         # RFC 9110 §7.8: a server may ignore Upgrade. A websocket is looked for elsewhere.
         pass
 
+    async def _create_stream(self, request: h11.Request) -> None:
+        headers = request.headers.raw_items()
+        # h11 measures only what is not complete yet.
+        if len(request.target) + sum(len(name) + len(value) for name, value in headers) > HEADER_OCTETS:
+            await self._send_error_response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            await self.send(Closed())
+            return
+        await super()._create_stream(request)
+
 
 class AnsweredRequest(HTTPStream):
     """A request of which nothing is kept any more once it is answered."""
@@ -248,9 +260,15 @@ class PlainWebsocket(WSStream):
             event = replace(event, headers=kept)
         if isinstance(event, (Body, Data)) and self._discarding:
             return
+        was_closed = self.closed
         await super().handle(event)
         if isinstance(event, StreamClosed):
             self._over.set()
+        elif self.closed and not was_closed:
+            # It has refused this with a 400, and would leave it at that.
+            if self.app_put is not None:
+                await self.app_put({"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value})
+            await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
         """As Hypercorn does; and once the application has ended, nobody waits for it to hear anything."""

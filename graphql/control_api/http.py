@@ -5,7 +5,7 @@ end (within the limits) even where no route wants one, so that the connection ca
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -32,6 +32,9 @@ __all__ = ["SECURITY_HEADERS", "App", "Receive", "Scope", "Send", "application"]
 
 EngineStatus = Callable[[], Awaitable[Mapping[str, object] | None]]
 """Asks the engine how it is; None where it does not answer. It has a limit of its own and does not raise."""
+
+StoresAway = Callable[[], Awaitable[Sequence[str]]]
+"""Asks the stores that this process stands on; the names of those that do not answer. It does not raise."""
 
 BODY_OCTETS = 64 * 1024
 """More than any request to a route here has use for."""
@@ -71,6 +74,7 @@ def application(
     api: GraphQL | None = None,
     watch: Watch | None = None,
     measured: metrics.Measured | None = None,
+    stores_away: StoresAway | None = None,
 ) -> App:
     """The application. Every route is in here. `watch` is told of every request, and `measured` is what it shows."""
 
@@ -81,8 +85,10 @@ def application(
         status = await engine_status()
         # One word and no numbers: whoever can reach the port can read this.
         word = "unreachable" if status is None else "ready" if status.get("healthy") is True else "not healthy"
-        answer = HTTPStatus.OK if word == "ready" else HTTPStatus.SERVICE_UNAVAILABLE
-        return told(answer, {"ready": word == "ready", "engine": word})
+        away = [] if stores_away is None else await stores_away()
+        is_ready = word == "ready" and not away
+        answer = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return told(answer, {"ready": is_ready, "engine": word, **({"away": away} if away else {})})
 
     async def front(request: Request) -> Answer:
         return pages.front()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from control_api.nouns.queue import MOST_HOLDS
 from engine_stand_in import DELIVERY, HELD, HOLD, NOON, EngineStandIn, standing_in
 from served_api import ServedApi
 from signed_in import signed_in
@@ -155,6 +156,18 @@ def test_a_member_holds_mail_of_an_own_domain(api: ServedApi, engine: EngineStan
             {"domain": "ada.example", "sender": "", "within": {"ada.example": id}},
             {"destination": "home.test"},
         ]
+
+
+def test_a_member_has_so_many_holds_and_an_operator_as_many_as_it_takes(api: ServedApi, engine: EngineStandIn) -> None:
+    engine.holds += [{**HOLD, "id": f"h{number}", "domain": "ada.example"} for number in range(MOST_HOLDS - 1)]
+    with signed_in(api) as (ada, account), api.operator() as machine:
+        host(api, account, "ada.example")
+        assert ada.data(HOLD_IT, domain="ada.example")["addHold"]["errors"] == []
+        engine.holds.append({**HOLD, "domain": "ada.example"})
+        (error,) = ada.data(HOLD_IT, domain="ada.example")["addHold"]["errors"]
+        assert error["message"] == f"An account has at most {MOST_HOLDS} holds: lift one first."
+        assert machine.data(HOLD_IT, destination="home.test")["addHold"]["errors"] == []
+        assert len(engine.asked) == 2
 
 
 def test_a_hold_is_lifted_by_its_id(api: ServedApi, engine: EngineStandIn) -> None:

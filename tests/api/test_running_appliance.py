@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,48 @@ async def test_the_log_is_followed_over_a_websocket(appliance: Appliance) -> Non
                 "deep": {"type": "REFUSED", "message": {"recipient": "nobody@forward.test"}},
                 "conditional": {"type": "REFUSED", **({} if follower is one else {"code": 550})},
             }
+
+
+SIGN_IN = 'mutation { signIn(email: "leaver@people.test", password: "correct horse") { errors { message } } }'
+HOLD = "mutation ($domain: String!) { addHold(domain: $domain) { hold { id } errors { message } } }"
+QUEUED = "{ holds { domain } queue { edges { node { recipient state } } } }"
+DROP = "mutation { dropDeliveries(filter: { all: true }) { affected } }"
+GIVE_UP = {
+    "removed.test": "mutation ($id: ID!) { removeDomain(id: $id) { errors { message } } }",
+    "left.test": 'mutation { deleteAccount(password: "correct horse") { errors { message } } }',
+}
+
+
+def test_who_gives_up_a_domain_leaves_no_hold_behind_and_no_mail_in_it(appliance: Appliance) -> None:
+    added = appliance.cli("account", "add", "leaver@people.test", "--password-stdin", stdin="correct horse\n")
+    assert added.status == 0, added
+    ids = {}
+    with GraphqlClient(appliance.http_port) as leaver, local(appliance) as operator:
+        leaver.data(SIGN_IN)
+        for name in GIVE_UP:
+            appliance.settle("domain", "add", name, "--account", "leaver@people.test", "--verified")
+            appliance.settle("alias", "add", f"info@{name}", "box@home.test", "--confirmed")
+            assert leaver.data(HOLD, domain=name)["addHold"]["errors"] == []
+            ids[name] = leaver.data(f'{{ domain(name: "{name}") {{ id }} }}')["domain"]["id"]
+            eventually(partial(_is_taken, appliance, f"info@{name}"), what="the alias is known")
+        held = operator.data(QUEUED)
+        assert [hold["domain"] for hold in held["holds"]] == list(GIVE_UP)
+        assert {edge["node"]["state"] for edge in held["queue"]["edges"]} == {"HELD"}
+        for name, operation in GIVE_UP.items():
+            wanted = {"id": ids[name]} if "$id" in operation else {}
+            (payload,) = leaver.data(operation, **wanted).values()
+            assert payload["errors"] == []
+            left = operator.data(QUEUED)
+            assert name not in [hold["domain"] for hold in left["holds"]]
+            states = {edge["node"]["recipient"]: edge["node"]["state"] for edge in left["queue"]["edges"]}
+            assert states[f"info@{name}"] != "HELD"
+        # For the tests behind this one; what a courier has in hand can't be dropped yet.
+        eventually(lambda: operator.data(DROP) and not operator.data(QUEUED)["queue"]["edges"], what="an empty queue")
+
+
+def _is_taken(appliance: Appliance, recipient: str) -> bool:
+    with appliance.client() as client:
+        return client.message("ann@sender.test", [recipient], b"Subject: hello\r\n\r\nhello\r\n").code == 250
 
 
 def test_while_the_engine_does_not_answer_the_api_says_so_and_goes_on(appliance: Appliance) -> None:

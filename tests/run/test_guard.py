@@ -86,6 +86,20 @@ async def test_a_bad_connection_ends_alone(name: str, monkeypatch: pytest.Monkey
                 await trio.sleep(0.01)
 
 
+@pytest.mark.parametrize("name", [name for name in MALFORMED if "websocket" in name])
+async def test_who_is_refused_a_websocket_takes_no_place(name: str) -> None:
+    async with served(application(_well)) as address:
+        with trio.fail_after(guard.IDLE_S / 2):
+            await exchange(address, MALFORMED[name])
+
+
+async def test_headers_that_are_too_large_are_refused_in_one_piece_as_well() -> None:
+    async with served(application(_well)) as address:
+        assert (await get(address, "/health/live", more=f"X: {'y' * (guard.HEADER_OCTETS - 200)}\r\n"))[0] == 200
+        assert (await get(address, "/health/live", more=f"X: {'y' * guard.HEADER_OCTETS}\r\n"))[0] == 431
+        assert (await get(address, f"/health/live?{'y' * guard.HEADER_OCTETS}"))[0] == 431
+
+
 async def test_one_who_does_not_read_takes_no_request_of_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "SEND_S", 0.2)
     ahead = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * 100

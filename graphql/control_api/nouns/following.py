@@ -16,7 +16,7 @@ from appliance.model.event import DeliveryEvent as StoredEvent
 from appliance.model.event import EventType
 from appliance.model.names import domain_name
 from appliance.model.refused import Refused
-from appliance.routing.snapshot import GENERATION
+from appliance.routing.changes import GENERATION
 from control_api.callers import Access
 from control_api.context import Context, Info
 from control_api.errors import bad_input, forbidden, not_found, rate_limited

@@ -1,6 +1,7 @@
 """Mail under way, and the holds that keep it back: seen and steered by way of the engine."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, Self
 
 import strawberry
@@ -8,6 +9,7 @@ import strawberry
 from appliance.accounts.reach import Reader, mail_domain
 from appliance.model.delivery import DeliveryState
 from appliance.model.refused import Refused
+from appliance.wire import NotRunning, WireError
 from control_api.callers import Access
 from control_api.context import Info
 from control_api.errors import Payload, bad_input, not_found
@@ -25,6 +27,10 @@ LOOKING_S = 20.0
 
 PATIENCE_S = 3600.0
 """How long it may take for a change by an operator: a million deliveries take minutes."""
+
+MOST_HOLDS = 100
+"""Of one member. Each of them is looked at before each delivery, whoever that is for: ten thousand would slow all mail
+down."""
 
 
 @strawberry.type(description="What is still to be done for one recipient of one queued message.")
@@ -210,7 +216,9 @@ class QueueMutations:
         wanted = _arguments(QueueFilter(domain=domain, destination_domain=destination_domain, sender=sender))
         if not wanted:
             raise Refused("Say what to hold: mail for a domain, to a destination, or from a sender.")
-        info.context.rooms.reach.require_own(reader_of(info.context), _domain(domain, "domain"))
+        info.context.rooms.reach.require_own(_reader(info), _domain(domain, "domain"))
+        if not _reader(info).reaches_all and len(_asked(info, "queue.holds", {})) >= MOST_HOLDS:
+            raise Refused(f"An account has at most {MOST_HOLDS} holds: lift one first.")
         (told,) = _asked(info, "queue.addHold", wanted, limit_s=_patience(info))
         return HoldPayload(hold=Hold.of(told["hold"]), affected=told["affected"])
 
@@ -221,6 +229,16 @@ class QueueMutations:
         if told["hold"] is None:
             raise not_found("hold")
         return HoldPayload(hold=Hold.of(told["hold"]), affected=told["affected"])
+
+
+def let_go_of(info: Info, given_up: Mapping[str, str]) -> None:
+    """Lift what an account has held of domains (ids by name) that are not its own any more: it can't do so itself now.
+
+    Where the engine is away it is left to the operators, who can.
+    """
+    for name, id in given_up.items():
+        with suppress(NotRunning, WireError):
+            list(info.context.rooms.engine("queue.release", limit_s=LOOKING_S, within={name: id}, domain=name))
 
 
 def _changed(info: Info, verb: str, filter: QueueFilter) -> QueuePayload:
