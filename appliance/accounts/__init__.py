@@ -2,8 +2,8 @@
 
 Every change of who forwards what passes through here, whoever asks for it, the command line or the API.
 A rule that is broken raises `Refused`, with a sentence that says what to do instead. What is allowed is written to the
-record store as one change that ends by raising the routing generation, so that a running appliance sees it within a
-second.
+record store as one change that ends by announcing what it was about (`appliance.routing.changes`), so that a running
+appliance sees it within a second.
 
 A file for each noun: `accounts.py`, `domains.py`, `aliases.py`, `destinations.py`, `blocks.py`, `help.py`. `names.py`
 and `texts.py` read what people type, `alias_rules.py` and `loops.py` try an alias before it is stored, `ownership.py`

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from appliance.accounts.rows import ROUTING_CHANGED, every, get, insert, some
+from appliance.accounts.rows import every, get, insert, some
 from appliance.model.account import Account, Plan, Role, usual_plan
 from appliance.model.ids import IdSource, id_source
 from appliance.model.names import account_email
 from appliance.model.refused import Refused
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import ACCOUNTS
+from appliance.routing.changes import announcement
 from appliance.storage.records import Duplicate, Page, RecordStore, Update
 
 
@@ -45,7 +46,7 @@ class Accounts:
             password_hash=password_hash,
         )
         try:
-            self._records.apply([insert(account), ROUTING_CHANGED])
+            self._records.apply([insert(account), *announcement(self._ids, self._clock, accounts=[account.id])])
         except Duplicate:
             raise Refused(f"There is an account for {account.email} already.", "email") from None
         return account
@@ -77,7 +78,8 @@ class Accounts:
     def set_plan(self, account_id: str, plan: str) -> Account | None:
         """Give an account another plan of the configuration; returns it, or None where there is no such account."""
         wanted = self._plan(plan)
-        self._records.apply([Update(ACCOUNTS, {"id": account_id}, {"plan": wanted}), ROUTING_CHANGED])
+        change = Update(ACCOUNTS, {"id": account_id}, {"plan": wanted})
+        self._records.apply([change, *announcement(self._ids, self._clock, accounts=[account_id])])
         return self.with_id(account_id)
 
     def _searched(self, search: str, after: str | None) -> Iterator[Account]:

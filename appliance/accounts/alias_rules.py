@@ -84,7 +84,7 @@ class AliasRules:
         if self._records.count(ALIASES, {"domain_id": domain.id}) >= limit:
             raise Refused(
                 f"{domain.name} has as many aliases as the plan {account.plan!r} allows: {limit}. "
-                "Remove one, or raise max_aliases_per_domain of the plan.",
+                "Remove one, or ask for a larger plan (max_aliases_per_domain).",
                 "pattern",
             )
         if alias.kind is AliasKind.REGEX:

@@ -12,7 +12,7 @@ from appliance.accounts.consent import Consent, Questions
 from appliance.accounts.destinations import Agreed, agreed, mailbox_of, no_longer_used, wanted
 from appliance.accounts.loops import refuse_endless
 from appliance.accounts.names import alias_address, alias_pattern, split_alias
-from appliance.accounts.rows import ROUTING_CHANGED, every, get, insert, some
+from appliance.accounts.rows import every, get, insert, some
 from appliance.model.account import Account, Plan
 from appliance.model.domain import Alias, AliasAction, AliasKind, Destination, Domain
 from appliance.model.ids import IdSource, id_source
@@ -21,6 +21,7 @@ from appliance.model.names import domain_name
 from appliance.model.refused import Refused
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import ALIASES
+from appliance.routing.changes import announcement
 from appliance.storage.record_rows import to_row
 from appliance.storage.records import Change, Delete, Duplicate, Page, RecordStore, Update
 
@@ -209,7 +210,7 @@ class Aliases:
         """Erase an alias, and the destinations that nothing leads to any more."""
         standing = agreed(self._records, domain.account_id)
         erased = no_longer_used(self._records, domain.account_id, (alias,))
-        self._records.apply([Delete(ALIASES, {"id": alias.id}), *erased, ROUTING_CHANGED])
+        self._records.apply([Delete(ALIASES, {"id": alias.id}), *erased, *self._announcement(domain)])
         return listed(alias, domain, standing)
 
     def with_id(self, id: str) -> tuple[Alias, Domain] | None:
@@ -302,10 +303,13 @@ class Aliases:
         if before is not None:
             change = Update(ALIASES, {"id": alias.id}, _differences(before, alias))
             changes += no_longer_used(self._records, account.id, (before,), (alias,))
-        touched = self._records.apply([change, *changes, *questions.changes, ROUTING_CHANGED])
+        touched = self._records.apply([change, *changes, *questions.changes, *self._announcement(domain)])
         if not touched[0]:
             raise Refused("That alias has just been removed.", "id")
         return questions
+
+    def _announcement(self, domain: Domain) -> tuple[Change, ...]:
+        return announcement(self._ids, self._clock, domains=[domain.id], accounts=[domain.account_id])
 
     def _questions(
         self, account: Account, domain: Domain, unconfirmed: Sequence[Destination], again: bool
@@ -318,7 +322,7 @@ class Aliases:
                 "destinations",
             )
         consent, _ = self._consent
-        return consent.questions(account, domain.name, unconfirmed, again=again)
+        return consent.questions(account, domain, unconfirmed, again=again)
 
     def _send(self, questions: Questions) -> tuple[str, ...]:
         """Send the letters; returns the mailboxes for which that could not be done."""

@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from appliance.accounts.rows import ROUTING_CHANGED, get, insert, some
+from appliance.accounts.rows import get, insert, some
 from appliance.accounts.texts import one_line
 from appliance.model.block import Block, BlockKind
 from appliance.model.ids import IdSource, id_source
@@ -10,6 +10,7 @@ from appliance.model.names import domain_name, mailbox
 from appliance.model.refused import Refused
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import BLOCKS
+from appliance.routing.changes import announcement
 from appliance.storage.records import Delete, Duplicate, Page, Range, RecordStore
 from smtp.address import Address
 
@@ -44,7 +45,9 @@ class Blocks:
         # One that has expired makes room for its successor.
         expired = {"kind": kind.value, "value": block.value, "expires_at": Range(until=now + 1)}
         try:
-            self._records.apply([Delete(BLOCKS, expired), insert(block), ROUTING_CHANGED])
+            self._records.apply(
+                [Delete(BLOCKS, expired), insert(block), *announcement(self._ids, self._clock, blocks=True)]
+            )
         except Duplicate:
             raise Refused(f"{block.value} is blocked already.", "value") from None
         return block
@@ -53,7 +56,8 @@ class Blocks:
         """Refuse it no longer. Returns what it was; None where there is none with this id."""
         block = self.block(block_id)
         if block is not None:
-            self._records.apply([Delete(BLOCKS, {"id": block.id}), ROUTING_CHANGED])
+            gone = Delete(BLOCKS, {"id": block.id})
+            self._records.apply([gone, *announcement(self._ids, self._clock, blocks=True)])
         return block
 
     def block(self, block_id: str) -> Block | None:

@@ -13,15 +13,16 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from appliance.accounts.rows import ROUTING_CHANGED, every, get
+from appliance.accounts.rows import every, get
 from appliance.model.account import Account
-from appliance.model.domain import Destination
+from appliance.model.domain import Destination, Domain
 from appliance.model.ids import IdSource, id_source
 from appliance.model.letter import Letter, Link
 from appliance.model.refused import Refused, TooMany
 from appliance.model.time import DAY_MS, HOUR_MS, SECOND_MS, Clock, wall_clock
 from appliance.privacy.declarations import ASKED_MAILBOXES, CONFIRMATIONS, DESTINATIONS, NEVER_ASKED
 from appliance.privacy.sealing import Sealer
+from appliance.routing.changes import announcement
 from appliance.storage.records import AnyOf, Change, Delete, Duplicate, Insert, Range, RecordStore, Update
 from smtp.address import unicode_domain
 
@@ -73,7 +74,7 @@ class Consent:
         self._new_token = new_token
 
     def questions(
-        self, account: Account, domain: str, destinations: Sequence[Destination], *, again: bool = False
+        self, account: Account, domain: Domain, destinations: Sequence[Destination], *, again: bool = False
     ) -> Questions:
         """Ask the owners of these mailboxes, for an alias of this domain. Raises where one of them can't be asked.
 
@@ -113,7 +114,7 @@ class Consent:
             Delete(CONFIRMATIONS, {"token_hash": _hash(token)}),
             Delete(CONFIRMATIONS, {"destination_id": destination.id}),
             Update(DESTINATIONS, {"id": destination.id, "confirmed_at": None}, {"confirmed_at": now}),
-            ROUTING_CHANGED,
+            *announcement(self._ids, self._clock, accounts=[destination.account_id]),
         ]
         if not self._records.apply(changes)[0]:
             # Two brought it at once, and the other one was quicker.
@@ -177,10 +178,13 @@ class Consent:
         if self._records.count(ASKED_MAILBOXES, {"asked_at": Range(since=now - HOUR_MS)}) >= IN_ALL:
             raise TooMany("Too many mailboxes are being asked: try again in an hour.", HOUR_MS // SECOND_MS)
 
-    def _letter(self, account: Account, domain: str, target: str, token: str) -> Letter:
-        shown = unicode_domain(domain)
+    def _letter(self, account: Account, domain: Domain, target: str, token: str) -> Letter:
+        shown = unicode_domain(domain.name)
+        # Anybody can claim a name; whoever reads this is to know what is more than a claim.
+        claimed = "" if domain.verified else f"They have not shown yet that {shown} is theirs.\n\n"
         text = (
             f"Somebody with the address {account.email} wants mail for {shown} to be forwarded to you, at {target}.\n\n"
+            f"{claimed}"
             "Nothing is forwarded before you agree. If you do, open this link within a week and say so there:\n\n"
             f"{self._link('confirm-destination', token)}\n\n"
             "If you do not, there is nothing to do. If you want no such letter from this appliance ever again, whoever "
@@ -190,7 +194,17 @@ class Consent:
         return Letter(target, f"May mail for {shown} be forwarded to you?", text)
 
     def _mac(self, target: str) -> str:
-        return self._sealer.mac(target, _CONTEXT).hex()
+        return self._sealer.mac(_without_detail(target), _CONTEXT).hex()
+
+
+def _without_detail(target: str) -> str:
+    """The mailbox in which one finds what is sent to this address: `ada@home.test` of `ada+shop@home.test`.
+
+    RFC 5233 §1: who may put anything behind the + could else have as many letters sent to one reader.
+    """
+    local_part, _, domain = target.rpartition("@")
+    user, _, _ = local_part.partition("+")
+    return f"{user}@{domain}"
 
 
 def _hash(token: str) -> str:

@@ -5,15 +5,17 @@ from contextlib import suppress
 from enum import Enum
 
 from appliance.accounts.belongings import belongings
-from appliance.accounts.rows import ROUTING_CHANGED, every
+from appliance.accounts.rows import every
 from appliance.model.account import Account
 from appliance.model.domain import Domain
+from appliance.model.ids import id_source
 from appliance.model.refused import Refused
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import ACCOUNTS, DELIVERIES
 from appliance.privacy.owners import owned_elsewhere
 from appliance.privacy.receipts import Receipt, Removed, receipt
 from appliance.privacy.signatures import Signer
+from appliance.routing.changes import announcement
 from appliance.storage.records import Delete, RecordStore, StoreUnavailable
 
 DropQueued = Callable[[str], int]
@@ -56,6 +58,7 @@ class Deletion:
         self._drop_queued = drop_queued
         self._elsewhere = elsewhere
         self._clock = clock
+        self._ids = id_source(clock)
 
     def delete(self, account: Account, queued_mail: QueuedMail = QueuedMail.DELIVER) -> Receipt:
         """Erase everything of this account. Whoever calls has made sure that it is the account's wish.
@@ -82,7 +85,7 @@ class Deletion:
         found = belongings(self._records, account.id)
         # What is owned goes before its owner; all of it goes, or nothing.
         changes = [Delete(each.collection, each.where) for each in reversed(found)]
-        counts = self._records.apply([*changes, ROUTING_CHANGED])
+        counts = self._records.apply([*changes, *announcement(self._ids, self._clock, accounts=[account.id])])
         removed = {change.collection.name: count for change, count in zip(changes, counts, strict=False)}
         if not removed[ACCOUNTS.name]:
             raise Refused(f"There is no account for {account.email} any more.")

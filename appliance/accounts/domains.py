@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import Enum
 
 from appliance.accounts.destinations import no_longer_used
-from appliance.accounts.rows import ROUTING_CHANGED, every, get, insert, some
+from appliance.accounts.rows import every, get, insert, some
 from appliance.model.account import Account, Plan
 from appliance.model.domain import Alias, DeliveryMode, Domain, LogLevel, QuarantineAction
 from appliance.model.ids import IdSource, id_source
@@ -18,6 +18,7 @@ from appliance.model.names import domain_name
 from appliance.model.refused import Refused
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import ALIASES, DOMAINS, EVENTS
+from appliance.routing.changes import announcement
 from appliance.storage.records import Change, Delete, Duplicate, Page, RecordStore, Update
 
 
@@ -62,7 +63,7 @@ class Domains:
             domain = replace(known, verified=True)
             change = Update(DOMAINS, {"id": known.id}, {"verified": True, "verified_name": wanted})
         try:
-            self._records.apply([change, ROUTING_CHANGED])
+            self._records.apply([change, *self._announcement(domain)])
         except Duplicate:
             raise Refused(f"{wanted} is hosted here already.", "name") from None
         return domain
@@ -131,7 +132,8 @@ class Domains:
         if not given:
             return domain
         changes = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
-        touched, _ = self._records.apply([Update(DOMAINS, {"id": domain.id}, changes), ROUTING_CHANGED])
+        update = Update(DOMAINS, {"id": domain.id}, changes)
+        touched, *_ = self._records.apply([update, *self._announcement(domain)])
         changed = self.with_id(domain.id) if touched else None
         if changed is None:
             raise Refused(f"{domain.name} is not hosted here.", "name")
@@ -150,8 +152,11 @@ class Domains:
             *no_longer_used(self._records, domain.account_id, going),
             Delete(DOMAINS, {"id": domain.id}),
         ]
-        self._records.apply([*changes, ROUTING_CHANGED])
+        self._records.apply([*changes, *self._announcement(domain)])
         return domain
+
+    def _announcement(self, domain: Domain) -> tuple[Change, ...]:
+        return announcement(self._ids, self._clock, domains=[domain.id], accounts=[domain.account_id])
 
     def _require_room(self, account: Account) -> None:
         # Two that add at the same instant may pass together: a plan is a limit of use, not of safety.
@@ -159,7 +164,7 @@ class Domains:
         if self._records.count(DOMAINS, {"account_id": account.id}) >= limit:
             raise Refused(
                 f"{account.email} has as many domains as the plan {account.plan!r} allows: {limit}. "
-                "Remove one, or raise max_domains of the plan.",
+                "Remove one, or ask for a larger plan (max_domains).",
                 "name",
             )
 

@@ -14,14 +14,14 @@ import string
 from collections.abc import Iterator
 from dataclasses import replace
 
-from appliance.accounts.destinations import mailbox_of
 from appliance.accounts.rows import every
-from appliance.model.domain import Alias, AliasAction, AliasKind, Destination, Domain
+from appliance.model.domain import Alias, AliasAction, AliasKind, Domain
 from appliance.model.refused import Refused
 from appliance.privacy.declarations import DOMAINS
+from appliance.routing.hosted import HostedDomain
 from appliance.routing.patterns import begins_with
 from appliance.routing.route import route
-from appliance.routing.snapshot import HostedDomain, Settings, Snapshot
+from appliance.routing.snapshot import AskedSnapshot, Owner, Portion, Settings, standing
 from appliance.storage.records import AnyOf, RecordStore
 from smtp.address import Address
 
@@ -39,7 +39,7 @@ def refuse_endless(records: RecordStore, new: Alias, domain: Domain) -> None:
     names = tuple({Address.parse(target).key[1] for target in new.targets})
     if not names or not records.count(DOMAINS, {"name": AnyOf(names)}):
         return  # Nearly every alias: to mailboxes elsewhere, and what is not hosted leads nowhere in here.
-    table = _table_of_shapes(records, new, domain)
+    table = AskedSnapshot(Settings("", ""), 0, lambda name: _shape_of(records, name, new, domain))
     hosted = table.hosted(domain.name)
     local_part = None if hosted is None else _local_part_for(new, hosted)
     if local_part is None:
@@ -50,31 +50,36 @@ def refuse_endless(records: RecordStore, new: Alias, domain: Domain) -> None:
         raise Refused(f"Mail for this alias would never arrive: {why}. Choose another destination.", "destinations")
 
 
-def _table_of_shapes(records: RecordStore, new: Alias, domain: Domain) -> Snapshot:
-    """Routing as it will be when everything is switched on and confirmed: only who leads where decides.
+class _Everybody:
+    """Whoever is asked has agreed."""
+
+    def __contains__(self, mailbox: object) -> bool:
+        return True
+
+
+def _shape_of(records: RecordStore, name: str, new: Alias, domain: Domain) -> Portion:
+    """A domain as it will be when everything is switched on and confirmed: only who leads where decides.
 
     Domains that are not verified stay foreign, as they are for routing: nobody closes the way to a domain by claiming
     it. The new alias's own is the exception, since its owner is here and wants to know.
     """
-    others = (alias for alias in every(records, Alias, {}) if alias.id != new.id)
-    aliases = [
+    if name == domain.name:
+        hosted = replace(domain, verified=True)
+    else:
+        claimed = standing(every(records, Domain, {"name": name})).get(name)
+        if claimed is None:
+            return Portion({name: None}, {})
+        hosted = claimed
+    aliases = [alias for alias in every(records, Alias, {"domain_id": hosted.id}) if alias.id != new.id]
+    if hosted.id == domain.id:
+        aliases.append(new)
+    shapes = [
         # What is not there counts neither days nor messages.
         replace(alias, enabled=True, expires_at=None, max_uses=None, action=AliasAction.FORWARD)
-        for alias in (*others, new)
-    ]
-    domains = [
-        replace(each, verified=each.verified or each.id == domain.id)
-        for each in every(records, Domain, {})
-        if each.name != domain.name or each.id == domain.id
-    ]
-    accounts = {each.id: each.account_id for each in domains}
-    destinations = [
-        Destination(alias.id, accounts[alias.domain_id], mailbox_of(alias, target), confirmed_at=0, created_at=0)
         for alias in aliases
-        for target in alias.targets
-        if alias.domain_id in accounts
     ]
-    return Snapshot(Settings("", ""), 0, domains=domains, aliases=aliases, destinations=destinations)
+    owner = Owner(plan=None, operator=None, agreed=_Everybody())
+    return Portion({name: HostedDomain(hosted, shapes)}, {hosted.account_id: owner})
 
 
 def _local_part_for(new: Alias, hosted: HostedDomain) -> str | None:

@@ -13,11 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from appliance.accounts.rows import ROUTING_CHANGED, every
+from appliance.accounts.rows import every
 from appliance.model.domain import Domain
+from appliance.model.ids import id_source
 from appliance.model.refused import Refused
+from appliance.model.time import Clock, wall_clock
 from appliance.privacy.declarations import DOMAINS
 from appliance.privacy.sealing import Sealer
+from appliance.routing.changes import announcement
 from appliance.storage.records import Duplicate, RecordStore, Update
 
 CHALLENGE_LABEL = "_onward-challenge"
@@ -77,12 +80,16 @@ class DnsRecord:
 class Ownership:
     """Asks the DNS about domains. Every method may raise Refused, and StoreUnavailable."""
 
-    def __init__(self, records: RecordStore, hostname: str, sealer: Sealer, look_up: LookUp) -> None:
+    def __init__(
+        self, records: RecordStore, hostname: str, sealer: Sealer, look_up: LookUp, clock: Clock = wall_clock
+    ) -> None:
         """`hostname` is what an MX has to name; `sealer` makes the MACs, and has to be of a key that stays."""
         self._records = records
         self._hostname = hostname.lower().removesuffix(".")
         self._sealer = sealer
         self._look_up = look_up
+        self._clock = clock
+        self._ids = id_source(clock)
 
     def challenge(self, domain: Domain) -> str:
         """The value of the record that proves the domain to be its account's."""
@@ -116,7 +123,9 @@ class Ownership:
             raise _proven_elsewhere(domain.name)
         changes = {"verified": True, "verified_name": domain.name}
         try:
-            touched, _ = self._records.apply([Update(DOMAINS, {"id": domain.id}, changes), ROUTING_CHANGED])
+            update = Update(DOMAINS, {"id": domain.id}, changes)
+            told = announcement(self._ids, self._clock, domains=[domain.id], accounts=[domain.account_id])
+            touched, *_ = self._records.apply([update, *told])
         except Duplicate:
             raise _proven_elsewhere(domain.name) from None
         if not touched:

@@ -18,7 +18,6 @@ from appliance.privacy.declarations import (
     LOG_ACCESSES,
     Collection,
 )
-from appliance.routing.snapshot import GENERATION
 from appliance.storage.record_rows import (
     Value,
     row_to_account,
@@ -31,12 +30,9 @@ from appliance.storage.record_rows import (
     row_to_log_access,
     to_row,
 )
-from appliance.storage.records import Insert, Page, Raise, RecordStore, Where
+from appliance.storage.records import Insert, Page, RecordStore, Where
 
 V = TypeVar("V", Account, Domain, Alias, Destination, HelpRequest, HelpReply, LogAccess, Block)
-
-ROUTING_CHANGED = Raise(GENERATION)
-"""The last part of every change made here: a running appliance watches this generation."""
 
 _KINDS: dict[type[Value], tuple[Collection, Any]] = {
     Account: (ACCOUNTS, row_to_account),

@@ -94,7 +94,7 @@ class Collection:
     """Empty: kept until its owner deletes it or its work is done, as the purpose says."""
     sealed_under: str = ""
     """The name of the key for the sealed and keyed fields; see `appliance.privacy.secrets`. Empty in the ephemeral
-    store: its key is as fleeting as itself."""
+    store, whose key is chosen with the store itself: all of it has one (`appliance.run.ephemeral`)."""
     sealed_as: str = ""
     """A sealed row opens only under this name; the collection's own where empty. Rows move between two alike."""
     at_most: int = 0
@@ -105,6 +105,12 @@ class Collection:
     """What is of an account is erased with it, and exported for it, by this. None needs `nobodys`."""
     nobodys: str = ""
     """Why rows of the record store that belong to no account do not: they outlive every account."""
+    shared: bool = False
+    """Only in a store that several nodes share."""
+    marks: tuple[str, ...] = ()
+    """What such a store writes into a row beside its fields, to keep a group of changes whole and to know which node is
+    at work: names of groups and nodes, instants, and in `next` the same fields again, protected as they are. Into every
+    row of records it writes one, `batch`: the name of the group that has changed it last."""
 
     def field(self, name: str) -> Field:
         """Raises KeyError where no such field is declared."""
@@ -264,6 +270,24 @@ GENERATIONS = Collection(
     nobodys="It has a number, and nothing about anybody.",
 )
 
+ROUTING_CHANGES = Collection(
+    name="routing_changes",
+    store=Store.RECORDS,
+    purpose="Which domains and accounts have changed within the last hour, by their ids, so that a running appliance "
+    "loads these anew and not all.",
+    fields=(
+        Field("id"),
+        _number("at"),
+        Field("domains", Kind.LIST),
+        Field("accounts", Kind.LIST),
+        Field("blocks", Kind.BOOLEAN),
+    ),
+    indexes=(("at",),),
+    # A node that was away for longer loads everything.
+    retention=(Retention("1h", since="at"),),
+    nobodys="It tells running appliances that something is gone, which they must hear after it has gone.",
+)
+
 _EVENT_FIELDS = (
     Field("id"),
     Field("message_id"),
@@ -303,6 +327,21 @@ EVENTS = Collection(
         Retention("log.error_retention", since="at", where=("type", ("SOFT_BOUNCED", "HARD_BOUNCED", "REFUSED"))),
     ),
     belongs_to=BelongsTo("domains", by="domain_id"),
+)
+
+LOG_HORIZONS = Collection(
+    name="log_horizons",
+    store=Store.RECORDS,
+    purpose="Where several machines of the operator write the log: how far each has brought its events to it, so that who "
+    "follows the log is told all of them in order.",
+    fields=(
+        # The name of the node.
+        Field("id"),
+        Field("moved_to"),
+        _number("marked_at"),
+    ),
+    retention=(Retention("1d", since="marked_at"),),
+    nobodys="It is about the operator's machines.",
 )
 
 # ------------------------------------------------------------------ records: who may come in
@@ -504,15 +543,48 @@ RECEIVED_TODAY = Collection(
     store=Store.RECORDS,
     purpose="How many messages an account has received today (UTC), so that the limit of its plan holds after a "
     "restart as well: a number, erased when the day is over.",
-    fields=(Field("account_id"), _number("day"), _number("messages")),
-    key=("account_id",),
-    indexes=(("day",),),
+    fields=(
+        # Of the account and the node, since each machine counts for itself what it has received.
+        Field("id"),
+        Field("account_id"),
+        Field("node"),
+        _number("day"),
+        _number("messages"),
+    ),
+    indexes=(("account_id",), ("day",)),
     # `day` is the instant at which it began.
     retention=(Retention("1d", since="day"),),
     belongs_to=BelongsTo("accounts", by="account_id"),
 )
 
+# ------------------------------------------------------------------ records: what several nodes have in common
+
+CLUSTER_KEYS = Collection(
+    name="cluster_keys",
+    store=Store.RECORDS,
+    purpose="The keys that all nodes use, and the certificate that they show: encrypted under a key that each node has "
+    "as a file, and no backup of the database.",
+    fields=(Field("name"), _sealed("octets", kind=Kind.OCTETS, secret=True), _number("created_at")),
+    key=("name",),
+    sealed_under="cluster",
+    nobodys="They are the operators' keys, and say nothing about anybody.",
+    shared=True,
+)
+
+CHORES = Collection(
+    name="chores",
+    store=Store.RECORDS,
+    purpose="What one node at a time does for all of them: which node is at it, and until when the others wait.",
+    fields=(Field("name"), Field("node"), _number("until")),
+    key=("name",),
+    nobodys="It has names of nodes, and nothing about anybody.",
+    shared=True,
+)
+
 # ------------------------------------------------------------------ spool
+
+_UNIT_MARKS = ("unit", "fresh", "gone", "next")
+"""The group that is at a row; that it brings the row, or takes it away; and what the row will be."""
 
 DELIVERIES = Collection(
     name="deliveries",
@@ -550,6 +622,8 @@ DELIVERIES = Collection(
     # With the destination in it, what a claim leaves out is passed over in the index alone.
     indexes=(("message_id",), ("state", "priority", "next_attempt_at", "destination_key")),
     sealed_under="spool",
+    # The lease says which node has it under way, and until when.
+    marks=(*_UNIT_MARKS, "lease"),
 )
 
 CONTENT = Collection(
@@ -559,6 +633,8 @@ CONTENT = Collection(
     fields=(Field("message_id"), _number("part"), _sealed("octets", kind=Kind.OCTETS)),
     key=("message_id", "part"),
     sealed_under="spool",
+    # The group that brought it, by whose name a node's can be found when it is gone.
+    marks=("origin", "since"),
 )
 
 OUTBOX = Collection(
@@ -568,6 +644,8 @@ OUTBOX = Collection(
     fields=_EVENT_FIELDS,
     sealed_under="log",
     sealed_as="events",
+    # The node that brings it to the log.
+    marks=(*_UNIT_MARKS, "node"),
 )
 
 RETURN_PATHS = Collection(
@@ -597,6 +675,7 @@ HOLDS = Collection(
         _sealed("sender", optional=True),
     ),
     sealed_under="spool",
+    marks=_UNIT_MARKS,
 )
 
 ALIAS_USES = Collection(
@@ -605,6 +684,8 @@ ALIAS_USES = Collection(
     purpose="How many messages an alias has taken that was made for so many: a number, without a name or an address; "
     "erased when the alias is, or gets another limit.",
     fields=(Field("id"), _number("uses")),
+    # What groups count that are not decided yet.
+    marks=("pending",),
 )
 
 CLOCKS = Collection(
@@ -612,6 +693,27 @@ CLOCKS = Collection(
     store=Store.SPOOL,
     purpose="For how long the appliance has run, so that a wall clock that jumps neither bounces nor delays mail.",
     fields=(Field("id"), _number("value")),
+)
+
+NODES = Collection(
+    name="nodes",
+    store=Store.SPOOL,
+    purpose="Which machines of the operator share the mail under way: since when, when each was last seen, its "
+    "version, and how far it has come; erased an hour after it was last seen, once another has its work.",
+    fields=(
+        Field("id"),
+        # The same at each start of a node; the id is another one.
+        Field("name"),
+        Field("hostname"),
+        Field("version"),
+        _number("started_at"),
+        _number("seen_at"),
+        # The numbers of its last group, and of the last one that counts.
+        _number("turn"),
+        _number("decided"),
+        Field("gone", Kind.BOOLEAN, optional=True),
+    ),
+    shared=True,
 )
 
 # ------------------------------------------------------------------ ephemeral
@@ -715,7 +817,9 @@ COLLECTIONS: tuple[Collection, ...] = (
     ASKED_MAILBOXES,
     NEVER_ASKED,
     GENERATIONS,
+    ROUTING_CHANGES,
     EVENTS,
+    LOG_HORIZONS,
     MAILED_TOKENS,
     API_TOKENS,
     TWO_FACTORS,
@@ -727,6 +831,8 @@ COLLECTIONS: tuple[Collection, ...] = (
     CANARIES,
     HTTP_REQUESTS,
     RECEIVED_TODAY,
+    CLUSTER_KEYS,
+    CHORES,
     DELIVERIES,
     CONTENT,
     OUTBOX,
@@ -734,6 +840,7 @@ COLLECTIONS: tuple[Collection, ...] = (
     HOLDS,
     ALIAS_USES,
     CLOCKS,
+    NODES,
     TRANSIT_DELIVERED,
     TRANSIT_REFUSED,
     TRANSIT_RETURN_PATHS,
@@ -743,6 +850,6 @@ COLLECTIONS: tuple[Collection, ...] = (
 )
 
 
-def collections_of(store: Store) -> tuple[Collection, ...]:
-    """Every declared class of data that this store holds."""
-    return tuple(collection for collection in COLLECTIONS if collection.store is store)
+def collections_of(store: Store, *, shared: bool = False) -> tuple[Collection, ...]:
+    """Every declared class of data that this store holds: on one node alone, or `shared` by several."""
+    return tuple(each for each in COLLECTIONS if each.store is store and (shared or not each.shared))

@@ -10,9 +10,13 @@ only looks: what was under way when the limit was reached is taken, which is at 
 RCPT waits for no disk, so the numbers are in memory. They are written to the record store every WRITE_S
 and at the end, for the next start and for `explain`. A crash forgets what came since the last writing, and so lets an
 account receive that many more; where the store is away, it is what came since it went.
+
+Where several nodes share the store, each writes what it has counted itself, and reads then what the others have: an
+account may receive at each of them what it could at one, until they have heard of each other.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import trio
@@ -32,16 +36,20 @@ _log = logging.getLogger(__name__)
 class DayCounts:
     """The counts of one engine. For its one thread."""
 
-    def __init__(self, counts: Mapping[str, int] = {}, now: int = 0) -> None:
-        """`counts` is what the run before has written on the day of this instant, by account."""
+    def __init__(self, counts: Mapping[str, int] = {}, now: int = 0, *, node: str = "") -> None:
+        """`counts` is what the run before has written on the day of this instant, by account. `node` names this one
+        among several; empty where it is the only one."""
+        self.node = node
         self._day = day_of(now)
         self._counts = dict(counts)
+        self._elsewhere: dict[str, int] = {}
+        """What other nodes have counted, as far as it is known here."""
         self._unwritten: set[str] = set()
 
     def received(self, account_id: str, now: int) -> int:
         """How many messages an account has received on the day of this instant."""
         self._turn_to(now)
-        return self._counts.get(account_id, 0)
+        return self._counts.get(account_id, 0) + self._elsewhere.get(account_id, 0)
 
     def count(self, account_ids: Iterable[str], now: int) -> None:
         """A message was accepted for these accounts, each of which is named once."""
@@ -61,18 +69,26 @@ class DayCounts:
         if self._day == day_of(now):
             self._unwritten -= {each for each, count in counts.items() if self._counts.get(each) == count}
 
+    def learn(self, elsewhere: Mapping[str, int], now: int) -> None:
+        """Other nodes have counted these on the day of this instant."""
+        self._turn_to(now)
+        self._elsewhere = dict(elsewhere)
+
     def _turn_to(self, now: int) -> None:
         if not 0 <= now - self._day < DAY_MS:
             self._day = day_of(now)
             self._counts.clear()
+            self._elsewhere.clear()
             self._unwritten.clear()
 
 
 async def keep_written(counts: DayCounts, records: RecordStore, clock: Clock) -> None:
-    """Write what has been counted, again and again, until cancelled."""
+    """Write what has been counted, and hear of what others have, again and again, until cancelled."""
     while True:
         await trio.sleep(WRITE_S)
         await write_down(counts, records, clock())
+        if counts.node:
+            await hear_of_others(counts, records, clock())
 
 
 async def write_down(counts: DayCounts, records: RecordStore, now: int) -> None:
@@ -81,11 +97,21 @@ async def write_down(counts: DayCounts, records: RecordStore, now: int) -> None:
     if not unwritten:
         return
     try:
-        await trio.to_thread.run_sync(write_counts, records, unwritten, now)
+        await trio.to_thread.run_sync(write_counts, records, unwritten, now, counts.node)
     except StoreUnavailable as error:
         _log.warning("what accounts have received today can't be written down now: %s", error)
     else:
         counts.written(unwritten, now)
+
+
+async def hear_of_others(counts: DayCounts, records: RecordStore, now: int) -> None:
+    """Read what other nodes have counted. Where the store is away, what they had before stands."""
+    try:
+        _, elsewhere = await trio.to_thread.run_sync(stored_counts, records, now, counts.node)
+    except StoreUnavailable as error:
+        _log.warning("what accounts have received at other nodes can't be read now: %s", error)
+    else:
+        counts.learn(elsewhere, now)
 
 
 # ------------------------------------------------------------------ in the record store
@@ -96,26 +122,34 @@ def day_of(now: int) -> int:
     return now - now % DAY_MS
 
 
-def write_counts(records: RecordStore, counts: Mapping[str, int], now: int) -> None:
-    """Store what accounts have received on the day of this instant. Raises StoreUnavailable."""
+def write_counts(records: RecordStore, counts: Mapping[str, int], now: int, node: str = "") -> None:
+    """Store what accounts have received here on the day of this instant. Raises StoreUnavailable."""
     changes: list[Change] = []
     for account_id, messages in counts.items():
-        row = {"account_id": account_id, "day": day_of(now), "messages": messages}
-        changes += [Delete(RECEIVED_TODAY, {"account_id": account_id}), Insert(RECEIVED_TODAY, row)]
+        id = f"{account_id}@{node}"
+        row = {"id": id, "account_id": account_id, "node": node, "day": day_of(now), "messages": messages}
+        changes += [Delete(RECEIVED_TODAY, {"id": id}), Insert(RECEIVED_TODAY, row)]
     records.apply(changes)
 
 
-def stored_counts(records: RecordStore, now: int) -> dict[str, int]:
-    """What is stored of the day of this instant, by account. Raises StoreUnavailable."""
-    found: dict[str, int] = {}
+def stored_counts(records: RecordStore, now: int, node: str = "") -> tuple[dict[str, int], dict[str, int]]:
+    """What is stored of the day of this instant, by account: of this node, and of all others together. Raises
+    StoreUnavailable."""
+    here: dict[str, int] = {}
+    elsewhere: Counter[str] = Counter()
     after = None
     while rows := records.find(RECEIVED_TODAY, {"day": day_of(now)}, Page(after=after, limit=_PAGE)):
-        found |= {str(row["account_id"]): int(str(row["messages"])) for row in rows}
-        after = str(rows[-1]["account_id"])
-    return found
+        for row in rows:
+            account_id, messages = str(row["account_id"]), int(str(row["messages"]))
+            if row["node"] == node:
+                here[account_id] = messages
+            else:
+                elsewhere[account_id] += messages
+        after = str(rows[-1]["id"])
+    return here, elsewhere
 
 
 def stored_count(records: RecordStore, account_id: str, now: int) -> int:
-    """The same for one account. Raises StoreUnavailable."""
-    row = records.get(RECEIVED_TODAY, {"account_id": account_id, "day": day_of(now)})
-    return int(str(row["messages"])) if row else 0
+    """The same for one account, of all nodes together. Raises StoreUnavailable."""
+    rows = records.find(RECEIVED_TODAY, {"account_id": account_id, "day": day_of(now)})
+    return sum(int(str(row["messages"])) for row in rows)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -21,9 +22,9 @@ from appliance.reception.decision import Decision, LookUp, decide_alias, decide_
 from appliance.reception.plan_limits import TOO_LARGE_FOR_ONE, TOO_LARGE_REASON
 from appliance.reception.transaction import MAX_HEADER_SECTION, Copy, Transaction, copies_of, recipient_of
 from appliance.reception.transit import Transit
-from appliance.reports.own_mail import OwnMail
+from appliance.reports.own_mail import OwnMail, reported_to
 from appliance.reports.returned import READ_OCTETS
-from appliance.routing.snapshot import Snapshot
+from appliance.routing.snapshot import Freshness, Snapshot
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Incoming, Spool
 from appliance.spool.uses import Uses
@@ -121,11 +122,12 @@ class Session:
 
     async def mail(self, sender: Address | None, parameters: MailParameters) -> Reply:
         """See Receiver. Whom the operators have blocked hears it here, before anything is asked or stored."""
-        blocks = self._reception.routing.snapshot.blocks
+        snapshot = self._reception.routing.snapshot
+        blocks = snapshot.blocks
         name = await self._reception.client_names.settled(self._peer.address) if blocks.has_names else None
         blocked = blocks.refusal(sender, self._peer.address, name, self._reception.clocks.wall())
         if blocked is not None:
-            return blocked.reply
+            return blocked.reply if snapshot.freshness is Freshness.FRESH else LOOKUP_FAILED
         self._transaction = Transaction(sender, parameters, self._reception.routing.snapshot)
         return SENDER_OK
 
@@ -135,11 +137,17 @@ class Session:
         self.asked_elsewhere = False
         # The present one: an alias made a moment ago counts even in a transaction that began before.
         transaction.snapshot = self._reception.routing.snapshot
+        freshness = transaction.snapshot.freshness
+        if freshness is Freshness.STALE:
+            return LOOKUP_FAILED
         try:
             decision = await self._decide(transaction, recipient)
         except StoreUnavailable:
             return LOOKUP_FAILED
         if not decision.accepted:
+            if freshness is not Freshness.FRESH and decision.reply.code >= 500:
+                # RFC 5321 §4.2.1: a 5yz says "not this way, ever", and the records may say otherwise by now.
+                return LOOKUP_FAILED
             if decision.domain is not None:
                 await self._record_refusal(transaction, decision, _answer(decision.reply, decision.reason))
             return decision.reply
@@ -313,7 +321,7 @@ class Session:
         try:
             state = DeliveryState.UNDER_WAY if reserved else DeliveryState.WAITING
             deliveries, return_paths = self._deliveries(transaction, incoming, copies, state)
-            with_it = self._reports(transaction) if transaction.returns else []
+            with_it = await self._reports(transaction) if transaction.returns else []
             events = self._events(transaction, incoming.message_id, head, EventType.RECEIVED, reply, "accepted")
             await incoming.commit(deliveries, events, return_paths, [*with_it, *counts])
         except BaseException as error:
@@ -381,16 +389,25 @@ class Session:
             )
         return deliveries, list(return_paths.values())
 
-    def _reports(self, transaction: Transaction) -> list[Operation]:
+    async def _reports(self, transaction: Transaction) -> list[Operation]:
         """Reports of our own in place of what came back to rewritten senders, one for each."""
         reception = self._reception
         operations: list[Operation] = []
         for opened in {decision.opened for decision in transaction.returns}:
             assert opened is not None
             returned = bytes(transaction.head)
-            operations += reception.own_mail.answer_returned(
-                returned, opened, reception.clocks.wall(), require_tls=transaction.parameters.require_tls
+            now = reception.clocks.wall()
+            answer = partial(
+                reception.own_mail.answer_returned,
+                returned,
+                opened,
+                now,
+                require_tls=transaction.parameters.require_tls,
             )
+            if reception.own_mail.asks_a_store(reported_to(opened.sender), now):
+                operations += await trio.to_thread.run_sync(answer)
+            else:
+                operations += answer()
         return operations
 
     def _events(

@@ -1,9 +1,14 @@
 """Where a message for an address goes: aliases looked up in memory.
 
-`snapshot.py` is the routing table as it stood at one generation of the records, `route.py` the rules that turn an
-address into a reply and destinations, `patterns.py` aliases that are expressions, `blocked.py` who is refused whatever
-they bring, `explained.py` what is told of it. Pure and synchronous: the same call answers RCPT and `explain`, and no
-store is asked while a sender waits. Whoever runs the appliance loads a new snapshot when the generation is raised.
+`snapshot.py` is the routing table as it stood at one generation of the records, `hosted.py` one domain of it, with its
+aliases packed, and `shared_map.py` how each table shares with the one before what has not changed. `route.py` has the
+rules that turn an address into a reply and destinations, `patterns.py` aliases that are expressions, `blocked.py` who
+is refused whatever they bring, `explained.py` what is told of it. The same call answers RCPT and `explain`, and no
+store is asked while a sender waits.
+
+Each change of the records is announced in the batch that makes it (`changes.py`). Whoever runs the appliance has a
+`Follower` (`following.py`) look for announcements, which loads what they are about (`loading.py`) and nothing else. All
+of it is synchronous: whoever calls decides which thread waits for the store.
 
 Addresses are compared by their `key`: in lower case, composed (NFC), and with the domain in A-labels, so that every
 spelling of an address that a sender may use finds the same alias.

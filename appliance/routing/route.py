@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from appliance.model.domain import Alias, AliasAction, AliasKind, Domain
+from appliance.routing.hosted import HostedDomain
 from appliance.routing.patterns import MAX_COST_PER_DOMAIN, filled_in, find, references, without_references
-from appliance.routing.snapshot import HostedDomain, Snapshot, one_spelling
+from appliance.routing.snapshot import Snapshot, one_spelling
 from smtp.address import Address
 from smtp.reply import Reply
 
@@ -26,6 +27,10 @@ one RCPT takes, to a few milliseconds."""
 
 MAX_SEARCHED = 2 * MAX_COST_PER_DOMAIN
 """What looking with expressions may cost for one recipient, over all aliases that follow each other."""
+
+MAX_REMEMBERED = 50_000
+"""Aliases of one snapshot of which it is remembered where they lead: some tens of megabytes at the most. Then all is
+forgotten, which costs less than to know what is asked for seldom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,10 @@ class _Expansion:
             return self._route(refused.reply, refused.reason, hosted.domain, reference)
         targets = tuple(self._targets.values())
         if alias and self._lasting:
-            self._snapshot.mailboxes[alias.id] = targets
+            remembered = self._snapshot.mailboxes
+            if len(remembered) >= MAX_REMEMBERED:
+                remembered.clear()
+            remembered[alias.id] = targets
         return self._route(ACCEPTED, "accepted", hosted.domain, reference, targets)
 
     def _operator(self) -> tuple[Address, ...]:
@@ -296,7 +304,7 @@ class _Expansion:
             inside = None
         own = inside is not None and inside.domain.account_id == hosted.domain.account_id
         # RFC 5321 §3.9 leaves it to us whom we forward to: nobody who has not agreed, and who owns both ends has.
-        if not own and (mailbox is None or one_spelling(mailbox) not in hosted.confirmed):
+        if not own and (mailbox is None or not self._snapshot.agreed(hosted.domain.account_id, one_spelling(mailbox))):
             self._step("destination", "refused", "the owner of {} has not confirmed it", target)
             raise _Refused(UNCONFIRMED, "destination-unconfirmed")
         if inside is not None:

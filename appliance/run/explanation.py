@@ -1,6 +1,6 @@
 """Where a message would go and why: the decision that RCPT gets, and behind it the hosts that DNS names today.
 
-The same functions decide here and in a session, over a snapshot that is loaded for the purpose. Nothing is sent and
+The same functions decide here and in a session, over a snapshot that loads what they ask for. Nothing is sent and
 nothing is stored; the running appliance is not asked, so that this works with it stopped too.
 """
 
@@ -20,8 +20,9 @@ from appliance.reception.day_counts import stored_count
 from appliance.reception.decision import decide
 from appliance.resolver import DnsResolver, LookupFailed, NoSuchName, Resolver
 from appliance.routing.explained import Explanation, PlannedDelivery
+from appliance.routing.loading import for_one_question
 from appliance.routing.route import Step
-from appliance.routing.snapshot import Settings, Snapshot, load
+from appliance.routing.snapshot import Settings, Snapshot
 from appliance.run.hosts import host_settings
 from appliance.run.stores import SRS_KEY, secrets
 from appliance.storage.records import RecordStore, StoreUnavailable
@@ -72,7 +73,7 @@ class Explainer:
         None, to who may know all. Raises StoreUnavailable.
         """
         now = self._clock()
-        snapshot = load(self._records, self._settings)
+        snapshot = for_one_question(self._records, self._settings)
         client = plain_address(client)
         blocked = snapshot.blocks.refusal(sender, client, self._name_of(client, snapshot), now)
         if blocked is not None:

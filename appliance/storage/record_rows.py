@@ -14,6 +14,9 @@ from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination
 from appliance.model.help import HelpReply, HelpRequest, LogAccess
 from appliance.privacy.declarations import Row
 
+_ACTIONS = {action.value: action for action in AliasAction}
+"""There may be a million aliases to read, and to ask the Enum takes a fifth of the time of each."""
+
 Value = Account | Domain | Alias | Destination | HelpRequest | HelpReply | LogAccess | Block
 
 
@@ -55,8 +58,21 @@ def row_to_domain(row: Mapping[str, Any]) -> Domain:
 
 def row_to_alias(row: Mapping[str, Any]) -> Alias:
     """A row of ALIASES as a value."""
-    read = {"action": AliasAction(row["action"]), "targets": tuple(row["targets"]), "uses": row["uses"] or 0}
-    return Alias(**{**row, **read})
+    return Alias(
+        id=row["id"],
+        domain_id=row["domain_id"],
+        pattern=row["pattern"],
+        action=_ACTIONS[row["action"]],
+        targets=tuple(row["targets"]),
+        reference=row["reference"],
+        created_at=row["created_at"],
+        enabled=row["enabled"],
+        expires_at=row["expires_at"],
+        description=row["description"],
+        max_uses=row["max_uses"],
+        use_counter=row["use_counter"],
+        uses=row["uses"] or 0,
+    )
 
 
 def row_to_destination(row: Mapping[str, Any]) -> Destination:

@@ -211,10 +211,32 @@ def test_many_aliases_for_one_mailbox_are_one_question(asking: Asking) -> None:
     assert asking.office.records.count(ALIASES, {}) == PER_MAILBOX + 2
 
 
+def test_a_letter_says_where_a_domain_is_only_claimed(asking: Asking) -> None:
+    account = asking.office.account("bob@people.test")
+    for name, verified in (("bank.test", False), ("bob.test", True)):
+        asking.office.domain(name, account, verified=verified)
+        asking.aliases.add(f"a@{name}", [f"ada@{name}.home.test"])
+        assert (f"not shown yet that {name} is theirs" in asking.post.letters[-1].text) is not verified
+
+
 def test_who_is_asked_by_a_link_that_has_become_too_old_is_asked_anew(asking: Asking) -> None:
     asking.make("a", "ada@home.test")
     asking.watch.now += 7 * DAY_MS
     assert asking.make("b", "ada@home.test").asked == ("ada@home.test",)
+
+
+def test_what_stands_behind_a_plus_brings_one_reader_no_further_letters(asking: Asking) -> None:
+    for number in range(PER_MAILBOX):
+        asking.make(f"a{number}", f"ada+{number}@home.test")
+    with pytest.raises(TooMany, match="3 times within a week"):
+        asking.make("more", "ada+more@home.test")
+    asking.consent.never_again(asking.post.token(NEVER))
+    asking.watch.now += 7 * DAY_MS + 1
+    for address in ("ada@home.test", "ada+more@home.test"):
+        with pytest.raises(Refused, match="does not want to be asked"):
+            asking.make("more", address)
+    asking.make("more", "adalbert@home.test", "ada@other.test")
+    assert len(asking.post.letters) == PER_MAILBOX + 2
 
 
 def test_deleting_the_account_that_asked_brings_no_further_letters(asking: Asking) -> None:

@@ -10,7 +10,15 @@ from values import NOW
 
 from appliance.model.time import DAY_MS, parse_duration
 from appliance.privacy.declarations import RECEIVED_TODAY
-from appliance.reception.day_counts import WRITE_S, DayCounts, keep_written, stored_count, stored_counts, write_down
+from appliance.reception.day_counts import (
+    WRITE_S,
+    DayCounts,
+    hear_of_others,
+    keep_written,
+    stored_count,
+    stored_counts,
+    write_down,
+)
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.sqlite_records import SqliteRecords
 
@@ -36,18 +44,18 @@ async def test_the_next_run_goes_on_from_what_was_written(records: SqliteRecords
         counts.count(accounts, NOW)
     await write_down(counts, records, NOW)
     assert (stored_count(records, "b", NOW), stored_count(records, "c", NOW)) == (2, 0)
-    following = DayCounts(stored_counts(records, NOW), NOW)
+    following = DayCounts(stored_counts(records, NOW)[0], NOW)
     following.count(["b"], NOW)
     assert [following.received(account, NOW) for account in "abc"] == [1, 3, 0]
     await write_down(following, records, NOW)
-    assert stored_counts(records, NOW) == {"a": 1, "b": 3}
+    assert stored_counts(records, NOW)[0] == {"a": 1, "b": 3}
 
 
 async def test_another_day_begins_at_nothing(records: SqliteRecords) -> None:
     counts = counted("a")
     await write_down(counts, records, NOW)
     for other in (NOW + DAY_MS, NOW - DAY_MS):
-        assert stored_counts(records, other) == {}
+        assert stored_counts(records, other) == ({}, {})
         assert stored_count(records, "a", other) == 0
         assert DayCounts({"a": 1}, NOW).received("a", other) == 0
     counts.count(["a"], NOW)
@@ -70,7 +78,7 @@ async def test_what_a_store_refuses_is_written_the_next_time(
         await write_down(counts, records, NOW)
     assert counts.received("a", NOW) == 1
     await write_down(counts, records, NOW)
-    assert stored_counts(records, NOW) == {"a": 1}
+    assert stored_counts(records, NOW)[0] == {"a": 1}
 
 
 async def test_what_has_not_changed_is_not_written_again(records: SqliteRecords) -> None:
@@ -97,8 +105,25 @@ async def test_what_is_counted_is_written_before_long(records: SqliteRecords, au
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_written, counts, records, lambda: NOW)
         await trio.sleep(WRITE_S * 1.5)
-        assert stored_counts(records, NOW) == {"a": 1}
+        assert stored_counts(records, NOW)[0] == {"a": 1}
         counts.count(["a"], NOW)
         await trio.sleep(WRITE_S)
-        assert stored_counts(records, NOW) == {"a": 2}
+        assert stored_counts(records, NOW)[0] == {"a": 2}
         nursery.cancel_scope.cancel()
+
+
+async def test_nodes_that_share_a_store_hear_of_each_other(records: SqliteRecords) -> None:
+    one, other = DayCounts(node="mx1"), DayCounts(node="mx2")
+    one.count(["a", "b"], NOW)
+    other.count(["b"], NOW)
+    for counts in (one, other):
+        await write_down(counts, records, NOW)
+    for counts in (one, other):
+        await hear_of_others(counts, records, NOW)
+    assert [one.received(account, NOW) for account in "ab"] == [1, 2]
+    assert [other.received(account, NOW) for account in "ab"] == [1, 2]
+    other.count(["b"], NOW)
+    await write_down(other, records, NOW)
+    assert stored_count(records, "b", NOW) == 3
+    assert stored_counts(records, NOW, "mx2") == ({"b": 2}, {"a": 1, "b": 1})
+    assert one.received("b", NOW + DAY_MS) == 0, "what others have received yesterday is over as well"

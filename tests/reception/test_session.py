@@ -1,5 +1,6 @@
 """One connection's receiver, with a real spool: what is answered, what is stored, and what is said in the log."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from appliance.privacy.declarations import RETURN_PATHS
 from appliance.reception.session import MAX_RECEIVED
 from appliance.spool.clocks import Clocks
 from appliance.storage.records import StoreFull, StoreUnavailable
-from appliance.storage.spool import ClockMarks
+from appliance.storage.spool import ClockMarks, ReturnPath
 from smtp.address import Address
 from smtp.parameters import NO_RECIPIENT_PARAMETERS, Notify, OriginalRecipient
 from smtp.server.trio_server import MailParameters, RecipientParameters
@@ -257,6 +258,30 @@ async def test_a_rewritten_sender_takes_reports_only_and_only_its_own(tmp_path: 
         assert reply.code == 550
         (reply,), _ = await world.transact("someone@srs.mx.example.net", sender=None)
         assert (reply.code, reply.enhanced) == (550, "5.1.1")
+
+
+async def test_a_report_about_a_report_is_looked_up_where_no_other_session_waits_for_the_store(tmp_path: Path) -> None:
+    async with open_reception(tmp_path) as world:
+        asked_in = set[threading.Thread]()
+
+        def look_up(token: str) -> ReturnPath | None:
+            asked_in.add(threading.current_thread())
+            return world.store.return_path(token)
+
+        own_mail = replace(world.reception.own_mail, look_up=look_up)
+        world.reception = replace(world.reception, own_mail=own_mail)
+        sender = Address.parse(f"{'x' * 60}@sender.test")
+        await world.transact("ali@example.org", sender=sender)
+        token = world.store.deliveries()[-1].return_path
+        # Somebody has had mail from us, and uses the address that it came from.
+        await world.transact("ali@example.org", sender=Address.parse(token))
+        return_path = world.store.deliveries()[-1].return_path
+        _, final = await world.transact(return_path, sender=None, content=REPORT)
+        assert final is not None
+        assert final.code == 250
+        assert len(asked_in) == 1
+        assert threading.current_thread() not in asked_in
+        assert str(sender) in {str(each.target) for each in world.store.deliveries()}
 
 
 async def test_a_sender_too_long_to_be_carried_is_found_again_by_its_token(
