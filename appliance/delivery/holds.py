@@ -25,11 +25,17 @@ class Holds:
     def __init__(self, rules: Iterable[Hold] = ()) -> None:
         """`rules`: what the store has at the start (`SpoolStore.holds`)."""
         self._rules = [normalised(rule) for rule in rules]
+        self._changes = 0
 
     @property
     def rules(self) -> Sequence[Hold]:
         """Every rule, the oldest first."""
         return tuple(self._rules)
+
+    @property
+    def changes(self) -> int:
+        """How often the rules have been changed here."""
+        return self._changes
 
     @property
     def has_rules(self) -> bool:
@@ -49,11 +55,19 @@ class Holds:
 
     def add(self, rule: Hold) -> None:
         """From now on what this is about is to be held."""
+        self._changes += 1
         self._rules.append(normalised(rule))
 
     def remove(self, hold_id: str) -> None:
         """This rule is gone; one that is not there is gone already."""
+        self._changes += 1
         self._rules = [rule for rule in self._rules if rule.id != hold_id]
+
+    def learn(self, rules: Iterable[Hold], changes: int) -> None:
+        """Other nodes may have changed the rules: the store has these. They were read when there had been so many
+        `changes` here; where there was another since, what was read is too old."""
+        if changes == self._changes:
+            self._rules = [normalised(rule) for rule in rules]
 
 
 def held_for(rule: Hold) -> str:

@@ -1,30 +1,29 @@
-"""The engine's stream of events, as the control process passes it on to many.
+"""The stream of events, as the control process passes it on to many.
 
-One connection to the engine, while anybody follows, serves all who follow. Each may begin behind an event that it has
-had already: what has happened since is read from the log, and then comes what happens. What is on its way from the one
-to the other is in neither: the engine tells of an event when it is durable, and moves it to the log moments later. So
-the order is always the same, here and after the engine was away: listen, have the engine move what there is, read the
-log, go on with what was heard meanwhile, and pass over what the log had already.
+One source (`sources.py`), which is listened to while anybody follows, serves all who follow. Each may begin behind an
+event that it has had already: what has happened since is read from the log, and then comes what happens. What is on its
+way from the one to the other is in neither: an engine tells of an event when it is durable, and moves it to the log
+moments later. So the order is always the same, here and after the source was away: listen, have the log catch up, read
+it, go on with what was heard meanwhile, and pass over what the log had already.
 
 Events are told in the order of their ids, which is that of the log: only so does one id say how far somebody was. They
 become durable in almost that order; what arrives within a moment is put right here.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 from heapq import heappop, heappush
-from pathlib import Path
-from typing import Any
 
 import trio
 
 from appliance import wire
 from appliance.logbook.reading import read
 from appliance.logbook.remembered import OVERLAP_MS, Had, Recent, Told
+from appliance.logbook.sources import PAGE, Source
 from appliance.logbook.subscribers import Interest, Subscriber
-from appliance.model.event import DeliveryEvent, EventType
+from appliance.model.event import DeliveryEvent
 from appliance.model.ids import first_id_at
 from appliance.model.time import HOUR_MS, Clock
 from appliance.storage.records import RecordStore, StoreUnavailable
@@ -39,18 +38,12 @@ SETTLE_S = 0.2
 """How long an event is held back, so that one with a smaller id that becomes durable together with it goes first. The
 longest that can lie between is the reading of what a bounce quotes."""
 
-PAGE = 500
-"""Events that are read from the log at once."""
-
-CATCH_UP_S = 10.0
-"""How long the engine may take to move what there is to the log, and to say so."""
-
 LOOK_BACK_MS = HOUR_MS
-"""How far back one who resumes while the engine is away has it looked for what was not in the log yet, once it is back:
+"""How far back one who resumes while the source is away has it looked for what was not in the log yet, once it is back:
 by longer than a record store is away and nobody notices."""
 
 RETRY_S = 0.5
-"""How long to wait before the engine is called again."""
+"""How long to wait before the source is listened to again."""
 
 STILL_S = 1.0
 """How often those who follow are asked whether they still may, and whether anybody follows still."""
@@ -63,10 +56,10 @@ class TooManyFollow(Exception):
 
 
 class Feed:
-    """Follows the engine for all who follow the log. It belongs to one Trio run, in which `run` is under way."""
+    """Listens to one source for all who follow the log. It belongs to one Trio run, in which `run` is under way."""
 
-    def __init__(self, engine_socket: Path, records: RecordStore, clock: Clock) -> None:
-        self._engine_socket = engine_socket
+    def __init__(self, source: Source, records: RecordStore, clock: Clock) -> None:
+        self._source = source
         self._records = records
         self._clock = clock
         self._subscribers: set[Subscriber] = set()
@@ -76,9 +69,9 @@ class Feed:
         self._wanted = trio.Event()
         self._listening = trio.CancelScope()
         self._is_heard = False
-        """The engine is listened to, and what was missed before has been told."""
+        """The source is listened to, and what was missed before has been told."""
         self._begins = ""
-        """Behind which id the log is looked through once the engine is listened to."""
+        """Behind which id the log is looked through once the source is listened to."""
         self._told = Told()
         self._recent = Recent()
         self._held_back: list[tuple[str, DeliveryEvent]] = []
@@ -91,7 +84,7 @@ class Feed:
         """The events that are wanted: from now on, or all behind the id `after`, as far as the log reaches.
 
         Whoever stops reading closes it. Raises what ends the interest, TooManyFollow, TooSlow, StoreUnavailable, and
-        WireError where the engine's store does not answer.
+        WireError where the source's store does not answer.
         """
         with self._place_for(interest) as subscriber:
             if after is None:
@@ -153,26 +146,29 @@ class Feed:
                     yield event
 
     async def _stored(self, after: str, domain_ids: Sequence[str] | None) -> AsyncGenerator[DeliveryEvent]:
+        until = await self._source.whole_until()
         while True:
             page = partial(read, self._records, domain_ids=domain_ids, after=after, limit=PAGE)
             events = await trio.to_thread.run_sync(page)
             for event in events:
+                if until is not None and event.id >= until:
+                    return
                 yield event
             if len(events) < PAGE:
                 return
             after = events[-1].id
 
     async def _catch_up(self, after: str) -> None:
-        """Have the engine move to the log what is durable now. Where it is away, that is looked for when it is back."""
+        """Have the log catch up with what is durable now. Where the source is away, that is looked for later."""
         try:
-            await wire.ask(self._engine_socket, "log.catchUp", CATCH_UP_S)
+            await self._source.catch_up()
         except wire.NotRunning:
             self._begins = min(self._begins, max(after, first_id_at(self._clock() - LOOK_BACK_MS)))
 
-    # ------------------------------------------------------------------ listening to the engine
+    # ------------------------------------------------------------------ listening
 
     async def run(self) -> None:
-        """Listen to the engine while anybody follows, until cancelled."""
+        """Listen while anybody follows, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._release)
             nursery.start_soon(self._look_who_follows)
@@ -184,27 +180,27 @@ class Feed:
                     self._is_heard = False
                     self._begins = max(self._told.forgotten, first_id_at(self._clock() - OVERLAP_MS))
                     if self._subscribers:
-                        _logger.info("the engine is not heard any more")
+                        _logger.info("nothing is heard of events any more")
                 await trio.sleep(RETRY_S)
 
     async def _listen(self) -> None:
-        """Hear events until the engine ends, cannot be reached or cuts us off: it is called again, then."""
+        """Hear events until the source ends, cannot be reached or cuts us off: it is listened to again, then."""
         try:
-            async with aclosing(wire.listen(self._engine_socket, "events", CATCH_UP_S, caughtUp=True)) as told:
-                # The first result says that all from before is in the log.
+            async with aclosing(self._source.events()) as told:
+                # It says first that all from before is in the log.
                 await anext(told)
                 async with aclosing(self._stored(self._begins, None)) as missed:
                     async for event in missed:
                         self._tell(event, missed=True)
                 self._is_heard = True
                 async for each in told:
-                    event = _event(each)
-                    heappush(self._held_back, (event.id, event))
-                    self._arrived.send_nowait((trio.current_time(), event.id))
+                    assert each is not None, "that is said once"
+                    heappush(self._held_back, (each.id, each))
+                    self._arrived.send_nowait((trio.current_time(), each.id))
         except (wire.NotRunning, StopAsyncIteration):
             pass
         except (wire.WireError, StoreUnavailable) as error:
-            _logger.warning("the engine's events can't be followed now: %s", error)
+            _logger.warning("events can't be followed now: %s", error)
 
     async def _release(self) -> None:
         """Tell each event when it has been held back, after all with smaller ids that have come by then."""
@@ -241,8 +237,3 @@ def _no_longer(subscribers: Sequence[Subscriber]) -> list[tuple[Subscriber, Exce
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this one and is told there
             ended.append((subscriber, error))
     return ended
-
-
-def _event(told: Mapping[str, Any]) -> DeliveryEvent:
-    """An event as the engine tells it: by the names of the model."""
-    return DeliveryEvent(**{**told, "type": EventType(told["type"])})

@@ -2,10 +2,13 @@
 
 The event was made durable beside the mail it reports; here it moves to the record store by its id, as it stands
 (sealed already). Import, then forget: dying between the two imports it again, which changes nothing.
+
+Where several nodes write the log, each marks how far it is, whenever its outbox is empty (`horizon.py`).
 """
 
 import trio
 
+from appliance.logbook.horizon import OwnHorizon, Writing
 from appliance.privacy.declarations import EVENTS
 from appliance.spool.spool import Spool
 from appliance.storage.records import RecordStore, StoreUnavailable
@@ -30,11 +33,17 @@ async def move_events(spool: Spool, records: RecordStore) -> int:
     return len(rows)
 
 
-async def keep_moving(spool: Spool, records: RecordStore) -> None:
-    """Move events until cancelled. A store that refuses delays the log and nothing else."""
+async def keep_moving(spool: Spool, records: RecordStore, marking: tuple[OwnHorizon, Writing] | None = None) -> None:
+    """Move events until cancelled. A store that refuses delays the log and nothing else.
+
+    `marking`: the mark of this node, and what writes its events.
+    """
     while True:
         try:
+            instant = 0 if marking is None else marking[0].present(marking[1])
             moved = await move_events(spool, records)
+            if marking is not None and moved < BATCH:
+                await trio.to_thread.run_sync(marking[0].mark, instant)
         except StoreUnavailable:
             await trio.sleep(RETRY_S)
         else:

@@ -5,8 +5,8 @@ can run has run, gathers to the next group: one transaction, one fsync, one waki
 for one fsync, and a thousand at once for a few: the group grows by itself with the load, without a timer.
 
 Where the disk fails under a group, so that the next start may find it or not, nobody can be told truly what became of
-it: a 4xx for mail that is then delivered would be a lie. Its tasks wait until the store is certain again. If this
-process ends before, they have not been answered, and senders keep what was not answered.
+it: a 4xx for mail that is then delivered would be a lie. Its tasks wait until the store is certain again, and then hear
+which it was. If this process ends before, they have not been answered, and senders keep what was not answered.
 """
 
 import queue
@@ -69,6 +69,9 @@ class GroupCommitter:
         self._awaited = trio.lowlevel.ParkingLot()
         """Where the feeder waits for something to hand over."""
         self._groups: queue.SimpleQueue[list[_Unit] | None] = queue.SimpleQueue()
+        self._gathers_since = self._written_since = self._undecided_since = 0.0
+        """Since when, by Trio's clock, what is gathering has been handed in, what is being written, and what is
+        undecided: the earliest that it can have been."""
         self._undecided: list[_Unit] = []
         """What can't be answered before the store is certain again. For the thread alone."""
         self._token: trio.lowlevel.TrioToken | None = None
@@ -105,12 +108,25 @@ class GroupCommitter:
         self._gather(_Unit(None, function))
         return cast(T, await trio.lowlevel.wait_task_rescheduled(_cannot_abort))
 
+    def pending_s(self) -> float:
+        """For how many seconds at most the oldest of what was handed in has waited; 0 where nothing waits."""
+        if self._undecided:
+            since = self._undecided_since
+        elif self._writing:
+            since = self._written_since
+        elif self._gathering:
+            since = self._gathers_since
+        else:
+            return 0.0
+        return trio.current_time() - since
+
     def _gather(self, unit: _Unit) -> None:
         """Take a unit in, for the task that is about to wait for it."""
         self._gathering.append(unit)
         # What comes while a group is being written is looked for when that is done, and what comes behind another is
         # found with it.
         if not self._writing and len(self._gathering) == 1:
+            self._gathers_since = trio.current_time()
             self._awaited.unpark()
 
     async def _feed(self) -> None:
@@ -124,6 +140,7 @@ class GroupCommitter:
                 group = [self._gathering.popleft() for _ in range(count)]
                 self._prepare(group)
                 self._writing = True
+                self._written_since, self._gathers_since = self._gathers_since, trio.current_time()
                 self._groups.put(group)
             # Looked first, then parked, with nothing in between: a waking can't be missed.
             await self._awaited.park()
@@ -161,9 +178,14 @@ class GroupCommitter:
         self._carry_out(group)
         waiting = [unit for unit in group if _is_undecided(unit)]
         answered = [unit for unit in group if not _is_undecided(unit)]
+        if not self._undecided:
+            self._undecided_since = self._written_since
         self._undecided += waiting
         if not self._undecided or self._store.undecided:
             return answered
+        for unit in self._undecided:
+            if _has_happened(unit):
+                unit.result = outcome.Value(None)
         answered += self._undecided
         self._undecided = []
         return answered
@@ -195,6 +217,11 @@ class GroupCommitter:
 
 def _is_undecided(unit: _Unit) -> bool:
     return isinstance(unit.result, outcome.Error) and isinstance(unit.result.error, Undecided)
+
+
+def _has_happened(unit: _Unit) -> bool:
+    result = unit.result
+    return isinstance(result, outcome.Error) and isinstance(result.error, Undecided) and result.error.happened
 
 
 def _cannot_abort(_: object) -> trio.lowlevel.Abort:

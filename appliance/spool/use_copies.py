@@ -30,18 +30,32 @@ async def show(uses: Uses, records: RecordStore) -> None:
         uses.copied(counts)
 
 
-async def keep_showing(uses: Uses, spool: Spool, records: RecordStore, counters: Callable[[], Collection[str]]) -> None:
-    """Copy until cancelled, and erase the counts of counters that no alias has any more."""
+async def keep_showing(
+    uses: Uses,
+    spool: Spool,
+    records: RecordStore,
+    counters: Callable[[], Collection[str]],
+    patience_s: float = 0.0,
+) -> None:
+    """Copy until cancelled, and erase the counts of counters that no alias has any more.
+
+    `counters` are those of the aliases that routing knows. Where other nodes count as well, it may hear of an alias
+    later than of its count: what it has not heard of after `patience_s` is gone.
+    """
     seen: Collection[str] | None = None
+    doubtful: set[str] = set()
+    look_at = 0.0
     while True:
         try:
             await show(uses, records)
             present = counters()
             if present is not seen:
-                gone = uses.forget_all_but(present)
+                seen, doubtful, look_at = present, uses.all_but(present), trio.current_time() + patience_s
+            if doubtful and trio.current_time() >= look_at:
+                gone, doubtful = sorted(doubtful.difference(counters())), set()
+                uses.forget(gone)
                 if gone:
                     await spool.committer.commit([ForgetUses(gone)])
-                seen = present
         except StoreUnavailable:
             await trio.sleep(RETRY_S)
         else:

@@ -65,14 +65,21 @@ class Uses:
         """They have been shown this; what has been counted meanwhile is still to be shown."""
         self._uncopied -= {counter for counter, count in counts.items() if self._counted.get(counter) == count}
 
-    def forget_all_but(self, counters: Collection[str]) -> list[str]:
-        """Forget the counters that no alias has any more; returns their names, to be erased from the spool."""
-        gone = [counter for counter in self._counted if counter not in counters]
-        for counter in gone:
-            del self._counted[counter]
-        self._uncopied.difference_update(gone)
+    def learn(self, counted: Mapping[str, int]) -> None:
+        """The spool has these, which other nodes may have counted. They show them to people, too."""
+        for counter, count in counted.items():
+            self._counted[counter] = max(count, self._counted.get(counter, 0))
+
+    def all_but(self, counters: Collection[str]) -> set[str]:
+        """The counters that are known here, but for these."""
+        return self._counted.keys() - counters
+
+    def forget(self, counters: Iterable[str]) -> None:
+        """No alias has these counters any more."""
+        for counter in counters:
+            self._counted.pop(counter, None)
+            self._uncopied.discard(counter)
         self._under_way = +self._under_way
-        return gone
 
     def _count(self, alias: Alias) -> int:
         # The copy counts where the spool has lost its own: after its file was moved away, or its key was lost.

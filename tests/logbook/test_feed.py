@@ -22,6 +22,7 @@ from appliance.logbook import subscribers as subscribers_module
 from appliance.logbook.feed import MAX_OF_ONE, Feed, TooManyFollow
 from appliance.logbook.live import LiveStream
 from appliance.logbook.messages import message_key
+from appliance.logbook.sources import PAGE, EngineEvents
 from appliance.logbook.subscribers import Interest, TooSlow
 from appliance.model.event import DeliveryEvent
 from appliance.model.ids import id_source
@@ -120,7 +121,7 @@ def engine(tmp_path: Path, records: RecordStore) -> Engine:
 @asynccontextmanager
 async def feeding(engine: Engine, records: RecordStore) -> AsyncIterator[Feed]:
     """A feed from this engine, at work."""
-    feed = Feed(engine.path, records, wall_clock)
+    feed = Feed(EngineEvents(engine.path), records, wall_clock)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.run)
         yield feed
@@ -178,7 +179,7 @@ async def test_one_connection_serves_all_and_each_hears_what_it_wants(engine: En
 
 async def test_resuming_leaves_no_gap_and_tells_nothing_twice(engine: Engine, records: RecordStore) -> None:
     """Some are in the log, some on their way to it, some happen while it is read: each comes once, in order."""
-    made = [engine.happens() for _ in range(feed_module.PAGE + 20)]
+    made = [engine.happens() for _ in range(PAGE + 20)]
     engine.move()
     made += [engine.happens() for _ in range(5)]
     async with engine.running(), feeding(engine, records) as feed, trio.open_nursery() as nursery:

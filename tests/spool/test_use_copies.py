@@ -95,6 +95,22 @@ async def test_the_counts_of_aliases_that_are_gone_are_erased(tmp_path: Path, au
         nursery.cancel_scope.cancel()
 
 
+async def test_an_alias_that_is_heard_of_later_than_its_count_keeps_it(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    async with a_desk(tmp_path) as desk, trio.open_nursery() as nursery:
+        await desk.accept()
+        await desk.spool.record([], [CountUse("gone", 0), CountUse("later", 0)])
+        desk.uses = Uses(desk.store.uses())
+        nursery.start_soon(keep_showing, desk.uses, desk.spool, desk.records, lambda: desk.counters, 10.0)
+        await trio.sleep(9)
+        assert desk.store.uses() == {"c1": 1, "gone": 1, "later": 1}
+        desk.counters = frozenset({"c1", "later"})
+        await trio.sleep(11)
+        assert desk.store.uses() == {"c1": 1, "later": 1}
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_store_that_refuses_is_tried_again(tmp_path: Path, autojump_clock: trio.abc.Clock) -> None:
     async with a_desk(tmp_path) as desk, trio.open_nursery() as nursery:
         await desk.accept()

@@ -67,6 +67,16 @@ def test_a_spool_that_has_lost_its_counts_goes_on_from_what_people_were_shown() 
 
 def test_counters_of_aliases_that_are_gone_are_forgotten() -> None:
     uses = Uses({"c2": 1, "c3": 1})
-    assert uses.forget_all_but({"c3"}) == ["c2"]
+    assert uses.all_but({"c3"}) == {"c2"}
+    uses.forget(["c2"])
     assert uses.uncopied() == {"c3": 1}
     assert uses.left(THREE) == 3
+
+
+def test_what_other_nodes_have_counted_is_used_up_here_as_well() -> None:
+    uses = Uses({"c2": 1})
+    uses.learn({"c2": 2, "c9": 5})
+    assert uses.left(THREE) == 1
+    uses.learn({"c2": 1})
+    assert uses.left(THREE) == 1, "what was read before is not believed after"
+    assert "c9" not in uses.uncopied(), "who counts it shows it"
