@@ -29,6 +29,14 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address is one that leads to no other machine; False for a name."""
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     """The IPv4 address that an IPv6 address stands for: mapped, 6to4, Teredo or NAT64."""
     if address.ipv4_mapped is not None:

@@ -24,6 +24,7 @@ Counters are in the ephemeral store under MACs. Where the store is away, it is s
 not let in.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from appliance.access.clients import WIDER, networks
@@ -32,6 +33,7 @@ from appliance.model.time import SECOND_MS
 from appliance.privacy.declarations import FAILED_SIGN_INS
 from appliance.privacy.sealing import Sealer
 from appliance.storage.ephemeral import EphemeralStore, lifetime_ms
+from appliance.storage.records import StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ _ALL = "all"
 
 
 class Attempts:
-    """Counts failures. Thread-safe. Each method may raise StoreUnavailable.
+    """Counts failures. Thread-safe. Each method may raise StoreUnavailable, unless it says that it never does.
 
     `email` is the address as it was typed, in the one spelling, whether or not there is such an account: nothing here
     tells the two apart. `device` is what a known device is called, or empty.
@@ -141,9 +143,13 @@ class Attempts:
         return self._count("codes", email) == self._limits.codes
 
     def password_is_new(self, email: str) -> None:
-        """The owner of the mailbox has set another password: whoever knew the old one has nothing to try any more."""
-        self._forget("codes", email)
-        self._forget("account", email)
+        """The owner of the mailbox has set another password: whoever knew the old one has nothing to try any more.
+
+        Never raises StoreUnavailable: the password is set, and what is counted still is forgotten by itself.
+        """
+        with suppress(StoreUnavailable):
+            self._forget("codes", email)
+            self._forget("account", email)
 
     def _is_attacked(self, email: str) -> bool:
         return (

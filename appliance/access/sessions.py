@@ -5,6 +5,7 @@ been seen for a week, when it is a month old, when somebody ends it, and when th
 remembers since when the password stood, and one from before is none, even where it was made at the same instant.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 
 from appliance.access.drawn import draw
@@ -15,6 +16,7 @@ from appliance.model.time import DAY_MS, MINUTE_MS, SECOND_MS, Clock
 from appliance.privacy.declarations import SESSIONS
 from appliance.privacy.sealing import Sealer, Unsealable
 from appliance.storage.ephemeral import EphemeralStore, packed, unpacked
+from appliance.storage.records import StoreUnavailable
 
 LIFETIME_MS = 30 * DAY_MS
 """However often it is seen, a session is over after so long. (Unseen it is over sooner: the store forgets it.)"""
@@ -33,7 +35,7 @@ MAX_USER_AGENT = 200
 
 
 class Sessions:
-    """The sessions of the ephemeral store. Thread-safe. Every method may raise StoreUnavailable."""
+    """The sessions of the ephemeral store. Thread-safe. Every method but `end_all` may raise StoreUnavailable."""
 
     def __init__(self, store: EphemeralStore, sealer: Sealer, clock: Clock, ids: IdSource) -> None:
         self._store = store
@@ -69,7 +71,9 @@ class Sessions:
         now = self._clock()
         if now - session.last_seen_at >= SEEN_EVERY_MS:
             session = replace(session, last_seen_at=now)
-            self._store.renew(SESSIONS, key, self._sealed(key, session))
+            # A store that is full or is read only for the moment signs nobody out.
+            with suppress(StoreUnavailable):
+                self._store.renew(SESSIONS, key, self._sealed(key, session))
         return session
 
     def of(self, account: Account) -> list[Session]:
@@ -92,7 +96,15 @@ class Sessions:
         )
 
     def end_all(self, account: Account, but: str = "") -> None:
-        """End all sessions of an account but the one of this id, which holds on under the account's new password."""
+        """End all sessions of an account but the one of this id, which holds on under the account's new password.
+
+        They are over with the old password, whether or not they can be erased: where the store is away, all are, this
+        one too.
+        """
+        with suppress(StoreUnavailable):
+            self._erase_all(account, but)
+
+    def _erase_all(self, account: Account, but: str) -> None:
         for key, session in self._kept(account.id):
             if session.id == but:
                 changed = replace(session, password_changed_at=account.password_changed_at)

@@ -7,35 +7,38 @@ printed. Nothing is changed by looking. A fault of the configuration itself ends
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from enum import Enum
+from typing import Literal
+from urllib.parse import urlsplit
 
 import click
 import trio
 
 from appliance.accounts.rows import get
+from appliance.command_line.check_stores import check_mongodb, check_redis
+from appliance.command_line.findings import Finding, Grade
 from appliance.command_line.invocation import Command, Invocation, json_option, pass_invocation
 from appliance.command_line.output import counted, plain, print_json, say
-from appliance.configuration import FROM_SYSTEMD, Configuration, MailProvider
+from appliance.configuration import FROM_SYSTEMD, Configuration, ListenAddress, MailProvider
 from appliance.delivery.attempt import Attempt
 from appliance.delivery.reaching import Unreachable, reach
 from appliance.delivery.smarthost import PASSWORD
 from appliance.model.account import Account, Role
 from appliance.model.time import wall_clock
-from appliance.network import why_not_a_source
+from appliance.network import is_loopback, why_not_a_source
 from appliance.privacy.declarations import Store, collections_of
 from appliance.privacy.secrets import SecretRefused
 from appliance.resolver import DnsResolver
 from appliance.run import CannotStart
 from appliance.run.certificates import verifying
+from appliance.run.cluster_keys import CLUSTER_KEY
 from appliance.run.hosts import connection_settings
 from appliance.run.listeners import Where, close, open_listeners
 from appliance.run.own_certificate import describe
 from appliance.run.post_office import postmark_of
-from appliance.run.stores import ALL_KEYS, RECORDS_FILE, open_records, secrets
-from appliance.storage.records import StoreUnavailable
-from appliance.storage.sqlite_tables import SchemaMismatch
+from appliance.run.stores import ALL_KEYS, RECORDS_FILE, is_shared, open_records, secrets
+from appliance.storage.records import SchemaMismatch, StoreUnavailable
 from appliance.wire import STATUS_S, NotRunning, WireError, call
 
 SMARTHOST_S = 20.0
@@ -50,27 +53,6 @@ PRIVATE_ENDINGS = ("localhost", "localdomain", "local", "lan", "home", "internal
 
 _UNUSABLE = (StoreUnavailable, SchemaMismatch, SecretRefused, OSError)
 """Why a record store may not open."""
-
-
-class Grade(Enum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """Mail flows, and something should be put right all the same."""
-    FAULT = "fault"
-    """Mail would not flow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check has found."""
-
-    grade: Grade
-    check: str
-    detail: str
-    advice: str = ""
-    """What to do; empty where there is nothing to do."""
 
 
 def check_data_directory(config: Configuration) -> Finding:
@@ -96,11 +78,14 @@ def check_secrets(config: Configuration) -> Finding:
     """Can nobody else read the keys?"""
     name, own = "secrets", secrets(config)
     try:
-        missing = [key for key in ALL_KEYS if not own.exists(key)]
-    except (SecretRefused, OSError) as error:
+        missing = own.missing(ALL_KEYS)
+    except (CannotStart, *_UNUSABLE) as error:
         return Finding(Grade.FAULT, name, str(error), "the appliance does not start before that")
     if missing:
         return Finding(Grade.OK, name, f"to be made at their first use: {', '.join(missing)}")
+    if is_shared(config):
+        detail = f"{own.file_of(CLUSTER_KEY)} opens those that the nodes share: {', '.join(ALL_KEYS)}"
+        return Finding(Grade.OK, name, detail)
     return Finding(Grade.OK, name, f"{', '.join(ALL_KEYS)}: their owner's alone")
 
 
@@ -109,7 +94,7 @@ def check_certificate(config: Configuration) -> Finding:
     name, hostname = "certificate", config.hostname
     try:
         found = describe(config)
-    except (CannotStart, SecretRefused, OSError) as error:
+    except (CannotStart, *_UNUSABLE) as error:
         return Finding(Grade.FAULT, name, str(error))
     if found is None or found.own:
         state = "will be made at the next start" if found is None or not found.covers(hostname) else "is there"
@@ -180,7 +165,8 @@ async def _greet_smarthost(config: Configuration) -> str:
 def check_records(config: Configuration) -> Finding:
     """Does the record store open, with all that is declared and nothing else?"""
     name, path = "record store", config.data_dir / RECORDS_FILE
-    if not path.exists():
+    where = "the database" if is_shared(config) else str(path)
+    if not is_shared(config) and not path.exists():
         return Finding(Grade.OK, name, f"{path} will be made at the first use")
     try:
         records = open_records(config)
@@ -188,9 +174,9 @@ def check_records(config: Configuration) -> Finding:
             rows = sum(records.count(collection, {}) for collection in collections_of(Store.RECORDS))
         finally:
             records.close()
-    except _UNUSABLE as error:
-        return Finding(Grade.FAULT, name, f"{path} cannot be used: {error}", "put it right, or restore a backup")
-    return Finding(Grade.OK, name, f"{path} is as declared, with {counted(rows, 'row')}")
+    except (CannotStart, *_UNUSABLE) as error:
+        return Finding(Grade.FAULT, name, f"{where} cannot be used: {error}", "put it right, or restore a backup")
+    return Finding(Grade.OK, name, f"{where} is as declared, with {counted(rows, 'row')}")
 
 
 def check_postmaster(config: Configuration) -> Finding:
@@ -199,7 +185,7 @@ def check_postmaster(config: Configuration) -> Finding:
     if config.mail.postmaster:
         return Finding(Grade.OK, name, f"mail for postmaster goes to {config.mail.postmaster}")
     operator = None
-    if (config.data_dir / RECORDS_FILE).exists():
+    if is_shared(config) or (config.data_dir / RECORDS_FILE).exists():
         try:
             records = open_records(config)
             try:
@@ -241,6 +227,25 @@ def check_hostname(config: Configuration) -> Finding:
     return Finding(Grade.OK, name, hostname)
 
 
+def check_public_url(config: Configuration) -> Finding:
+    """Do the links in letters lead to us, wherever they are opened?"""
+    name, url = "public URL", config.http.public_url
+    host = urlsplit(url).hostname or ""
+    near = host == "localhost" or host.endswith(".localhost") or is_loopback(host)
+    if near and not all(_is_near(where) for where in config.smtp.listen):
+        return Finding(
+            Grade.WARNING,
+            name,
+            f"{url} leads to this machine alone, and so do the links in letters",
+            "set http.public_url to what people reach it by",
+        )
+    return Finding(Grade.OK, name, url)
+
+
+def _is_near(where: ListenAddress | Literal["fd"]) -> bool:
+    return where != FROM_SYSTEMD and is_loopback(where.host)
+
+
 def check_smtp_ports(config: Configuration) -> Finding:
     """Can mail come in?"""
     return _ports(config, "SMTP ports", config.smtp.listen, lambda where: _only(config, smtp=(where,)))
@@ -274,9 +279,12 @@ CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
     check_authorities,
     check_source_addresses,
     check_smarthost,
+    check_mongodb,
+    check_redis,
     check_records,
     check_smtp_ports,
     check_http_ports,
+    check_public_url,
     check_postmaster,
     check_own_mail,
     check_appliance,

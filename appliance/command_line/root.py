@@ -97,6 +97,12 @@ def _run() -> click.Command:
     return run
 
 
+def _store() -> click.Command:
+    from appliance.command_line.store import store
+
+    return store
+
+
 def _version() -> click.Command:
     from appliance.command_line.version import version
 
@@ -115,6 +121,7 @@ _LOADERS: dict[str, Callable[[], click.Command]] = {
     "log": _log,
     "policy": _policy,
     "canary": _canary,
+    "store": _store,
     "version": _version,
 }
 
@@ -166,8 +173,7 @@ def _expected(error: Exception) -> Failure | None:
     from appliance.model.refused import Refused
     from appliance.privacy.secrets import SecretRefused
     from appliance.run import CannotStart
-    from appliance.storage.records import StoreUnavailable
-    from appliance.storage.sqlite_tables import SchemaMismatch
+    from appliance.storage.records import SchemaMismatch, StoreUnavailable
     from appliance.wire import NotRunning, WireError
 
     if isinstance(error, ConfigurationError):

@@ -10,6 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
 
+from appliance.configuration.mongo_urls import sqlite_or_mongodb
+from appliance.configuration.redis_urls import redis_or_none
 from appliance.configuration.values import (
     FROM_SYSTEMD,
     PORT,
@@ -38,6 +40,7 @@ from appliance.configuration.values import (
 )
 from appliance.model.account import Plan
 from appliance.model.domain import DeliveryMode, LogLevel
+from appliance.storage.redis_address import RedisAddress
 
 __all__ = [
     "CONTROL_SOCKET",
@@ -128,8 +131,9 @@ class Http:
 class Store:
     """`[store]`: where records, the spool and what may be forgotten are kept."""
 
-    url: str = setting("sqlite:", text)
-    ephemeral: str = setting("memory:", text)
+    url: str = setting("sqlite:", sqlite_or_mongodb)
+    ephemeral: RedisAddress | None = setting("memory:", redis_or_none)  # noqa: RUF009 (it is a field)
+    """None: the memory of each process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

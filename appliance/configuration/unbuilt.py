@@ -1,7 +1,7 @@
 """What the configuration can already say and this version cannot do yet.
 
-Where it would matter, such a key is refused, never ignored: who writes `ephemeral = "redis://..."` must not find two
-nodes that know nothing of each other. Where nothing is worse without it (a notice that is not sent), it is taken, and a
+Where it would matter, such a key is refused, never ignored: who writes `arc = true` must not find mail without it.
+Where nothing is worse without it (a notice that is not sent), it is taken, and a
 line at the start says that it has no effect yet. Building a feature ends with taking its line out of these lists.
 """
 
@@ -25,9 +25,6 @@ class Unbuilt:
 
 UNBUILT: Final = (
     Unbuilt(("http", "listen_tls"), lambda c: bool(c.http.listen_tls), "HTTP over TLS", "[]"),
-    # The URLs are not repeated in the error: somebody may have written a password into one.
-    Unbuilt(("store", "url"), lambda c: c.store.url != "sqlite:", "any store but SQLite in data_dir", '"sqlite:"'),
-    Unbuilt(("store", "ephemeral"), lambda c: c.store.ephemeral != "memory:", "any store but memory", '"memory:"'),
     Unbuilt(("forwarding", "arc"), lambda c: c.forwarding.arc, "ARC", "false"),
     Unbuilt(("tls", "acme_directory"), lambda c: c.tls.acme_directory != "", "ACME", '""'),
     Unbuilt(("tls", "acme_email"), lambda c: c.tls.acme_email != "", "ACME", '""'),

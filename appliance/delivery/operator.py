@@ -29,7 +29,7 @@ from appliance.reports.explanations import FAILED_BY_OPERATOR
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
 from appliance.storage.records import StoreUnavailable
-from appliance.storage.spool import AddHold, Complete, Keep, LiftHold, Operation, SpoolStore
+from appliance.storage.spool import AddHold, Complete, Keep, LeaseLost, LiftHold, Operation, SpoolStore
 from smtp.address import ascii_domain
 
 PAGE = 250
@@ -344,7 +344,12 @@ class QueueOperator:
 
     async def _fail(self, deliveries: Sequence[Delivery]) -> None:
         settlements = [await self._settler.settle(delivery, _GIVEN_UP) for delivery in deliveries]
-        await self._spool.committer.commit([each for settlement in settlements for each in settlement.operations])
+        try:
+            await self._spool.committer.commit([each for settlement in settlements for each in settlement.operations])
+        except LeaseLost as lost:
+            # Another node was quicker with these.
+            await self._fail([delivery for delivery in deliveries if delivery.id not in lost.delivery_ids])
+            return
         self._settler.count(deliveries, settlements)
         self._live.publish([event for settlement in settlements for event in settlement.events])
         self._scheduler.wake()
@@ -362,12 +367,22 @@ class QueueOperator:
         withdrawn = self._scheduler.withdraw(wanted.reaches)
         for start in range(0, len(withdrawn), PAGE):
             changes = [change(delivery) for delivery in withdrawn[start : start + PAGE]]
+            operations = [each for each in changes if each is not None]
             try:
-                await self._spool.committer.commit([each for each in changes if each is not None])
+                await self._commit_what_is_ours(operations)
             except StoreUnavailable:
                 self._scheduler.give_back(withdrawn[start:])
                 raise
         return len(withdrawn)
+
+    async def _commit_what_is_ours(self, operations: Sequence[Operation]) -> None:
+        while operations:
+            try:
+                await self._spool.committer.commit(operations)
+            except LeaseLost as lost:
+                operations = _without(operations, lost)
+            else:
+                return
 
     async def _change(self, wanted: QueueFilter, states: set[DeliveryState], change: _Change) -> int:
         """Change what is on the disk in one of these states."""
@@ -377,8 +392,14 @@ class QueueOperator:
         def change_those_meant(found: Iterable[Delivery]) -> int:
             changes = [change(delivery) for delivery in found if delivery.state in states and wanted.reaches(delivery)]
             operations = [each for each in changes if each is not None]
-            if operations:
-                store.apply(operations)
+            while operations:
+                try:
+                    store.apply(operations)
+                except LeaseLost as lost:
+                    # Another node has claimed these since they were found.
+                    operations = _without(operations, lost)
+                else:
+                    break
             return len(operations)
 
         def change_page() -> tuple[int, str | None]:
@@ -436,6 +457,18 @@ def _page(store: SpoolStore, wanted: QueueFilter, after: str | None) -> tuple[li
         return [delivery], None
     found = store.deliveries(after, PAGE)
     return found, found[-1].id if len(found) == PAGE else None
+
+
+def _without(operations: Iterable[Operation], lost: LeaseLost) -> list[Operation]:
+    """What of these changes is about deliveries that no other node has taken over."""
+    return [
+        each
+        for each in operations
+        if not (
+            (isinstance(each, Keep) and each.delivery.id in lost.delivery_ids)
+            or (isinstance(each, Complete) and each.delivery_id in lost.delivery_ids)
+        )
+    ]
 
 
 def _held(words: str) -> _Change:

@@ -11,7 +11,7 @@ from appliance.logbook.live import LiveStream
 from appliance.model.delivery import Answer, Delivery, Outcome
 from appliance.spool.spool import Spool
 from appliance.storage.records import StoreUnavailable
-from appliance.storage.spool import Operation
+from appliance.storage.spool import LeaseLost
 
 SHARED_AT_ONCE = 100
 """Deliveries whose shared outcome is written down in one go, so that other tasks have their turn in between."""
@@ -62,13 +62,19 @@ class Outcomes:
         await self._conclude(batch, [await self._settlement(self._settler.redirect, delivery) for delivery in batch])
 
     async def _conclude(self, batch: Sequence[Delivery], settlements: Sequence[Settlement]) -> None:
-        operations: list[Operation] = []
-        for settlement in settlements:
-            operations += settlement.operations
-        await self._spool.settle(operations)
-        self._settler.count(batch, settlements)
+        left = list(zip(batch, settlements, strict=True))
+        while True:
+            operations = [operation for _, settlement in left for operation in settlement.operations]
+            try:
+                await self._spool.settle(operations)
+            except LeaseLost as lost:
+                # Another node is at these by now. What it comes to is what happens to them.
+                left = [each for each in left if each[0].id not in lost.delivery_ids]
+            else:
+                break
+        self._settler.count([delivery for delivery, _ in left], [settlement for _, settlement in left])
         self._settled(batch, settlements)
-        for settlement in settlements:
+        for _, settlement in left:
             self._live.publish(list(settlement.events))
 
     async def _settlement(self, settle: Callable[[Delivery], Awaitable[Settlement]], delivery: Delivery) -> Settlement:

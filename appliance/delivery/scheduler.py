@@ -25,7 +25,7 @@ from appliance.model.delivery import OLDEST_EVERY, Answer, Deferred, Delivery, D
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
 from appliance.storage.records import StoreUnavailable
-from appliance.storage.spool import Keep
+from appliance.storage.spool import Keep, LeaseLost
 
 MAX_COURIERS = 400
 """Connections outward at once, over all destinations. The last quarter is for destinations that have none: those that
@@ -257,7 +257,7 @@ class Scheduler:
     async def _keep(self, deliveries: Sequence[Delivery]) -> None:
         """Leave deliveries in the spool as these values say, without an attempt."""
         if deliveries:
-            await self._spool.settle([Keep(delivery) for delivery in deliveries])
+            await self._spool.leave(deliveries)
             self._let_go(deliveries)
 
     def _let_go(self, deliveries: Sequence[Delivery]) -> None:
@@ -298,6 +298,7 @@ class Scheduler:
         carried = 0
         try:
             while not self._stopping:
+                await self._spool.until_leases_stand()
                 batch = served.waiting.next_batch()
                 if self._holds.has_rules:
                     batch = await self._not_held(batch)
@@ -327,6 +328,10 @@ class Scheduler:
             held = [replace(delivery, state=DeliveryState.HELD, held_for=held_for(rule)) for delivery, rule in ruled]
             try:
                 await self._spool.committer.commit([Keep(delivery) for delivery in held])
+            except LeaseLost as lost:
+                self._let_go([delivery for delivery in batch if delivery.id in lost.delivery_ids])
+                batch = [delivery for delivery in batch if delivery.id not in lost.delivery_ids]
+                continue
             except StoreUnavailable:
                 # By the time that it can be written down, the rule may be gone: nobody would let go what it holds.
                 await trio.sleep(STORE_RETRY_S)
@@ -464,6 +469,13 @@ class Scheduler:
         for settlement in settlements:
             if settlement.due_now or (settlement.next_attempt_at or self._sleeps_until) < self._sleeps_until:
                 self.wake()
+
+    async def lose(self, delivery_ids: Collection[str]) -> None:
+        """Other nodes have taken these over: they leave memory, but for those that a courier is at already. What becomes
+        of these is decided when it is written down."""
+        lost = self.withdraw(lambda delivery: delivery.id in delivery_ids)
+        # It says so to the store, which knows better who has them.
+        await self._spool.leave([replace(delivery, state=DeliveryState.WAITING) for delivery in lost])
 
     # ------------------------------------------------------------------ for the operator
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import trio
 from msgspec.structs import replace
 
 from appliance.forwarding.trace import header_section
@@ -58,7 +59,7 @@ class SenderReports:
         if told is None:
             return []
         whole = told.front if told.front and may_go_back_whole(told.delivery, told.front) else None
-        return self._post(told, now, partial(compose_bounce, answer=answer, whole=whole))
+        return await self._post(told, now, partial(compose_bounce, answer=answer, whole=whole))
 
     async def of_delay(self, delivery: Delivery, answer: Answer, now: int, until: int) -> list[Operation]:
         """`answer` has put this delivery off once more; it is tried `until` an instant of the wall clock.
@@ -72,7 +73,7 @@ class SenderReports:
         told = await self._told(delivery, "DELAY")
         if told is None or not told.front:
             return []
-        return self._post(told, now, partial(compose_delayed, answer=answer, until=until))
+        return await self._post(told, now, partial(compose_delayed, answer=answer, until=until))
 
     async def of_success(self, delivery: Delivery, now: int) -> list[Operation]:
         """The next hop has taken this delivery, and the sender wanted to hear of that, too.
@@ -83,7 +84,7 @@ class SenderReports:
         are, and not where nothing is known.
         """
         told = await self._told(delivery, "SUCCESS")
-        return [] if told is None else self._post(told, now, compose_relayed)
+        return [] if told is None else await self._post(told, now, compose_relayed)
 
     async def _told(self, delivery: Delivery, word: str) -> _Told | None:
         concerned = [recipient for recipient in delivery.recipients if recipient.wants(word)]
@@ -96,7 +97,12 @@ class SenderReports:
             return None
         return _Told(sender, replace(delivery, sender=str(sender)), concerned, front, head)
 
-    def _post(self, told: _Told, now: int, compose: Callable[..., bytes]) -> list[Operation]:
+    async def _post(self, told: _Told, now: int, compose: Callable[..., bytes]) -> list[Operation]:
+        if self._own_mail.asks_a_store(told.sender, now):
+            return await trio.to_thread.run_sync(self._posted, told, now, compose)
+        return self._posted(told, now, compose)
+
+    def _posted(self, told: _Told, now: int, compose: Callable[..., bytes]) -> list[Operation]:
         operations: list[Operation] = []
         # One for each recipient: a report that names two would tell that one mailbox is behind both.
         for recipient in told.recipients:

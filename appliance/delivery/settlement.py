@@ -84,7 +84,7 @@ class Settler:
             reports: Sequence[Operation] = ()
             if any(recipient.wants("SUCCESS") for recipient in delivery.recipients):
                 reports = await _unless_defective(self._reports.of_success(delivery, self._clocks.wall()), delivery)
-            complete = Complete(delivery.id, delivery.message_id, events)
+            complete = Complete(delivery.id, delivery.message_id, events, delivered=True)
             return Settlement((*reports, complete), tuple(events), due_now=bool(reports), became=EventType.DELIVERED)
         now = self._clocks.wall()
         if isinstance(outcome, Deferred) and not self._has_expired(delivery, now):

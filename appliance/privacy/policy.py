@@ -73,8 +73,9 @@ def policy(retention_ms: RetentionMs, collections: Iterable[Collection] = COLLEC
 
 
 def holdings(records: RecordStore, collection: Collection) -> Holdings | None:
-    """How much of it is stored now; None for what is in another store than that of records. Raises StoreUnavailable."""
-    if collection.store is not Store.RECORDS:
+    """How much of it is stored now; None for what is in another store than that of records, and for what only nodes
+    that share one have. Raises StoreUnavailable."""
+    if collection.store is not Store.RECORDS or collection.shared:
         return None
     count = records.count(collection, {})
     born = next((field.name for field in collection.fields if field.name in _BORN), None)

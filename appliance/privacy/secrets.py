@@ -4,12 +4,15 @@ Three kinds live here. *Keys* are 32 random octets that the appliance makes itse
 `spool.key`; `appliance.run.stores` has all their names). *Passwords and tokens* are texts that the operator puts there.
 And one text the appliance makes itself: the certificate with its key that it has where nobody gave it another
 (`tls.pem`). None of them is ever in the configuration, in the environment, in a log or in an answer of the API.
+
+Nodes that share a store have their keys and that text in it (`appliance.run.cluster_keys`), and here the one key that
+opens them.
 """
 
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,6 +65,28 @@ class Secrets:
                 raise SecretRefused(f"{path} was removed while it was being made: start again")
             return _whole_key(path, found)
 
+    def keys(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The same for several, by name."""
+        return {name: self.key(name) for name in names}
+
+    def keep(self, name: str, octets: bytes) -> None:
+        """Write a key that was made elsewhere. Raises SecretRefused where there is another one; OSError."""
+        file_name = f"{_checked(name)}.key"
+        make_private_directory(self._own)
+        with self._locked():
+            path = self._own / file_name
+            found = _read(path, _OTHERS)
+            if found is None:
+                self._write(path, octets)
+            elif found != octets:
+                raise SecretRefused(f"{path} is another key than the one to be kept there: move it away")
+
+    def file_of(self, name: str) -> Path:
+        """Where the key of this name is, or will be once it is made."""
+        file_name = f"{_checked(name)}.key"
+        handed_over = self._from_systemd(file_name)
+        return self._own / file_name if handed_over is None else handed_over[0]
+
     def load(self, name: str) -> str | None:
         """The text of this secret, without the line end behind it; None where there is no such file."""
         _checked(name)
@@ -94,6 +119,10 @@ class Secrets:
         """Whether the key of this name has been made already. Where not, nothing sealed under it can be opened."""
         file_name = f"{_checked(name)}.key"
         return self._from_systemd(file_name) is not None or self._from_own(file_name) is not None
+
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Which of these keys have not been made yet. Makes none."""
+        return [name for name in names if not self.exists(name)]
 
     def _from_systemd(self, file_name: str) -> tuple[Path, bytes] | None:
         if self._handed_over is None:

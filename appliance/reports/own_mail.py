@@ -15,7 +15,7 @@ from appliance.reports.returned import compose_returned
 from appliance.routing.route import route
 from appliance.routing.snapshot import Snapshot
 from appliance.spool.clocks import Clocks
-from appliance.storage.records import Damaged
+from appliance.storage.records import Damaged, StoreUnavailable
 from appliance.storage.spool import Accept, AddPart, Operation, ReturnPath
 from smtp.address import Address
 
@@ -32,6 +32,18 @@ class OwnMail:
     look_up: Callable[[str], ReturnPath | None]
     new_id: IdSource
     clocks: Clocks
+
+    def asks_a_store(self, recipient: Address, now: int) -> bool:
+        """Whether `post` to this recipient has to ask a store, which may be slow: then it is for a worker thread."""
+        srs_domain = self.snapshot().settings.srs_domain
+        try:
+            while recipient.key[1] == srs_domain:
+                recipient = reported_to(self.rewriter.open(recipient, now, _not_asked).sender)
+        except StoreUnavailable:
+            return True
+        except NotOpened:
+            return False
+        return False
 
     def post(
         self, message_id: str, recipient: Address, octets: bytes, now: int, *, require_tls: bool = False
@@ -92,6 +104,10 @@ class OwnMail:
             sent_at=opened.rewritten_at,
         )
         return [] if octets is None else self.post(message_id, sender, octets, now, require_tls=require_tls)
+
+
+def _not_asked(token: str) -> ReturnPath | None:
+    raise StoreUnavailable("it would have to be asked")
 
 
 def reported_to(sender: Address) -> Address:

@@ -1,6 +1,5 @@
 """How the rooms of mail are put together for one run: what the configuration says, as each of them wants to hear it."""
 
-import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from appliance.forwarding.own_lines import OwnLines
 from appliance.forwarding.srs import SenderRewriter
 from appliance.logbook.events import Logbook
 from appliance.logbook.live import LiveStream
-from appliance.privacy.sealing import KEY_OCTETS, Sealer
 from appliance.reception.client_names import ClientNames
 from appliance.reception.day_counts import DayCounts
 from appliance.reception.session import Reception, Routing
@@ -32,12 +30,12 @@ from appliance.reception.transit_memory import TransitMemory
 from appliance.reports.own_mail import OwnMail
 from appliance.resolver import DnsResolver
 from appliance.routing.snapshot import Snapshot
+from appliance.run.ephemeral import open_ephemeral
 from appliance.run.hosts import connection_settings
 from appliance.run.stores import SRS_KEY, secrets
 from appliance.spool.clocks import Clocks
 from appliance.spool.spool import Spool
 from appliance.spool.uses import Uses
-from appliance.storage.memory_ephemeral import MemoryEphemeral
 from appliance.storage.spool import PART_OCTETS, ReturnPath
 from smtp.server.conduct import ConductLimits
 from smtp.server.trio_server import ServerSettings
@@ -54,6 +52,7 @@ class MailRooms:
     scheduler: Scheduler
     queue: QueueOperator
     submission: Submission
+    holds: Holds
 
 
 def assemble(
@@ -71,11 +70,11 @@ def assemble(
     def snapshot() -> Snapshot:
         return routing.snapshot
 
-    # What is in memory needs no key that outlives it.
-    memory = TransitMemory(MemoryEphemeral(), Sealer(os.urandom(KEY_OCTETS)))
+    memory = TransitMemory(*open_ephemeral(config))
 
     def look_up(token: str) -> ReturnPath | None:
-        return memory.return_path(token) or spool.store.return_path(token)
+        # The spool first: what it knows is found while the ephemeral store is away.
+        return spool.store.return_path(token) or memory.return_path(token)
 
     resolver = DnsResolver(config.dns.nameservers, config.dns.timeout / 1000)
     srs_key = secrets(config).key(SRS_KEY)
@@ -129,7 +128,7 @@ def assemble(
     )
     queue = QueueOperator(spool, scheduler, settler, holds, live, schedule, clocks, relay)
     submission = Submission(config.hostname, config.mail.from_, spool, snapshot, clocks, scheduler.wake)
-    return MailRooms(reception, scheduler, queue, submission)
+    return MailRooms(reception, scheduler, queue, submission, holds)
 
 
 def _couriers(

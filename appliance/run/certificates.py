@@ -36,13 +36,16 @@ class CertificateUnfit(CannotStart):
 def server_tls(config: Configuration) -> ssl.SSLContext:
     """What STARTTLS is offered with. Makes a certificate where none is configured and none has been made yet.
 
-    Raises CertificateUnfit, SecretRefused or OSError.
+    Raises CertificateUnfit, SecretRefused or OSError; and where nodes share a store, what opening it does.
     """
     if config.tls.certificate:
         return configured(config)
     # Imported here and not above: see the beginning.
-    from appliance.run import own_certificate
+    from appliance.run import own_certificate, shared_certificate
+    from appliance.run.stores import is_shared
 
+    if is_shared(config):
+        return shared_certificate.context(config)
     path = own_certificate.present(config)
     # Asked to open such a key, OpenSSL would wait for somebody at the terminal.
     if b"ENCRYPTED" in path.read_bytes():

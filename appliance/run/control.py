@@ -21,11 +21,11 @@ from appliance.access.errands import ErrandThread
 from appliance.configuration import Configuration
 from appliance.logbook.requests import RequestLog
 from appliance.run.child import Ready
+from appliance.run.ephemeral import open_ephemeral
 from appliance.run.furnishing import furnish
 from appliance.run.post_office import post_office
 from appliance.run.stores import open_records
 from appliance.run.watching import Watching
-from appliance.storage.memory_ephemeral import MemoryEphemeral
 
 NICE = 5
 """Where processors are short, mail goes first: of one, the engine has three times the share of this process. In three
@@ -46,7 +46,9 @@ def main(
     try:
         errands = ErrandThread()
         engine = partial(wire.call, config.engine_socket)
-        rooms = furnish(config, records, MemoryEphemeral(), engine, post_office(config, engine), errands)
+        ephemeral, key = open_ephemeral(config)
+        post = post_office(config, engine)
+        rooms = furnish(config, records, ephemeral, engine, post, errands, ephemeral_key=key)
         trio.run(_serve, config, rooms, errands, http_listeners, local_listener, ready)
     finally:
         records.close()

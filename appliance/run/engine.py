@@ -12,12 +12,13 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 import trio
 
 from appliance import wire
 from appliance.configuration import Configuration, retention_ms
+from appliance.logbook.horizon import OwnHorizon
 from appliance.logbook.live import LiveStream
 from appliance.logbook.mover import BATCH, keep_moving, move_events
 from appliance.model.ids import id_source
@@ -25,15 +26,20 @@ from appliance.model.time import wall_clock
 from appliance.privacy.sweeper import Sweeper
 from appliance.reception.day_counts import DayCounts, keep_written, stored_counts, write_down
 from appliance.reception.transit import Waits
-from appliance.routing.snapshot import GENERATION, Settings, Snapshot, load
+from appliance.routing.snapshot import Settings
 from appliance.run.assembly import MailRooms, assemble, server_settings
 from appliance.run.certificates import server_tls
 from appliance.run.control_verbs import ControlVerbs
 from appliance.run.hosts import smarthost
 from appliance.run.measurements import Measurements
-from appliance.run.stores import RECORDS_FILE, open_records, open_spool
+from appliance.run.neighbours import keep_hearing
+from appliance.run.node_name import node_name
+from appliance.run.present_routing import PresentRouting
+from appliance.run.shared_certificate import keep_current
+from appliance.run.stores import RECORDS_FILE, is_shared, open_records, open_spool
 from appliance.spool.clocks import Clocks
 from appliance.spool.committer import GroupCommitter
+from appliance.spool.sharing import keep_sharing
 from appliance.spool.spool import Spool
 from appliance.spool.use_copies import keep_showing, show
 from appliance.spool.uses import Uses
@@ -49,6 +55,10 @@ PROBE_S = 2.0
 
 MARK_S = 30.0
 """How often the clocks are written down: as much as that a crash may take back."""
+
+HEARD_WITHIN_S = 60.0
+"""How long it may take until routing here has heard of an alias that was made at another node, where nodes share the
+stores and these are slow."""
 
 GC_THRESHOLDS = (10_000, 20, 100)
 """New containers before a look at the youngest, and how many such looks before one at the older ones (`gc`)."""
@@ -71,11 +81,13 @@ def main(
     # A password that is missing is told now, and not from within.
     smarthost(config)
     records = open_records(config)
-    store = open_spool(config)
+    node = node_name(config) if is_shared(config) else ""
+    store = open_spool(config, node)
     try:
         store.recover()
+        engine = _Engine(config, records, store, tls, node)
         _rest_the_collector()
-        trio.run(_Engine(config, records, store, tls).run, smtp_listeners, engine_listener, ready)
+        trio.run(engine.run, smtp_listeners, engine_listener, ready)
     finally:
         store.close()
         records.close()
@@ -95,23 +107,27 @@ class _Engine:
     """Everything that is put together for one run."""
 
     def __init__(
-        self, config: Configuration, records: RecordStore, store: SpoolStore, tls: ssl.SSLContext | None
+        self, config: Configuration, records: RecordStore, store: SpoolStore, tls: ssl.SSLContext | None, node: str
     ) -> None:
+        """`node`: the name of this one among those that share the stores; empty where they are its alone."""
         self._config = config
+        self._horizon = OwnHorizon(records, node, wall_clock) if node else None
         self._tls = tls
         self._records = records
         self._store = store
-        self._settings = Settings(config.hostname, config.forwarding.srs_domain, config.mail.postmaster, config.plans)
-        self.snapshot: Snapshot = load(records, self._settings)
+        settings = Settings(config.hostname, config.forwarding.srs_domain, config.mail.postmaster, config.plans)
+        self._routing = PresentRouting(records, settings)
         self._live = LiveStream()
         self._statistics = Statistics()
         self._started_at = wall_clock()
-        self._day_counts = DayCounts(stored_counts(records, self._started_at), self._started_at)
+        here, elsewhere = stored_counts(records, self._started_at, node)
+        self._day_counts = DayCounts(here, self._started_at, node=node)
+        self._day_counts.learn(elsewhere, self._started_at)
         self._clocks = Clocks(wall_clock, store.clock_marks())
         self._uses = Uses(store.uses())
         self._sweeper = Sweeper(records, store, lambda setting: retention_ms(config, setting))
-        self._records_path = config.data_dir / RECORDS_FILE
-        self._records_file = _identity(os.stat(self._records_path))
+        self._records_path = None if node else config.data_dir / RECORDS_FILE
+        self._records_file = None if self._records_path is None else _identity(os.stat(self._records_path))
         """Which file of that name the records are read from and written to."""
         self._records_replaced = False
         self._moving = trio.CancelScope()
@@ -141,15 +157,25 @@ class _Engine:
         engine_listener: socket.socket,
         ready: Callable[[], None],
     ) -> None:
-        rooms = assemble(self._config, spool, self, self._live, self._day_counts, self._uses, self._clocks, background)
+        routing = self._routing
+        rooms = assemble(
+            self._config, spool, routing, self._live, self._day_counts, self._uses, self._clocks, background
+        )
         shutdown, stop_delivery = trio.Event(), trio.Event()
         background.start_soon(_wait_for, signals, shutdown)
         background.start_soon(self._watch_records, shutdown)
+        background.start_soon(self._routing.keep_age)
+        if self._tls is not None and is_shared(self._config) and not self._config.tls.certificate:
+            node = f"{self._config.hostname} {spool.new_id()}"
+            background.start_soon(keep_current, self._tls, self._records, self._config.hostname, node)
         background.start_soon(self._sweep)
-        background.start_soon(self._keep_moving, spool)
+        background.start_soon(self._keep_moving, spool, committer)
         background.start_soon(self._keep_time, spool)
         background.start_soon(keep_written, self._day_counts, self._records, wall_clock)
         background.start_soon(rooms.queue.finish)
+        if self._store.shared:
+            background.start_soon(keep_sharing, spool, self._clocks, rooms.scheduler.lose)
+            background.start_soon(keep_hearing, self._store, rooms.holds, self._uses)
         background.start_soon(self._answer, engine_listener, rooms, spool, committer)
         background.start_soon(_end_waits, shutdown, rooms.reception.transit.waits)
         async with trio.open_nursery() as mail:
@@ -168,7 +194,7 @@ class _Engine:
     # ------------------------------------------------------------------ the present state of the records
 
     async def _watch_records(self, shutdown: trio.Event) -> None:
-        """Load a new snapshot when the records have changed. A store that is away leaves the old one in place.
+        """Load what has changed of the records. A store that is away leaves in place what is there.
 
         Where the file itself is another one, as after a restore, this engine would go on with what is gone: it ends in
         order, and its successor begins with what is there.
@@ -182,13 +208,11 @@ class _Engine:
                 self._moving.cancel()
                 shutdown.set()
                 return
-            try:
-                if await trio.to_thread.run_sync(self._records.generation, GENERATION) != self.snapshot.generation:
-                    self.snapshot = await trio.to_thread.run_sync(load, self._records, self._settings)
-            except StoreUnavailable as error:
-                _logger.warning("records can't be read, routing stays as it is: %s", error)
+            await self._routing.look()
 
     def _is_replaced(self) -> bool:
+        if self._records_path is None:
+            return False
         try:
             return _identity(os.stat(self._records_path)) != self._records_file
         except OSError:
@@ -220,11 +244,16 @@ class _Engine:
                     if self._trouble is None:
                         _logger.info("the spool takes mail again")
 
-    async def _keep_moving(self, spool: Spool) -> None:
+    async def _keep_moving(self, spool: Spool, committer: GroupCommitter) -> None:
+        marking = None if self._horizon is None else (self._horizon, committer)
+        patience_s = HEARD_WITHIN_S if self._store.shared else 0.0
         with self._moving:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(keep_moving, spool, self._records)
-                nursery.start_soon(keep_showing, self._uses, spool, self._records, lambda: self.snapshot.use_counters)
+                nursery.start_soon(keep_moving, spool, self._records, marking)
+                nursery.start_soon(keep_showing, self._uses, spool, self._records, self._use_counters, patience_s)
+
+    def _use_counters(self) -> Collection[str]:
+        return self._routing.snapshot.use_counters
 
     async def _catch_up(self, spool: Spool) -> None:
         """Return once the log has every event that was durable at the call."""
@@ -261,6 +290,8 @@ class _Engine:
                 while await move_events(spool, self._records):
                     pass
                 await show(self._uses, self._records)
+                if self._horizon is not None:
+                    await trio.to_thread.run_sync(self._horizon.forget)
             except StoreUnavailable as error:
                 _logger.warning("events wait in the outbox for the next start: %s", error)
 

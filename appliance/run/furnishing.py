@@ -21,6 +21,7 @@ from appliance.accounts.ownership import Ownership
 from appliance.accounts.reach import Reach
 from appliance.configuration import Configuration
 from appliance.logbook.feed import Feed
+from appliance.logbook.sources import EngineEvents, SharedLog, Source
 from appliance.model.letter import Post, links
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.canary import Canaries
@@ -28,7 +29,7 @@ from appliance.privacy.sealing import KEY_OCTETS, Sealer
 from appliance.run.account_rooms import deletion, export
 from appliance.run.dns_questions import DnsQuestions
 from appliance.run.explanation import Explainer
-from appliance.run.stores import keyring
+from appliance.run.stores import is_shared, keyring
 from appliance.storage.ephemeral import EphemeralStore
 from appliance.storage.records import RecordStore
 
@@ -45,9 +46,11 @@ def furnish(
     errands: Errands,
     clock: Clock = wall_clock,
     hasher: PasswordHasher | None = None,
+    ephemeral_key: Sealer | None = None,
 ) -> Rooms:
     """Every room of the API. Takes as long as one password hash. Raises SecretRefused or OSError.
 
+    `ephemeral_key` is that of an ephemeral store which outlives the process; without it one is drawn for the process.
     `hasher` hashes passwords otherwise than `appliance.access.passwords` would.
     """
     own_names = {config.hostname, config.forwarding.srs_domain}
@@ -60,8 +63,7 @@ def furnish(
         hostname=config.hostname,
         public_url=config.http.public_url,
         accounts_key=accounts_key,
-        # As long as the process, and with it the store in its memory.
-        ephemeral_key=Sealer(os.urandom(KEY_OCTETS)),
+        ephemeral_key=ephemeral_key or Sealer(os.urandom(KEY_OCTETS)),
         post=post,
         errands=errands,
         clock=clock,
@@ -80,7 +82,7 @@ def furnish(
         accounts=Accounts(records, config.plans, clock),
         domains=Domains(records, config.plans, own_names, clock),
         reach=Reach(records, help_),
-        feed=Feed(config.engine_socket, records, clock),
+        feed=Feed(_events(config, records, clock), records, clock),
         # Rooms are called in worker threads of Trio; DNS is asked by Trio itself.
         ownership=Ownership(records, config.hostname, accounts_key, DnsQuestions(config, trio.from_thread.run)),
         explain=Explainer(config, records, trio.from_thread.run, clock),
@@ -92,3 +94,7 @@ def furnish(
         export=export(records, way_in.sessions),
         canaries=Canaries(records, clock),
     )
+
+
+def _events(config: Configuration, records: RecordStore, clock: Clock) -> Source:
+    return SharedLog(records, clock) if is_shared(config) else EngineEvents(config.engine_socket)

@@ -1,9 +1,11 @@
 """A certificate that is signed by itself, made where none is configured; and what a certificate says, ours or not.
 
 It is for the hostname, and made again when that changes. It is kept in `secrets/` together with its key in one file, so
-that there is no instant with one of them new.
+that there is no instant with one of them new. Nodes that share a store have it there, and one for all of them
+(`shared_certificate.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance.configuration import Configuration
 from appliance.run.certificates import configured, no_certificate
-from appliance.run.stores import secrets
+from appliance.run.stores import is_shared, secrets
 
 OWN_CERTIFICATE = "tls.pem"
 """In `secrets/`: the certificate that we have made, and its key."""
@@ -69,15 +71,19 @@ def describe(config: Configuration) -> Certificate | None:
         except ValueError:
             raise no_certificate(path) from None
     else:
-        kept = _usable((secrets(config).load(OWN_CERTIFICATE) or "").encode())
+        # Imported here: it is made of what stands below.
+        from appliance.run import shared_certificate
+
+        own = shared_certificate.stored(config) if is_shared(config) else secrets(config).load(OWN_CERTIFICATE)
+        kept = usable((own or "").encode())
         if kept is None:
             return None  # The next start makes another.
         certificate = kept
-    return Certificate(not config.tls.certificate, _names(certificate), certificate.not_valid_after_utc)
+    return Certificate(not config.tls.certificate, names_of(certificate), certificate.not_valid_after_utc)
 
 
-def self_signed(hostname: str, now: datetime) -> bytes:
-    """A certificate for this name and its key, in PEM."""
+def self_signed(hostname: str, now: datetime, others: Sequence[str] = ()) -> bytes:
+    """A certificate for this name, and for the others, and its key, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, hostname)] if len(hostname) <= LONGEST_COMMON_NAME else []
     name = x509.Name(attributes)
@@ -90,7 +96,9 @@ def self_signed(hostname: str, now: datetime) -> bytes:
         .not_valid_before(now - BEGAN)
         .not_valid_after(now + LIVES)
         # RFC 5280 §4.2.1.6: critical where the subject says nothing.
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(hostname)]), critical=not attributes)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(name) for name in (hostname, *others)]), critical=not attributes
+        )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())
@@ -100,17 +108,20 @@ def self_signed(hostname: str, now: datetime) -> bytes:
     )
 
 
+def is_due(certificate: x509.Certificate, hostname: str, now: datetime) -> bool:
+    """Whether another is to be made in its place."""
+    return certificate.not_valid_after_utc - now < RENEWED_BEFORE or hostname not in names_of(certificate)
+
+
 def _renewed(found: bytes | None, hostname: str, now: datetime) -> bytes | None:
     """What is to stand there in place of what was found; None to leave it."""
-    certificate = _usable(found or b"")
-    if certificate is None:
-        return self_signed(hostname, now)
-    if certificate.not_valid_after_utc - now < RENEWED_BEFORE or hostname not in _names(certificate):
+    certificate = usable(found or b"")
+    if certificate is None or is_due(certificate, hostname, now):
         return self_signed(hostname, now)
     return None
 
 
-def _usable(pem: bytes) -> x509.Certificate | None:
+def usable(pem: bytes) -> x509.Certificate | None:
     """The certificate in this file; None without one, or without a key that belongs to it and needs no passphrase."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
@@ -120,7 +131,8 @@ def _usable(pem: bytes) -> x509.Certificate | None:
         return None  # TypeError is for the passphrase.
 
 
-def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The DNS names that a certificate is for, in lower case."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):

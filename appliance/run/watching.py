@@ -1,6 +1,6 @@
 """What the control process notes of its own work: the log of HTTP, and the numbers that `/metrics` shows."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from appliance import wire
 from appliance.configuration import Configuration
 from appliance.logbook.requests import RequestLog
 from appliance.storage.disk import THE_DISK
+from appliance.storage.records import StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class Watching:
     def application(self, rooms: Rooms, edges: Edges, shutdown: trio.Event) -> App:
         """The application for a listener with these edges."""
         watch = Watch(edges, self.log, self.traffic)
-        return application(engine_status(self.config), Api(rooms, edges, shutdown, watch), watch, self.measured)
+        api = Api(rooms, edges, shutdown, watch)
+        return application(engine_status(self.config), api, watch, self.measured, stores_away(rooms))
 
     async def measured(self) -> State:
         """The state that `/metrics` shows."""
@@ -45,6 +47,19 @@ class Watching:
             log_written=self.log.written,
             log_lost=self.log.lost,
         )
+
+
+def stores_away(rooms: Rooms) -> Callable[[], Awaitable[Sequence[str]]]:
+    """What asks whether the store of sessions answers: without it nobody signs in, and mail goes on."""
+
+    async def away() -> Sequence[str]:
+        try:
+            await trio.to_thread.run_sync(rooms.ephemeral.check)
+        except StoreUnavailable:
+            return ["ephemeral"]
+        return []
+
+    return away
 
 
 def engine_status(config: Configuration) -> Callable[[], Awaitable[Mapping[str, object] | None]]:

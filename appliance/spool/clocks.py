@@ -60,6 +60,13 @@ class Clocks:
         """When something that is due by the steady clock will happen, as people would say it."""
         return self.wall() + steady - self.steady()
 
+    def adopt(self, marks: ClockMarks) -> None:
+        """Follow the clocks of another node that are further: mail waits by the same time on all that share a spool.
+        Nothing goes back."""
+        self._steady_at_start += max(0, marks.steady - self.steady())
+        self._running_at_start += max(0, marks.running - self.running())
+        self._latest = max(self._latest, marks.latest)
+
     def marks(self) -> ClockMarks:
         """What the next run has to know."""
         return ClockMarks(self.steady(), self.running(), self.latest())

@@ -11,6 +11,7 @@ import trio
 from appliance.model.delivery import Delivery
 from appliance.model.event import DeliveryEvent
 from appliance.model.ids import IdSource
+from appliance.spool.clocks import boot_clock
 from appliance.spool.committer import Committer
 from appliance.storage.records import StoreUnavailable
 from appliance.storage.spool import (
@@ -19,6 +20,8 @@ from appliance.storage.spool import (
     Accept,
     AddPart,
     CountUse,
+    Keep,
+    LeaseLost,
     Operation,
     Record,
     ReturnPath,
@@ -36,6 +39,9 @@ MAX_ABANDONED = 10_000
 
 TIDY_ABANDONED = 100
 """Of these, how many are tried again at once."""
+
+STANDS_MS = 20_000
+"""After a renewal, leases stand for so long at least: two thirds of what the others wait before they take work over."""
 
 SETTLE_RETRY_S = 1.0
 """How often a record of what has happened is tried again while the disk refuses it."""
@@ -117,6 +123,8 @@ class Spool:
         self._hot_octets = 0
         self._abandoned: dict[str, None] = {}
         self._tidy_at = float("-inf")
+        self._renewed_at = boot_clock()
+        self._renewed = trio.Event()
 
     # ------------------------------------------------------------------ arriving
 
@@ -176,7 +184,8 @@ class Spool:
         """Write down what has already happened in the world. Does not return before it is durable.
 
         A delivery that was made can't be unmade, so a disk that refuses is asked again until it takes it; meanwhile
-        the delivery stays claimed and no second copy leaves.
+        the delivery stays claimed and no second copy leaves. Raises LeaseLost where another node has taken one of the
+        deliveries over; then nothing was written down.
         """
         while True:
             try:
@@ -186,6 +195,31 @@ class Spool:
                 await trio.sleep(SETTLE_RETRY_S)
             else:
                 return
+
+    async def leave(self, deliveries: Sequence[Delivery]) -> None:
+        """Let deliveries stay as these values say; those that another node has taken over are its business now."""
+        left = list(deliveries)
+        while left:
+            try:
+                await self.settle([Keep(delivery) for delivery in left])
+            except LeaseLost as lost:
+                left = [delivery for delivery in left if delivery.id not in lost.delivery_ids]
+            else:
+                return
+
+    async def renew(self) -> Collection[str]:
+        """See SpoolStore."""
+        began = boot_clock()
+        lost = await trio.to_thread.run_sync(self.store.renew)
+        self._renewed_at = began
+        self._renewed.set()
+        self._renewed = trio.Event()
+        return lost
+
+    async def until_leases_stand(self) -> None:
+        """Return when what this node has claimed is certainly its own: at once, as a rule."""
+        while self.store.shared and boot_clock() - self._renewed_at >= STANDS_MS:
+            await self._renewed.wait()
 
     def content(self, message_id: str) -> AsyncIterable[bytes] | Iterable[bytes]:
         """The content of a message, part by part: from memory, or else from the disk.

@@ -53,6 +53,9 @@ class EphemeralStore(Protocol):
     def counted(self, what: Collection, key: bytes) -> int:
         """How many have been counted under a key; 0 where nothing is, or no more."""
 
+    def check(self) -> None:
+        """Return where the store can be reached, and takes something."""
+
 
 def lifetime_ms(what: Collection) -> int:
     """How long what is remembered stays."""

@@ -125,6 +125,9 @@ class MemoryEphemeral:
             found = self._current(what).get(key)
             return 0 if found is None else int(found.value)
 
+    def check(self) -> None:
+        """See EphemeralStore."""
+
     def _append(self, what: Collection, key: bytes, value: bytes, group: bytes) -> None:
         entries = self._current(what)
         entries.append(key, _Entry(self._monotonic() + self._lifetimes_s[what.name], value, group))

@@ -19,6 +19,10 @@ class Damaged(StoreUnavailable):
     """What is stored can't be opened or is corrupt: trying again will not help."""
 
 
+class SchemaMismatch(Exception):
+    """The store holds something that is not declared, or was written by a later version. Nothing in it was touched."""
+
+
 class Duplicate(Exception):
     """A row with the same unique fields is there already."""
 
@@ -124,6 +128,9 @@ class RecordStore(Protocol):
 
     def generation(self, name: str) -> int:
         """How often this generation has been raised."""
+
+    def stored(self, collection: Collection, page: Page = ...) -> list[StoredRow]:
+        """Rows as they stand, all columns of them, in the order of the key. Needs no key of a seal."""
 
     def import_stored(self, collection: Collection, rows: Iterable[StoredRow]) -> None:
         """Take rows over from another store as they stand; one whose key is here already is passed over."""

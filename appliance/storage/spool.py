@@ -20,6 +20,10 @@ from appliance.storage.records import StoredRow, StoreUnavailable
 PART_OCTETS = 1 << 18
 """Content is kept in parts of at most this size: a session holds one part in memory, never a large message."""
 
+RENEW_S = 10.0
+"""How often a node says that it is alive, where several share a store: it may miss two of three before others take its
+work over."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReturnPath:
@@ -54,6 +58,9 @@ class Complete(Struct, frozen=True):
     delivery_id: str
     message_id: str
     events: Sequence[DeliveryEvent] = ()
+    delivered: bool = False
+    """The next hop has it. So it is erased even where another node has taken the delivery over meanwhile: that is
+    better than a second copy."""
 
 
 class Keep(Struct, frozen=True):
@@ -150,12 +157,44 @@ class Undecided(StoreUnavailable):
     as the store is `undecided`.
     """
 
+    happened = False
+    """Whether it was made durable after all. True or final no earlier than the store is certain again."""
+
+
+class LeaseLost(Exception):
+    """Another node has taken deliveries over that this one took to be its own. Nothing of the group has happened, and
+    what was to be done about these deliveries is no longer this node's business."""
+
+    def __init__(self, delivery_ids: Collection[str]) -> None:
+        super().__init__(f"other nodes have taken over {', '.join(sorted(delivery_ids))}")
+        self.delivery_ids = frozenset(delivery_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One of the nodes that share a store. Instants are by the clock of the store's server."""
+
+    id: str
+    """Of one run; the next has another."""
+    name: str
+    """The same over all runs."""
+    hostname: str
+    version: str
+    started_at: int
+    seen_at: int
+    gone: bool
+    """It has ended, or has not been seen for so long that others have its work."""
+
 
 class SpoolStore(Protocol):
     """What the spool needs of a backend. Every method may raise StoreUnavailable, and then nothing has happened.
 
     `apply`, `write`, `claim`, `recover` and `tidy` are called by one thread, the others by any.
     """
+
+    @property
+    def shared(self) -> bool:
+        """Other nodes may be at work in it: `renew` has to be called."""
 
     @property
     def degraded(self) -> str | None:
@@ -175,7 +214,8 @@ class SpoolStore(Protocol):
         """Make all of these durable as one group; all or none. Durable when it returns.
 
         The operations of a group are about different deliveries, or stand in the order of a delivery's life (accept,
-        keep, complete): backends may gather what is alike.
+        keep, complete): backends may gather what is alike. Raises LeaseLost where several nodes share the store and one
+        of the deliveries is another's by now.
         """
 
     def claim(self, now: int, limit: int, without: Collection[str] = ()) -> list[Delivery]:
@@ -186,6 +226,16 @@ class SpoolStore(Protocol):
         Those to a destination in `without` (domains in lower case) stay where they are.
         """
 
+    def renew(self) -> Collection[str]:
+        """Say to the other nodes that this one is alive, and keep for it what it has under way.
+
+        To be called every RENEW_S, by any thread. Returns the ids of deliveries that others have taken over, as far as
+        it was not told before. Does nothing where the store is one node's alone.
+        """
+
+    def nodes(self) -> list[Node]:
+        """The nodes that share the store, this one among them, by name; none where it is one node's alone."""
+
     def next_due(self, without: Collection[str] = (), after: int = 0) -> int | None:
         """When the next WAITING delivery is due, later than `after`, to a destination not in `without`.
 
@@ -195,6 +245,7 @@ class SpoolStore(Protocol):
     def recover(self) -> None:
         """After a start: what was UNDER_WAY is WAITING again, and so is what was HELD because it could not be opened
         and now can be; content without a delivery is erased. What a full disk does not allow now is left for `tidy`.
+        What other nodes have under way, or are receiving, is left to them.
         """
 
     def tidy(self) -> bool:

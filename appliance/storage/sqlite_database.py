@@ -33,8 +33,8 @@ from appliance.privacy.declarations import Collection
 from appliance.storage.codec import StoredValue
 from appliance.storage.directory import PRIVATE_FILE_MODE, make_private_directory
 from appliance.storage.disk import THE_DISK, Disk
-from appliance.storage.records import Damaged, Duplicate, StoreFull, StoreUnavailable
-from appliance.storage.sqlite_tables import SchemaMismatch, is_settled, settle
+from appliance.storage.records import Damaged, Duplicate, SchemaMismatch, StoreFull, StoreUnavailable
+from appliance.storage.sqlite_tables import is_settled, settle
 
 BUSY_TIMEOUT_MS = 5000
 """How long to wait for another process in the same file: more than its largest transaction takes."""

@@ -4,11 +4,12 @@ The rows of each priority stand in the index by the time at which they are due. 
 a step for each priority that there is, however much waits for a later time.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from appliance.model.delivery import OLDEST_EVERY, DeliveryState
+from appliance.model.delivery import DeliveryState
 from appliance.storage import sqlite_spool_statements as texts
 from appliance.storage.codec import StoredValue
+from appliance.storage.shares import divide
 
 _WAITING = DeliveryState.WAITING.value
 
@@ -58,19 +59,3 @@ class Due:
 
     def _numbers(self, statement: str, values: Sequence[StoredValue]) -> list[int]:
         return [number for (number,) in self._read(statement, values) if isinstance(number, int)]
-
-
-def divide(due: Mapping[int, Sequence[int]], limit: int) -> dict[int, int]:
-    """How many to take of each priority, from when they became due (by priority, the earliest first).
-
-    Higher priorities first, but one in OLDEST_EVERY is for what is the oldest of the rest.
-    """
-    shares: dict[int, int] = {}
-    room = limit - limit // OLDEST_EVERY
-    for priority in sorted(due, reverse=True):
-        shares[priority] = min(room, len(due[priority]))
-        room -= shares[priority]
-    rest = sorted((at, -priority) for priority, times in due.items() for at in times[shares[priority] :])
-    for _, negative in rest[: limit - sum(shares.values())]:
-        shares[-negative] += 1
-    return {priority: count for priority, count in shares.items() if count}

@@ -104,6 +104,16 @@ class SqliteRecords:
         """See `RecordStore`. Some microseconds: asked for several times a second."""
         return self._number("SELECT coalesce(max(value), 0) FROM generations WHERE id = ?", (name,))
 
+    def stored(self, collection: Collection, page: Page = _FIRST_PAGE) -> list[StoredRow]:
+        """See `RecordStore`."""
+        columns = stored_columns(self._codec(collection).collection)
+        (key,) = map(sql.quoted, collection.key)
+        direction, behind = (" DESC", "<") if page.newest_first else ("", ">")
+        terms, values = ("1", ()) if page.after is None else (f"{key} {behind} ?", (page.after,))
+        statement = sql.select(collection, f"WHERE {terms} ORDER BY {key}{direction} LIMIT ?", columns)
+        found = self._database.read(statement, (*values, page.limit))
+        return [dict(zip(columns, row, strict=True)) for row in found]
+
     def import_stored(self, collection: Collection, rows: Iterable[StoredRow]) -> None:
         """See `RecordStore`. Needs no key: nothing is opened on the way."""
         columns = stored_columns(self._codec(collection).collection)

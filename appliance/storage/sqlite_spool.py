@@ -46,6 +46,7 @@ from appliance.storage.room import Room
 from appliance.storage.spool import (
     PART_OCTETS,
     ClockMarks,
+    Node,
     Operation,
     Prepared,
     ReturnPath,
@@ -107,6 +108,11 @@ class SqliteSpool:
         self._room.reserve()
 
     @property
+    def shared(self) -> bool:
+        """See `SpoolStore`."""
+        return False
+
+    @property
     def degraded(self) -> str | None:
         """See `SpoolStore`."""
         return self._database.failure
@@ -162,6 +168,14 @@ class SqliteSpool:
             claimed = self._claimed(texts.claim(len(left_out)), values)
         claimed.sort(key=lambda delivery: (delivery.next_attempt_at, delivery.id))
         return claimed
+
+    def renew(self) -> Collection[str]:
+        """See `SpoolStore`. The file is this node's alone."""
+        return ()
+
+    def nodes(self) -> list[Node]:
+        """See `SpoolStore`."""
+        return []
 
     def next_due(self, without: Collection[str] = (), after: int = 0) -> int | None:
         """See `SpoolStore`."""

@@ -13,6 +13,7 @@ import apsw
 
 from appliance.privacy.declarations import Collection, Field, Kind, Protection
 from appliance.storage.codec import SEALED_COLUMN
+from appliance.storage.records import SchemaMismatch
 from appliance.storage.sqlite_statements import names, quoted
 
 SCHEMA_VERSION = 1
@@ -25,10 +26,6 @@ _COLUMN_TYPES = {
     Kind.OCTETS: "BLOB",
     Kind.LIST: "TEXT",
 }
-
-
-class SchemaMismatch(Exception):
-    """The file holds something that is not declared, or was written by a later version. No table has been touched."""
 
 
 @dataclass(frozen=True, slots=True)

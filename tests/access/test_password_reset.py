@@ -1,7 +1,7 @@
 """A password that is forgotten or changed: who can set another, and who is signed out by it."""
 
 import pytest
-from entrance_hall import ADA, ELSEWHERE, HOME, PASSWORD, Hall
+from entrance_hall import ADA, ELSEWHERE, HOME, PASSWORD, Hall, away
 
 from appliance.access.clients import WIDER, Client
 from appliance.access.letters import PER_NETWORK
@@ -145,3 +145,32 @@ def test_a_stranger_cannot_ask_for_letters_without_end_from_one_network_of_ipv6(
     with pytest.raises(TooMany):
         hall.entrance.sign_ups.request_password_reset(ADA, Client("2001:db8:1:ffff::1"))
     hall.entrance.sign_ups.request_password_reset(ADA, Client("2001:db8:2::1"))
+
+
+def test_a_password_is_set_by_a_link_while_the_store_of_sessions_is_away(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hall.account()
+    session = hall.sign_in().session
+    hall.entrance.sign_ups.request_password_reset(ADA, HOME)
+    with monkeypatch.context() as broken:
+        for verb in ("recall_group", "forget"):
+            away(hall, verb, broken)
+        hall.entrance.sign_ups.reset_password(hall.bag.token(), NEW)
+    assert "has been changed" in hall.bag.letters[-1].text
+    assert hall.who(session) is None, "what could not be erased is over all the same"
+    hall.sign_in(password=NEW)
+
+
+def test_a_change_of_password_that_was_made_is_told_where_the_sessions_can_not_be_ended(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = hall.account()
+    mine, other = hall.sign_in().session, hall.sign_in(client=ELSEWHERE).session
+    session_id = hall.session_id(mine)
+    with monkeypatch.context() as broken:
+        away(hall, "recall_group", broken)
+        hall.entrance.sign_ins.change_password(account, session_id, PASSWORD, NEW)
+    assert "has been changed" in hall.bag.letters[-1].text
+    assert (hall.who(mine), hall.who(other)) == (None, None)
+    hall.sign_in(password=NEW)

@@ -4,16 +4,17 @@ from dataclasses import replace
 
 import pytest
 from argon2 import PasswordHasher
-from entrance_hall import ADA, CHEAP, ELSEWHERE, HOME, PASSWORD, Hall
+from entrance_hall import ADA, CHEAP, ELSEWHERE, HOME, PASSWORD, Hall, away
 
 from appliance.access.clients import Client
 from appliance.access.sessions import MOST_OF_ONE, Sessions
+from appliance.model.access import Scope
 from appliance.model.refused import Refused
 from appliance.model.time import DAY_MS, MINUTE_MS
 from appliance.privacy.declarations import ACCOUNTS, Collection
 from appliance.privacy.sealing import Sealer
 from appliance.storage.memory_ephemeral import MemoryEphemeral
-from appliance.storage.records import Delete
+from appliance.storage.records import Delete, StoreUnavailable
 from appliance.storage.sqlite_records import SqliteRecords
 
 
@@ -192,3 +193,39 @@ def test_a_device_is_known_to_its_account_until_the_password_changes(hall: Hall)
     assert not devices.known(replace(account, password_changed_at=1), device)
     for forged in ("", ".", device[:-1], "x" + device, device + "ä", "x" * 1000 + device, device.partition(".")[0]):
         assert not devices.known(account, forged)
+
+
+def test_a_store_that_takes_nothing_more_signs_nobody_out(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall.account()
+    session = hall.sign_in().session
+    away(hall, "renew", monkeypatch)
+    for _ in range(3):
+        hall.time.now += DAY_MS
+        assert hall.who(session) == ADA
+
+
+def test_while_the_store_is_away_nobody_is_said_to_be_signed_out(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = hall.account()
+    signed_in = hall.sign_in()
+    for verb in ("recall", "recall_group"):
+        away(hall, verb, monkeypatch)
+    for ask in (
+        lambda: hall.who(signed_in.session),
+        lambda: hall.entrance.sessions.of(account),
+        lambda: hall.entrance.sessions.end(account.id, signed_in.session_id),
+        lambda: hall.entrance.sessions.erase(account.id),
+        hall.sign_in,
+    ):
+        with pytest.raises(StoreUnavailable):
+            ask()
+
+
+def test_a_program_comes_in_by_its_token_while_the_store_of_sessions_is_away(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, _ = hall.entrance.api_tokens.create(hall.account(), "backup", {Scope.READ}, None)
+    for verb in ("recall", "recall_group", "count", "counted"):
+        away(hall, verb, monkeypatch)
+    known = hall.entrance.doorkeeper.by_token(secret)
+    assert known is not None
+    assert known.account.email == ADA

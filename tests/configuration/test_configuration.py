@@ -136,7 +136,7 @@ def test_every_default_is_what_it_is_in_the_manual() -> None:
     assert (smtp.command_timeout, smtp.transaction_timeout) == (5 * MINUTE_MS, 30 * MINUTE_MS)
     assert config.http.listen == (ListenAddress("127.0.0.1", 8025),)
     assert config.http.public_url == "http://127.0.0.1:8025"
-    assert (config.store.url, config.store.ephemeral) == ("sqlite:", "memory:")
+    assert (config.store.url, config.store.ephemeral) == ("sqlite:", None)
     assert (config.dns.nameservers, config.dns.timeout) == ((), 5 * SECOND_MS)
     delivery = config.delivery
     assert (delivery.mode, delivery.port, delivery.smarthost) == (DeliveryMode.SPOOL, 25, None)
@@ -360,8 +360,7 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file() -> None:
 def test_what_cannot_be_done_yet_is_refused(unbuilt: object) -> None:
     values = {
         ("http", "listen_tls"): '["127.0.0.1:8443"]',
-        ("store", "url"): '"mongodb://user:secret@host/onward"',
-        ("store", "ephemeral"): '"redis://host:6379/0"',
+        ("store", "url"): '"mongodb://secret@host/onward"',
         ("forwarding", "arc"): "true",
     }
     key = unbuilt.key  # type: ignore[attr-defined]

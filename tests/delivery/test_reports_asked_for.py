@@ -1,5 +1,6 @@
 """Which outcomes the sender hears of: those that NOTIFY asks for, and in whose name (RFC 3461, RFC 8689)."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -175,6 +176,20 @@ async def test_a_sender_who_can_not_be_looked_up_is_told_later(desk: Desk, outco
     heard = [str(report.target) for report, _ in reports(settlement)]
     # What tells of success is nothing that the first sender asked for.
     assert heard == ([] if outcome is OK else ["a-sender-with-a-name-that-is-far-too-long@sender.test"])
+
+
+async def test_a_sender_is_looked_up_where_no_other_delivery_waits_for_the_store(desk: Desk) -> None:
+    rewritten = desk.rewriter.rewrite("a-sender-with-a-name-that-is-far-too-long@sender.test", "refaaa", NOW)
+    working, asked_in = desk.look_up, set[threading.Thread]()
+
+    def look_up(token: str) -> ReturnPath | None:
+        asked_in.add(threading.current_thread())
+        return working(token)
+
+    desk.look_up = look_up
+    await desk.settle(asked("FAILURE", sender=rewritten.return_path), GONE)
+    assert len(asked_in) == 1
+    assert threading.current_thread() not in asked_in
 
 
 @pytest.mark.parametrize("outcome", [OK, GONE])

@@ -56,6 +56,32 @@ def test_whether_a_key_exists_is_asked_without_making_it(secrets: Secrets, data_
     assert not data_dir.exists()
 
 
+def test_which_keys_are_missing_is_asked_without_making_any(secrets: Secrets, data_dir: Path) -> None:
+    assert secrets.missing(["log", "srs"]) == ["log", "srs"]
+    assert not data_dir.exists()
+    key = secrets.key("log")
+    assert secrets.missing(["log", "srs"]) == ["srs"]
+    assert secrets.keys(["log"]) == {"log": key}
+
+
+def test_a_key_that_was_made_elsewhere_is_kept_and_overwrites_none(secrets: Secrets, data_dir: Path) -> None:
+    secrets.keep("log", b"l" * KEY_OCTETS)
+    secrets.keep("log", b"l" * KEY_OCTETS)
+    path = data_dir / "secrets" / "log.key"
+    assert secrets.file_of("log") == path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(SecretRefused, match=f"{path} is another key"):
+        secrets.keep("log", b"x" * KEY_OCTETS)
+    assert secrets.key("log") == b"l" * KEY_OCTETS
+
+
+def test_where_a_key_is_says_whether_systemd_hands_it_over(data_dir: Path, tmp_path: Path) -> None:
+    write(tmp_path / "credentials" / "log.key", bytes(KEY_OCTETS))
+    secrets = Secrets(data_dir, tmp_path / "credentials")
+    assert secrets.file_of("log") == tmp_path / "credentials" / "log.key"
+    assert secrets.file_of("srs") == data_dir / "secrets" / "srs.key"
+
+
 def test_keys_and_their_directory_are_for_the_owner_only(secrets: Secrets, data_dir: Path, lax_umask: None) -> None:
     secrets.key("srs")
     assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700

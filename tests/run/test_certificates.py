@@ -1,6 +1,5 @@
 """The certificate that others get to see: one of our own, or the configured one; and why that can't be used."""
 
-import ssl
 import stat
 import subprocess
 from dataclasses import replace
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from appliance_process import Appliance
-from certificates import certificate_for
+from certificates import certificate_for, shown
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -46,27 +45,6 @@ def given(config: Configuration, tmp_path: Path, name: str = HOSTNAME) -> tuple[
     key.write_bytes(files.key.read_bytes())
     key.chmod(0o600)
     return with_files(config, certificate, key), certificate, key
-
-
-def shown(context: ssl.SSLContext) -> x509.Certificate:
-    """What a client gets to see."""
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    back, forth = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server_end = context.wrap_bio(incoming, outgoing, server_side=True)
-    client_end = client.wrap_bio(back, forth, server_hostname=HOSTNAME)
-    for _ in range(4):
-        for end in (client_end, server_end):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
-            incoming.write(forth.read())
-            back.write(outgoing.read())
-    der = client_end.getpeercert(binary_form=True)
-    assert der is not None
-    return x509.load_der_x509_certificate(der)
 
 
 # ---------------------------------------------------------------------- of our own

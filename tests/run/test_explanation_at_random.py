@@ -11,7 +11,7 @@ from appliance.configuration import load as load_configuration
 from appliance.model.account import Account, Role
 from appliance.model.domain import Alias, AliasAction, DeliveryMode, Destination, Domain, LogLevel
 from appliance.privacy.declarations import ACCOUNTS, ALIASES, DESTINATIONS, DOMAINS, Collection
-from appliance.routing.snapshot import load
+from appliance.routing.loading import load
 from appliance.run.explanation import Explainer
 from appliance.spool.use_copies import show
 from appliance.storage.record_rows import to_row

@@ -71,3 +71,13 @@ def test_what_is_to_be_forgotten_goes_by_the_latest_time_seen_over_all_runs() ->
     machine.wall -= 60 * DAY
     assert clocks.latest() == NOW + 30 * DAY
     assert machine.start(clocks.marks()).latest() == NOW + 30 * DAY
+
+
+def test_the_clocks_of_another_node_that_are_further_are_followed_and_those_behind_are_not() -> None:
+    machine = Machine()
+    clocks = machine.start(ClockMarks(NOW, 5_000, NOW))
+    clocks.adopt(ClockMarks(NOW + DAY, 9_000, NOW + DAY))
+    assert clocks.marks() == ClockMarks(NOW + DAY, 9_000, NOW + DAY)
+    clocks.adopt(ClockMarks(NOW, 0, NOW))
+    machine.passes(1000)
+    assert clocks.marks() == ClockMarks(NOW + DAY + 1000, 10_000, NOW + DAY)

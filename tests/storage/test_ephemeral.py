@@ -1,9 +1,10 @@
 """The contract of the ephemeral store, for every backend: what is remembered, for how long, and how much of it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+from redis_server import PrivateRedis, missing
 
 from appliance.model.time import parse_duration
 from appliance.privacy.declarations import (
@@ -19,6 +20,8 @@ from appliance.privacy.declarations import (
 from appliance.storage.codec import RowRefused
 from appliance.storage.ephemeral import COUNT, EphemeralStore, packed, unpacked
 from appliance.storage.memory_ephemeral import MemoryEphemeral
+from appliance.storage.redis_ephemeral import RedisEphemeral
+from appliance.storage.redis_server import RedisServer
 
 
 def declared(name: str, lifetime: str, at_most: int, *sealed: str, group: str = "", counts: bool = False) -> Collection:
@@ -39,19 +42,27 @@ GROUPED = declared("grouped", "10s", 3, "word", group="owner_key")
 COUNTED = declared("counted", "10s", 3, counts=True)
 
 
+DECLARED = (FEW, MANY, BARE, GROUPED, COUNTED)
+
+
 class Clock:
-    """Shows what it is told, in seconds."""
+    """Shows what it is told, in seconds. A server has a clock of its own, and is told how much time has passed."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self._now = 100.0
+        self.told: Callable[[float], None] = lambda seconds: None
 
     def __call__(self) -> float:
-        return self.now
+        return self._now
 
+    @property
+    def now(self) -> float:
+        return self._now
 
-BACKENDS: dict[str, Callable[[Clock], EphemeralStore]] = {
-    "memory": lambda clock: MemoryEphemeral(clock, (FEW, MANY, BARE, GROUPED, COUNTED))
-}
+    @now.setter
+    def now(self, now: float) -> None:
+        self.told(now - self._now)
+        self._now = now
 
 
 @pytest.fixture
@@ -59,15 +70,28 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=BACKENDS)
-def store(request: pytest.FixtureRequest, clock: Clock) -> EphemeralStore:
-    return BACKENDS[request.param](clock)
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[EphemeralStore]:
+    if request.param == "memory":
+        yield MemoryEphemeral(clock, DECLARED)
+        return
+    if missing():
+        pytest.skip(missing())
+    server: PrivateRedis = request.getfixturevalue("redis")
+    clock.told = server.pass_time
+    store = RedisEphemeral(RedisServer(server.address), DECLARED)
+    yield store
+    store.close()
 
 
 def test_what_is_remembered_is_recalled_as_often_as_one_likes(store: EphemeralStore) -> None:
     store.remember(MANY, b"key", b"value")
     assert store.recall(MANY, b"key") == b"value"
     assert store.recall(MANY, b"key") == b"value"
+
+
+def test_a_store_that_can_be_reached_says_so(store: EphemeralStore) -> None:
+    store.check()
 
 
 def test_what_was_never_there_is_none(store: EphemeralStore) -> None:
@@ -132,9 +156,9 @@ def test_keys_and_values_are_any_octets(store: EphemeralStore) -> None:
 
 def test_it_is_gone_at_the_end_of_its_lifetime_and_not_before(store: EphemeralStore, clock: Clock) -> None:
     store.remember(FEW, b"key", b"value")
-    clock.now += 9.999
+    clock.now += 9
     assert store.recall(FEW, b"key") == b"value"
-    clock.now += 0.002
+    clock.now += 1.001
     assert store.recall(FEW, b"key") is None
     assert store.forget(FEW, b"key") is None
 

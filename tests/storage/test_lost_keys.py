@@ -7,7 +7,8 @@ from stored_values import a_delivery, an_event
 
 from appliance.configuration import Configuration
 from appliance.privacy.declarations import EVENTS
-from appliance.run.stores import KeyLost, open_records, open_spool
+from appliance.run.lost_keys import KeyLost
+from appliance.run.stores import open_records, open_spool
 from appliance.storage.event_rows import event_to_row
 from appliance.storage.records import Insert
 from appliance.storage.spool import Accept

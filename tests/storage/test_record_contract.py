@@ -1,10 +1,11 @@
 """What every record store keeps to, whatever it is made of."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
-from storage_backends import Backend
+from storage_backends import BACKENDS, MONGODS, Backend, MongoBackend
 from stored_values import NOON, a_keyring, a_row, an_event, an_id
 
 from appliance.model.event import EventType
@@ -36,6 +37,18 @@ from appliance.storage.records import (
     Update,
 )
 from appliance.storage.spool import Record
+
+
+@pytest.fixture(params=[*BACKENDS, *MONGODS])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """A fresh place for stores."""
+    place: Backend
+    if request.param in BACKENDS:
+        place = BACKENDS[request.param](tmp_path)
+    else:
+        place = MongoBackend(request.getfixturevalue(request.param))
+    yield place
+    place.close()
 
 
 def insert_accounts(records: RecordStore, numbers: Iterable[int]) -> None:

@@ -20,11 +20,11 @@ from appliance.privacy.declarations import (
 from appliance.storage import sqlite_spool_statements as texts
 from appliance.storage import sqlite_statements
 from appliance.storage.codec import stored_columns
-from appliance.storage.records import StoreUnavailable
+from appliance.storage.records import SchemaMismatch, StoreUnavailable
 from appliance.storage.sqlite_database import Database
-from appliance.storage.sqlite_tables import SCHEMA_VERSION, SchemaMismatch, columns_of, index_statements
+from appliance.storage.sqlite_tables import SCHEMA_VERSION, columns_of, index_statements
 
-TABLES = [collection for collection in COLLECTIONS if collection.store is not Store.EPHEMERAL]
+TABLES = [each for each in COLLECTIONS if each.store is not Store.EPHEMERAL and not each.shared]
 
 _BY_TIME = "deliveries_by_state_priority_next_attempt_at_destination_key"
 

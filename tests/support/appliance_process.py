@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,9 @@ START_WITHIN = 30
 """Seconds until the appliance is ready, on a machine that does other things as well."""
 STOP_WITHIN = 30
 """Seconds from SIGTERM to the end."""
+
+PROGRAM = (sys.executable, "-m", "appliance")
+"""What `onward` is in a checkout."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,8 +84,11 @@ class Appliance:
         delivery_port: int,
         settings: Settings | None = None,
         environment: Mapping[str, str] = {},
+        address: str = "127.0.0.1",
+        program: Sequence[str] = PROGRAM,
     ) -> None:
-        """`environment`: variables that the appliance itself runs with, beside the usual ones."""
+        """`environment`: variables that the appliance itself runs with, beside the usual ones. `address`: where it
+        listens. `program`: what runs the appliance, in place of the usual one; commands are run by that one."""
         self.directory = directory
         self.data_dir = directory / "var"
         self.config = directory / "onward.toml"
@@ -90,14 +96,16 @@ class Appliance:
         """What it wrote to standard error, over all its starts."""
         self.smtp_port = 0
         self.http_port = 0
+        self.address = address
         self._environment = environment
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._was_below: set[int] = set()
         directory.mkdir(parents=True, exist_ok=True)
         self.settings: dict[str, dict[str, object]] = {
             "": {"hostname": HOSTNAME, "data_dir": str(self.data_dir)},
-            "smtp": {"listen": ["127.0.0.1:0"], "max_connections_per_client": 200},
-            "http": {"listen": ["127.0.0.1:0"]},
+            "smtp": {"listen": [f"{address}:0"], "max_connections_per_client": 200},
+            "http": {"listen": [f"{address}:0"]},
             "dns": {"nameservers": [nameserver], "timeout": "2s"},
             "delivery": {"port": delivery_port, "retry": ["1s"], "loopback_destinations": True},
             "plans.free": {
@@ -152,7 +160,7 @@ class Appliance:
         """Start a command of `onward` with this configuration and wait for nothing. The caller ends it."""
         with self.errors.open("ab") as errors:
             return subprocess.Popen(
-                self._command(*arguments),
+                self._command(*arguments, program=self._program if arguments == ("run",) else PROGRAM),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=errors,
@@ -270,12 +278,12 @@ class Appliance:
 
     def client(self, **options: Any) -> SmtpClient:
         """A connection to it, greeted."""
-        return SmtpClient("127.0.0.1", self.smtp_port, **options)
+        return SmtpClient(self.address, self.smtp_port, **options)
 
     def http(self, path: str) -> tuple[int, Any]:
         """The status and the JSON document of a GET."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as response:
+            with urllib.request.urlopen(f"http://{self.address}:{self.http_port}{path}", timeout=10) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             with error:
@@ -283,8 +291,8 @@ class Appliance:
 
     # ------------------------------------------------------------------
 
-    def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "appliance", *arguments, "--config", str(self.config)]
+    def _command(self, *arguments: str, program: Sequence[str] = PROGRAM) -> list[str]:
+        return [*program, *arguments, "--config", str(self.config)]
 
     def _said(self, since: int) -> str:
         if not self.errors.exists():

@@ -91,6 +91,25 @@ def any_tls() -> ssl.SSLContext:
     return opportunistic_context()
 
 
+def shown(context: ssl.SSLContext) -> x509.Certificate:
+    """What a client gets to see of a server with this context."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    back, forth = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server_end = context.wrap_bio(incoming, outgoing, server_side=True)
+    client_end = any_tls().wrap_bio(back, forth, server_hostname=HOST)
+    for _ in range(4):
+        for end in (client_end, server_end):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            incoming.write(forth.read())
+            back.write(outgoing.read())
+    der = client_end.getpeercert(binary_form=True)
+    assert der is not None
+    return x509.load_der_x509_certificate(der)
+
+
 @cache
 def _authority() -> _Authority:
     key = ec.generate_private_key(ec.SECP256R1())

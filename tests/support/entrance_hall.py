@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+import pytest
 from accounts_office import PLANS
 from argon2 import PasswordHasher
 
@@ -17,6 +18,7 @@ from appliance.model.ids import id_source
 from appliance.model.letter import Letter, NotPosted
 from appliance.privacy.sealing import Sealer
 from appliance.storage.memory_ephemeral import MemoryEphemeral
+from appliance.storage.records import StoreUnavailable
 from appliance.storage.sqlite_records import SqliteRecords
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -128,3 +130,12 @@ class Hall:
         known = self.entrance.doorkeeper.by_session(session)
         assert known is not None
         return known.id
+
+
+def away(hall: Hall, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the ephemeral store can't do this."""
+
+    def unavailable(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(hall.ephemeral, verb, unavailable)

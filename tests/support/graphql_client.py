@@ -50,6 +50,8 @@ class GraphqlClient:
 
     where: int | Path
     """A port of this machine, or a Unix socket."""
+    address: str = field(default="127.0.0.1", kw_only=True)
+    """Of the machine, where that is another one."""
     token: str | None = None
     cookies: dict[str, str] = field(default_factory=dict)
     _connection: http.client.HTTPConnection = field(init=False)
@@ -58,7 +60,7 @@ class GraphqlClient:
         if isinstance(self.where, Path):
             self._connection = _ToSocket(self.where)
         else:
-            self._connection = http.client.HTTPConnection("127.0.0.1", self.where, timeout=TIMEOUT_S)
+            self._connection = http.client.HTTPConnection(self.address, self.where, timeout=TIMEOUT_S)
 
     def __enter__(self) -> Self:
         return self

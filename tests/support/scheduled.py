@@ -30,8 +30,7 @@ from appliance.routing.snapshot import Settings, Snapshot
 from appliance.spool.clocks import Clocks
 from appliance.spool.committer import Committer
 from appliance.spool.spool import Spool
-from appliance.storage.spool import Accept, AddPart, Operation
-from appliance.storage.sqlite_spool import SqliteSpool
+from appliance.storage.spool import Accept, AddPart, Operation, SpoolStore
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -80,7 +79,7 @@ def lost(_: Delivery) -> Outcome:
 class World:
     """One scheduler and everything round it."""
 
-    store: SqliteSpool
+    store: SpoolStore
     spool: Spool
     scheduler: Scheduler
     operator: QueueOperator
@@ -163,7 +162,7 @@ class ScriptedCourier:
 
 @asynccontextmanager
 async def running(
-    store: SqliteSpool,
+    store: SpoolStore,
     max_per_destination: int = 3,
     snapshot: Snapshot = SNAPSHOT,
     committer: Committer | None = None,

@@ -179,6 +179,24 @@ once. Two things are between:
   that can be made durable, nobody is told anything until the fresh file counts: the next start might find the message
   and deliver it. A sender without an answer keeps its message.
 - Killed during the copy, a start finds the old file, or both with the same in them, and takes the highest number.
+
+## Where several nodes share the spool
+
+On MongoDB a message has the same states, and **the instant of acceptance** is when the word of its node is with the
+majority of the servers, and journalled. Only one document changes as one there, so a group of changes goes in three
+steps (`appliance/storage/mongo_spool_units.py`):
+
+| step | what is written | where the node dies in it, the others |
+|---|---|---|
+| mark | new documents that nobody sees; at the others, what they will be | take the marks away: nobody was told 250 |
+| decide | the number of the group, in the node's own document | find the word there, or know that it can't come any more |
+| finish | each document as it was marked | finish it |
+
+A delivery that is under way has a lease, by the server's clock, which its node renews every few seconds. A node that is
+not heard of for half a minute is marked as gone: from then on it can decide nothing, and its groups, leases, events and
+half-received content are brought to their end by whoever looks first, within a minute of its death. If it goes on after
+all (a machine that was suspended), it enters under another id and hears what it has lost. What it then decides about a
+lost delivery is dropped; but if it has delivered it, the delivery is erased for all: that is better than a second copy.
 """
 
 

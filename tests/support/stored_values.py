@@ -21,7 +21,7 @@ def an_id(number: int) -> str:
 
 def a_keyring(*names: str, seed: int = 1) -> Keyring:
     """Sealers under keys that are the same for the same seed; those of both stores without names."""
-    names = names or ("accounts", "log", "spool")
+    names = names or ("accounts", "cluster", "log", "spool")
     return {name: Sealer(bytes([seed]) * (KEY_OCTETS - len(name)) + name.encode()) for name in names}
 
 

@@ -46,7 +46,7 @@ from appliance.configuration import load
 from appliance.forwarding.srs import SenderRewriter
 from appliance.model.time import wall_clock
 from appliance.privacy.declarations import ALIASES, DESTINATIONS
-from appliance.routing.snapshot import GENERATION
+from appliance.routing.changes import GENERATION
 from appliance.run.stores import SRS_KEY, open_records, secrets
 from appliance.storage.records import Raise, Update
 
