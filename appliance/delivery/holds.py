@@ -15,6 +15,9 @@ from smtp.address import ascii_domain
 HELD_BY_OPERATOR = "held by the operator"
 """`Delivery.held_for` of what was held by itself, without a rule."""
 
+HELD_BY_ACCOUNT = "held by the account"
+"""The same of what the account has held whose mail it is."""
+
 RELEASED = "released by the operator"
 """`Delivery.held_for` of what an operator has let go although a rule is about it: no rule holds it again."""
 
@@ -48,6 +51,10 @@ class Holds:
             return None
         return next((rule for rule in self._rules if rule.matches(delivery)), None)
 
+    def operators_rule_for(self, delivery: Delivery) -> Hold | None:
+        """The oldest rule of an operator that is about this delivery, whoever may have let it go."""
+        return next((rule for rule in self._rules if not rule.by_account and rule.matches(delivery)), None)
+
     def same_as(self, rule: Hold) -> Hold | None:
         """The rule in force that says the same, whatever its id; None where there is none."""
         wanted = _meaning(normalised(rule))
@@ -77,7 +84,7 @@ def held_for(rule: Hold) -> str:
         f" to {rule.destination}" if rule.destination else "",
         f" from {rule.sender or '<>'}" if rule.sender is not None else "",
     )
-    return f"{HELD_BY_OPERATOR}: all mail{''.join(about)}"
+    return f"{HELD_BY_ACCOUNT if rule.by_account else HELD_BY_OPERATOR}: all mail{''.join(about)}"
 
 
 def normalised(rule: Hold) -> Hold:
@@ -90,5 +97,5 @@ def normalised(rule: Hold) -> Hold:
     )
 
 
-def _meaning(rule: Hold) -> tuple[str, str, str | None]:
-    return rule.domain, rule.destination, rule.sender
+def _meaning(rule: Hold) -> tuple[str, str, str | None, bool]:
+    return rule.domain, rule.destination, rule.sender, rule.by_account

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 from msgspec import structs
 
-from appliance.delivery.holds import HELD_BY_OPERATOR, RELEASED, Holds, held_for, normalised
+from appliance.delivery.holds import HELD_BY_ACCOUNT, HELD_BY_OPERATOR, RELEASED, Holds, held_for, normalised
 from appliance.delivery.relay_connections import RelayConnections
 from appliance.delivery.schedule import RetrySchedule
 from appliance.delivery.scheduler import Scheduler
@@ -100,8 +100,16 @@ class QueueFilter:
         return [recipient.address for recipient in delivery.recipients if self._is_own(recipient)]
 
     def sees(self, rule: Hold) -> bool:
-        """Whether whoever asks may know of this rule, and lift it."""
+        """Whether whoever asks may know of this rule."""
         return self.within is None or rule.domain in self.within
+
+    def may_lift(self, rule: Hold) -> bool:
+        """Whether whoever asks may lift this rule: an account only what an account has set."""
+        return self.sees(rule) and (self.within is None or rule.by_account)
+
+    def may_release(self, delivery: Delivery) -> bool:
+        """Whether whoever asks may let this go: an account not what an operator has held."""
+        return self.within is None or not delivery.held_for.startswith(HELD_BY_OPERATOR)
 
     def _is_own(self, recipient: Recipient) -> bool:
         # By the id: the name of a domain that was given up may be somebody else's by now, and its mail is not.
@@ -111,13 +119,14 @@ class QueueFilter:
         """The hold that says the same of mail to come; None where a hold can't say it, or nothing is set."""
         if not (self.domain or self.destination or self.sender is not None) or self._is_narrower_than_rules:
             return None
-        return normalised(Hold(id, created_at, self.domain or "", self.destination or "", self.sender))
+        by_account = self.within is not None
+        return normalised(Hold(id, created_at, self.domain or "", self.destination or "", self.sender, by_account))
 
     def covers(self, rule: Hold) -> bool:
         """Whether all that the rule holds is meant."""
         return (
             not self._is_narrower_than_rules
-            and self.sees(rule)
+            and self.may_lift(rule)
             and (self.domain is None or ascii_domain(self.domain) == rule.domain)
             and (self.destination is None or ascii_domain(self.destination) == rule.destination)
             and (self.sender is None or folded(self.sender) == rule.sender)
@@ -218,8 +227,9 @@ class QueueOperator:
 
     async def hold(self, wanted: QueueFilter) -> int:
         """Keep back what waits now; returns how many deliveries that were. Raises StoreUnavailable."""
+        words = HELD_BY_OPERATOR if wanted.within is None else HELD_BY_ACCOUNT
         async with self._changing:
-            return await self._change_all(wanted, {DeliveryState.WAITING}, _held(HELD_BY_OPERATOR))
+            return await self._change_all(wanted, {DeliveryState.WAITING}, _held(words))
 
     async def add_hold(self, wanted: QueueFilter) -> tuple[int, Hold] | None:
         """Keep back what waits and what will arrive; returns how many deliveries wait, and the rule.
@@ -237,11 +247,11 @@ class QueueOperator:
         """Lift one rule and let go what it has held; returns how many deliveries that were, and the rule.
 
         What another rule is about is held by that then. None where there is no such rule, or none that whoever asks
-        may know of. Raises StoreUnavailable.
+        may lift. Raises StoreUnavailable.
         """
         now = self._clocks.steady()
         async with self._changing:
-            rule = next((rule for rule in self.holds(wanted) if rule.id == hold_id), None)
+            rule = next((rule for rule in self._holds.rules if rule.id == hold_id and wanted.may_lift(rule)), None)
             if rule is None:
                 return None
             await self._lift([rule])
@@ -260,11 +270,16 @@ class QueueOperator:
         """Let go what is held, and lift the rules that are about nothing else.
 
         Returns how many deliveries and how many rules that were. What another rule is about goes too, but what arrives
-        after it does not. Raises StoreUnavailable.
+        after it does not; what an operator holds, no account lets go. Raises StoreUnavailable.
         """
         now = self._clocks.steady()
 
-        def released(delivery: Delivery) -> Operation:
+        def released(delivery: Delivery) -> Operation | None:
+            if not wanted.may_release(delivery):
+                return None
+            operators = None if wanted.within is None else self._holds.operators_rule_for(delivery)
+            if operators is not None:
+                return Keep(structs.replace(delivery, held_for=held_for(operators)))
             words = RELEASED if self._holds.rule_for(delivery) else ""
             return Keep(structs.replace(delivery, state=DeliveryState.WAITING, next_attempt_at=now, held_for=words))
 

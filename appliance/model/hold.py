@@ -1,4 +1,4 @@
-"""Mail that an operator keeps back."""
+"""Mail that is kept back, by an operator or by the account that it is for."""
 
 from dataclasses import dataclass
 
@@ -22,6 +22,8 @@ class Hold:
     """The domain of the mailbox."""
     sender: str | None = None
     """The envelope sender; empty for the null reverse-path, None where it does not matter."""
+    by_account: bool = False
+    """The account of the domain has set it, and may lift it; else an operator has, and no account may."""
 
     def matches(self, delivery: Delivery) -> bool:
         """Whether this delivery is to be held."""

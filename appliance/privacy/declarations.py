@@ -666,10 +666,12 @@ RETURN_PATHS = Collection(
 HOLDS = Collection(
     name="holds",
     store=Store.SPOOL,
-    purpose="Which mail an operator keeps back: by domain, destination or sender; erased when the hold is lifted.",
+    purpose="Which mail an operator, or an account its own, keeps back: by domain, destination or sender; erased when the "
+    "hold is lifted.",
     fields=(
         Field("id"),
         _number("created_at"),
+        Field("by_account", Kind.BOOLEAN, optional=True),
         _sealed("domain", optional=True),
         _sealed("destination", optional=True),
         _sealed("sender", optional=True),

@@ -76,6 +76,11 @@ class ControlVerbs:
             "held": states.get(DeliveryState.HELD, 0),
             "oldestQueuedAt": oldest,
             "openConnections": self.statistics.connections_open,
+            "nodes": [
+                {"name": each.name, "seenAt": each.seen_at, "queued": each.under_way}
+                for each in await trio.to_thread.run_sync(self.store.nodes)
+                if not each.gone
+            ],
         }
 
     async def _metrics(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:

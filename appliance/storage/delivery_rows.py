@@ -91,6 +91,7 @@ def hold_to_row(hold: Hold) -> Row:
     return {
         "id": hold.id,
         "created_at": hold.created_at,
+        "by_account": hold.by_account or None,
         "domain": hold.domain or None,
         "destination": hold.destination or None,
         "sender": hold.sender,
@@ -105,6 +106,7 @@ def row_to_hold(row: Row) -> Hold:
         domain=cast("str | None", row["domain"]) or "",
         destination=cast("str | None", row["destination"]) or "",
         sender=cast("str | None", row["sender"]),
+        by_account=bool(row["by_account"]),
     )
 
 

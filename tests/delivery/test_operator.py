@@ -468,6 +468,7 @@ async def test_an_account_changes_nothing_that_is_for_others_too(
             delivery("d4", "m4", next_attempt_at=later, recipients=(formers,)),
         )
         if verb == "release":
+            await world.operator.hold(QueueFilter(within=OWN))
             await world.operator.hold(QueueFilter())
         before = {each.id: each for each in store.deliveries()}
         answered = await getattr(world.operator, verb)(QueueFilter(within=OWN))
@@ -489,6 +490,30 @@ async def test_an_account_knows_of_holds_of_its_own_domains_alone(
         assert await world.operator.lift_hold(operators.id, QueueFilter(within=OWN)) is None
         assert await world.operator.release(QueueFilter(within=OWN)) == (0, 1)
         assert world.operator.holds() == [operators]
+
+
+async def test_an_account_lets_go_of_nothing_that_an_operator_holds(
+    store: SqliteSpool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        later, own = NOW + HOUR_MS, QueueFilter(within=OWN)
+        _, operators = await ruled(world, QueueFilter(domain="example.org"))
+        _, accounts = await ruled(world, QueueFilter(domain="example.org", within=OWN))
+        assert operators.by_account is not accounts.by_account
+        await world.accept(*(delivery(f"d{n}", f"m{n}", next_attempt_at=later) for n in (1, 2)))
+        await world.operator.hold(QueueFilter(id="d1"))
+        await world.operator.hold(QueueFilter(id="d2", within=OWN))
+        assert (await world.operator.lift_hold(operators.id, own)) is None
+        assert await world.operator.release(own) == (1, 1), (
+            "its own rule is gone, and what it held is the operator's now"
+        )
+        assert world.operator.holds() == [operators]
+        assert world.states == {
+            "d1": (HELD, "held by the operator"),
+            "d2": (HELD, "held by the operator: all mail for example.org"),
+        }
+        await world.operator.release(QueueFilter())
+        assert {state for state, _ in world.states.values()} == {WAITING}
 
 
 # ---------------------------------------------------------------------- fail

@@ -19,7 +19,7 @@ class ApplianceNode:
 
     name: str
     seen_at: DateTime = strawberry.field(description="When it was last heard of.")
-    queued: int
+    queued: int = strawberry.field(description="Deliveries that it has; where several share the queue, is at just now.")
 
 
 @strawberry.type(description="What the appliance is doing now. Numbers are for operators, and null for everybody else.")
@@ -50,7 +50,7 @@ class StatusQueries:
             # An engine that is away is what this field is there to tell.
             told = {}
         shown = told if info.context.caller.is_operator else {}
-        queued, now = shown.get("queued"), DateTime(rooms.clock())
+        queued, now, own = shown.get("queued"), DateTime(rooms.clock()), rooms.configuration.hostname
         return Status(
             version=version(),
             healthy=told.get("healthy") is True,
@@ -58,7 +58,13 @@ class StatusQueries:
             queued=queued,
             oldest_queued_at=instant(shown.get("oldestQueuedAt")),
             open_connections=shown.get("openConnections"),
-            nodes=None
-            if queued is None
-            else [ApplianceNode(name=rooms.configuration.hostname, seen_at=now, queued=queued)],
+            nodes=None if queued is None else _nodes(shown) or [ApplianceNode(name=own, seen_at=now, queued=queued)],
         )
+
+
+def _nodes(told: Mapping[str, Any]) -> list[ApplianceNode]:
+    """Those that share a store; none where there is but one."""
+    return [
+        ApplianceNode(name=each["name"], seen_at=DateTime(each["seenAt"]), queued=each["queued"])
+        for each in told.get("nodes", ())
+    ]
