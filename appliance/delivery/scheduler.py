@@ -471,8 +471,8 @@ class Scheduler:
                 self.wake()
 
     async def lose(self, delivery_ids: Collection[str]) -> None:
-        """Other nodes have taken these over: they leave memory, but for those that a courier is at already. What becomes
-        of these is decided when it is written down."""
+        """Other nodes have taken these over: they leave memory, but for those that a courier is at already. What
+        becomes of these is decided when it is written down."""
         lost = self.withdraw(lambda delivery: delivery.id in delivery_ids)
         # It says so to the store, which knows better who has them.
         await self._spool.leave([replace(delivery, state=DeliveryState.WAITING) for delivery in lost])

@@ -332,8 +332,8 @@ EVENTS = Collection(
 LOG_HORIZONS = Collection(
     name="log_horizons",
     store=Store.RECORDS,
-    purpose="Where several machines of the operator write the log: how far each has brought its events to it, so that who "
-    "follows the log is told all of them in order.",
+    purpose="Where several machines of the operator write the log: how far each has brought its events to it, so that "
+    "who follows the log is told all of them in order.",
     fields=(
         # The name of the node.
         Field("id"),
@@ -666,8 +666,8 @@ RETURN_PATHS = Collection(
 HOLDS = Collection(
     name="holds",
     store=Store.SPOOL,
-    purpose="Which mail an operator, or an account its own, keeps back: by domain, destination or sender; erased when the "
-    "hold is lifted.",
+    purpose="Which mail an operator, or an account its own, keeps back: by domain, destination or sender; erased when "
+    "the hold is lifted.",
     fields=(
         Field("id"),
         _number("created_at"),
