@@ -2,8 +2,9 @@
 
 `spool.py` has the verbs that reception and delivery use, `committer.py` the thread that makes them durable in groups.
 `clocks.py` is the time by which mail waits; `uses.py` counts what an alias has taken with the very accept, and
-`use_copies.py` shows it to people; `sharing.py` is for nodes that have one spool together. How it stands on the disk is the business of `appliance.storage`; when to deliver
-and what an outcome means is that of `appliance.delivery`. A message is nothing but its deliveries and its content:
+`use_copies.py` shows it to people; `sharing.py` is for nodes that have one spool together. How it stands on the disk
+is the business of `appliance.storage`; when to deliver and what an outcome means is that of `appliance.delivery`. A
+message is nothing but its deliveries and its content:
 
     begin -> append -> commit      arriving; the 250 waits for commit, which is durable when it returns
                     \\-> abort      the sender went away or was refused: nothing of it is left

@@ -19,7 +19,7 @@ import outcome
 import trio
 
 from appliance.storage.records import Damaged, StoreFull, StoreUnavailable
-from appliance.storage.spool import Operation, Prepared, SpoolStore, Undecided
+from appliance.storage.spool import BeingChanged, Operation, Prepared, SpoolStore, Undecided
 from smtp.histogram import Histogram
 
 MAX_GROUP_UNITS = 512
@@ -205,7 +205,8 @@ class GroupCommitter:
                     # An outcome can be delivered once, so each task gets one of its own.
                     unit.result = outcome.Error(result.error)
                 if len(writing) > 1 and (
-                    isinstance(result.error, StoreFull | Damaged) or not isinstance(result.error, StoreUnavailable)
+                    isinstance(result.error, StoreFull | Damaged | BeingChanged)
+                    or not isinstance(result.error, StoreUnavailable)
                 ):
                     # One unit is to blame, or together they are too much, and nothing was done: each for itself now.
                     for unit, prepared in writing:

@@ -21,7 +21,7 @@ from appliance.storage.mongo_spool_nodes import ABSENT, Membership
 from appliance.storage.mongo_spool_rows import Work
 from appliance.storage.mongo_spool_units import COUNTED, Touched, Units
 from appliance.storage.records import Duplicate, StoreUnavailable
-from appliance.storage.spool import ClockMarks, LeaseLost, Undecided
+from appliance.storage.spool import BeingChanged, ClockMarks, LeaseLost, Undecided
 
 DOUBT_S = 60.0
 """For so long after a command whose answer did not come, it is looked for what it may still do: a server that hangs
@@ -143,7 +143,7 @@ class Groups:
             self._database[collection.name].insert_many(documents, ordered=False)
 
     def _mark_deliveries(self, work: Work, unit: str) -> None:
-        """Raises LeaseLost; StoreUnavailable where another node is at one of them this very moment."""
+        """Raises LeaseLost, BeingChanged."""
         changes = [
             UpdateOne(
                 self._if_ours(delivery_id),
@@ -186,7 +186,7 @@ class Groups:
                 continue
             elif "unit" in document:
                 self.doubt()
-                raise StoreUnavailable(f"{self._database.place}: delivery {delivery_id} is being changed already")
+                raise BeingChanged(f"{self._database.place}: another node is changing delivery {delivery_id}")
             elif document.get("lease", {}).get("token") != token:
                 lost.append(delivery_id)
         if lost:

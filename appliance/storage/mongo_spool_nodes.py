@@ -191,8 +191,14 @@ class Membership:
 
     def all(self) -> list[Node]:
         """See `SpoolStore.nodes`. Raises StoreUnavailable."""
+        leased = {"$match": {"lease.node": {"$exists": True}}}
+        counted = {"$group": {"_id": "$lease.node", "deliveries": {"$sum": 1}}}
         with self._database.translated():
             found = list(self._nodes.find().sort([("name", 1), ("_id", 1)]))
+            under_way = {
+                str(each["_id"]): int(each["deliveries"])
+                for each in self._database["deliveries"].aggregate([leased, counted])
+            }
         return [
             Node(
                 id=str(each["_id"]),
@@ -202,6 +208,7 @@ class Membership:
                 started_at=int(each["started_at"]),
                 seen_at=int(each["seen_at"]),
                 gone=bool(each.get("gone", False)),
+                under_way=under_way.get(str(each["_id"]), 0),
             )
             for each in found
         ]

@@ -161,6 +161,10 @@ class Undecided(StoreUnavailable):
     """Whether it was made durable after all. True or final no earlier than the store is certain again."""
 
 
+class BeingChanged(StoreUnavailable):
+    """Another node is at a delivery of the group this very moment. The other units of the group are none the worse."""
+
+
 class LeaseLost(Exception):
     """Another node has taken deliveries over that this one took to be its own. Nothing of the group has happened, and
     what was to be done about these deliveries is no longer this node's business."""
@@ -184,6 +188,8 @@ class Node:
     seen_at: int
     gone: bool
     """It has ended, or has not been seen for so long that others have its work."""
+    under_way: int
+    """Deliveries that it is at."""
 
 
 class SpoolStore(Protocol):

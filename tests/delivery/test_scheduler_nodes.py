@@ -33,9 +33,14 @@ def mongod() -> Iterator[Mongod]:
 
 
 @pytest.fixture
-def nodes(mongod: Mongod) -> Iterator[Nodes]:
+def url(mongod: Mongod) -> str:
+    """A new database."""
+    return mongod.url_of(f"test-{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+def nodes(url: str) -> Iterator[Nodes]:
     """This node, and another to which it is soon dead."""
-    url = mongod.url_of(f"test-{secrets.token_hex(6)}")
     one, two = MongoSpool(url, KEYRING, "one"), MongoSpool(url, KEYRING, "two", lease_ms=IMPATIENT_MS)
     yield one, two
     one.close()
@@ -112,9 +117,9 @@ async def test_what_waits_in_memory_and_was_lost_is_not_sent(
 
 
 async def test_two_nodes_deliver_what_both_have_accepted_and_nothing_twice(
-    nodes: Nodes, autojump_clock: trio.testing.MockClock
+    url: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    one, two = nodes
+    one, two = MongoSpool(url, KEYRING, "one"), MongoSpool(url, KEYRING, "two")
     async with running(one) as first, running(two) as second:
         for number in range(20):
             world = (first, second)[number % 2]
@@ -124,3 +129,5 @@ async def test_two_nodes_deliver_what_both_have_accepted_and_nothing_twice(
         carried = [id for world in (first, second) for _, ids in world.carried for id in ids]
         assert sorted(carried) == sorted(f"d{number}" for number in range(20))
         assert first.waiting() == []
+    one.close()
+    two.close()

@@ -22,7 +22,7 @@ from appliance.storage.sqlite_spool import SqliteSpool
 
 RENEW_S = 0.05
 
-IMPATIENT_MS = 500
+IMPATIENT_MS = 800
 
 LIMIT_S = 10
 

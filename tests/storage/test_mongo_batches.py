@@ -18,6 +18,8 @@ from appliance.storage.records import Change, Delete, Duplicate, Insert, Raise, 
 FIRST_INSERTS = 6
 """The step of the batch that inserts the first rows: before it come the intent, two accounts, an event and a domain."""
 
+CLOSING = 13
+"""The step of the batch that erases its intent, when all is done."""
 
 BAD_VALUE = 2
 """What a server says that will never do what it is asked for."""
@@ -44,6 +46,12 @@ def whole(sqlite: SqliteBackend) -> dict[str, list[dict[str, object]]]:
 def unsettled(house: MongoBackend) -> int:
     with house.server.client() as client:
         return client[house.database]["intents"].count_documents({"writes": {"$exists": True}})
+
+
+def age_intents(house: MongoBackend) -> None:
+    """Make every intent one that nobody has been at for long."""
+    with house.server.client() as client:
+        client[house.database]["intents"].update_many({}, {"$set": {"at": datetime.fromtimestamp(0, UTC)}})
 
 
 def test_a_batch_leaves_what_a_transaction_leaves(house: MongoBackend, sqlite: SqliteBackend) -> None:
@@ -130,13 +138,37 @@ def test_who_is_taken_for_dead_and_undone_hears_of_it(house: MongoBackend) -> No
     assert unsettled(house) == 0
 
 
+def test_who_is_undone_when_all_was_done_hears_of_it(
+    house: MongoBackend, whole: dict[str, list[dict[str, object]]]
+) -> None:
+    nothing = rows(house.records())
+    with stopped_before(CLOSING, house.url) as process:
+        records = house.records()
+        assert rows(records) == whole
+        age_intents(house)
+        with house.server.failing(["insert"], times=1, errorCode=BAD_VALUE, appName="onward"):
+            assert records.settle() == 1
+        assert continued(process).startswith("unavailable")
+    assert rows(records)["accounts"] == nothing["accounts"]
+    assert unsettled(house) == 0
+
+
+def test_what_another_batch_has_written_since_is_not_undone(house: MongoBackend) -> None:
+    records = house.records()
+    with stopped_before(FIRST_INSERTS, house.url) as process:
+        assert records.get(ACCOUNTS, {"id": an_id(1)})["plan"] == "premium"
+        records.apply([Update(ACCOUNTS, {"id": an_id(1)}, {"plan": "another"}), Raise("routing")])
+        records.apply(RIVAL)
+        assert continued(process) == "duplicate reference"
+    assert [each["plan"] for each in records.find(ACCOUNTS, {})] == ["another", "plan 2", "plan 3"]
+
+
 def test_a_batch_that_can_never_be_made_is_undone_and_stops_nobody(house: MongoBackend) -> None:
     records = house.records()
     nothing = rows(records)
     assert killed_before(FIRST_INSERTS, house.url) == ""
     assert rows(records) != nothing
-    with house.server.client() as client:
-        client[house.database]["intents"].update_many({}, {"$set": {"at": datetime.fromtimestamp(0, UTC)}})
+    age_intents(house)
     with house.server.failing(["insert"], times=1, errorCode=BAD_VALUE, appName="onward"):
         assert records.settle() == 1
     assert rows(records) == nothing

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 from interrupted_batch import BATCH, BEFORE, continued, rows, stopped_before
 from mongod import Mongod, running_mongod
+from peer_programs import free_port
 from pymongo.errors import AutoReconnect
 from storage_backends import MongoBackend
 from stored_values import a_row, an_id
@@ -24,7 +25,7 @@ BOUND_S = OPERATION_MS / 1000 + 2
 RECOVERED_S = 10.0
 """Within so long after the server is back, so is the store."""
 
-FULL, CORRUPT, UNAUTHORIZED, NOT_PRIMARY = 14031, 285, 13, 10107
+FULL, CORRUPT, UNAUTHORIZED, NOT_PRIMARY, LOCK_TIMEOUT = 14031, 285, 13, 10107, 24
 
 
 @pytest.fixture(params=[False, True], ids=["standalone", "replica set"])
@@ -114,6 +115,37 @@ def test_a_server_that_is_killed_and_started_again(server: Mongod, place: MongoB
 
 
 @ALONE
+def test_what_is_said_to_be_written_is_there_after_a_kill_in_the_same_moment(
+    server: Mongod, place: MongoBackend
+) -> None:
+    # What is in the server's memory is there for as long as this, where nobody asks for more.
+    server.options = ("--journalCommitInterval", "500")
+    server.stop()
+    server.start()
+    for number in (1, 2, 3):
+        records = place.records()
+        records.apply([Insert(ACCOUNTS, a_row(ACCOUNTS, number))])
+        server.kill()
+        server.start()
+        assert place.records().count(ACCOUNTS, {}) == number
+
+
+def test_what_a_majority_does_not_have_is_not_said_to_be_written() -> None:
+    with running_mongod(replica_set=True) as server:
+        place = MongoBackend(server)
+        records = place.records()
+        with server.client() as client:
+            config = client.admin.command("replSetGetConfig")["config"]
+            # Another member that nobody has ever seen; and no election, however long it is away.
+            config["members"].append({"_id": 1, "host": f"127.0.0.1:{free_port()}", "priority": 0})
+            config["settings"]["electionTimeoutMillis"] = 600_000
+            config["version"] += 1
+            client.admin.command("replSetReconfig", config, force=True)
+        with pytest.raises(StoreUnavailable, match="it does not answer in time"):
+            records.apply([Insert(ACCOUNTS, a_row(ACCOUNTS, 1))])
+
+
+@ALONE
 def test_a_server_that_is_stopped_and_started_again(server: Mongod, records: MongoRecords) -> None:
     with back_within_the_bound(records):
         server.stop()
@@ -178,6 +210,7 @@ def refused(mongod: Mongod) -> Iterator[MongoBackend]:
         (CORRUPT, Damaged, "what is stored there is damaged"),
         (UNAUTHORIZED, StoreUnavailable, "may not do this"),
         (NOT_PRIMARY, StoreUnavailable, "no server that takes writes"),
+        (LOCK_TIMEOUT, StoreUnavailable, "the server says LockTimeout"),
     ],
 )
 def test_a_server_that_refuses_writes(refused: MongoBackend, code: int, meaning: type[Exception], told: str) -> None:

@@ -3,10 +3,13 @@
 In these tests it is the node `two` that is impatient: what it has not heard of for a moment is dead to it.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import trio
+import trio.testing
 from appliance_process import eventually
 from mongod import Mongod
 from msgspec.structs import replace
@@ -15,6 +18,7 @@ from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
 
 from appliance.model.delivery import Delivery, DeliveryState
 from appliance.model.event import EventType
+from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import TIDY_S
 from appliance.storage.mongo_spool import MongoSpool
 from appliance.storage.mongo_spool_nodes import LEASE_MS
@@ -32,7 +36,7 @@ from appliance.storage.spool import (
     Record,
 )
 
-IMPATIENT_MS = 200
+IMPATIENT_MS = 400
 """What is half a minute elsewhere."""
 
 
@@ -237,6 +241,38 @@ def test_an_operator_changes_nothing_that_another_node_has_under_way(node: Open)
         with pytest.raises(LeaseLost):
             one.apply([change])
     assert [each.state for each in one.deliveries()] == [DeliveryState.UNDER_WAY]
+
+
+async def test_what_another_node_is_changing_keeps_nobody_else_waiting(house: MongoBackend, node: Open) -> None:
+    one, two = node("one"), node("two")
+    accept(one, 1)
+    (waiting,) = one.deliveries()
+    with house.server.client() as client:
+        marked = {"unit": f"{two.nodes()[1].id}.1", "gone": True}
+        client[house.database]["deliveries"].update_one({"_id": waiting.id}, {"$set": marked})
+    refused: list[str] = []
+
+    async def hold(committer: GroupCommitter) -> None:
+        try:
+            await committer.commit([Keep(replace(waiting, state=DeliveryState.HELD))])
+        except StoreUnavailable as error:
+            refused.append(str(error))
+
+    async with GroupCommitter(one) as committer, trio.open_nursery() as nursery:
+        gate = threading.Event()
+        nursery.start_soon(committer.call, gate.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(hold, committer)
+        nursery.start_soon(committer.commit, [Accept([a_delivery(2)])])
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    assert committer.groups == 2, "the two are in one group"
+    assert len(refused) == 1
+    assert "another node is changing" in refused[0]
+    assert [(each.id, each.state) for each in two.deliveries()] == [
+        (an_id(1), DeliveryState.WAITING),
+        (an_id(2), DeliveryState.WAITING),
+    ]
 
 
 def test_what_a_node_is_at_still_it_does_not_begin_a_second_time(node: Open) -> None:

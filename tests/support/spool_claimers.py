@@ -10,6 +10,9 @@ from stored_values import a_keyring
 
 from appliance.storage.mongo_spool import MongoSpool
 
+LIMIT_S = 300.0
+"""For all of them together, on a machine that is busy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -25,7 +28,7 @@ def claim_all(url: str, workers: int, now: int, limit: int) -> list[Share]:
     """Let so many workers claim what is due at `now`, `limit` at a time. They begin together."""
     # Not a fork: pymongo is not fork-safe, and whoever asks has a client open.
     context = multiprocessing.get_context("spawn")
-    start, shares = context.Barrier(workers), context.Queue()
+    start, shares = context.Barrier(workers, timeout=LIMIT_S), context.Queue()
     processes = [
         context.Process(target=_claim, args=(url, f"claimer-{number}", now, limit, start, shares), daemon=True)
         for number in range(workers)
@@ -42,7 +45,7 @@ def claim_all(url: str, workers: int, now: int, limit: int) -> list[Share]:
 
 def _shares(shares: "Queue[Share]", workers: int) -> Iterator[Share]:
     for _ in range(workers):
-        yield shares.get(timeout=300)
+        yield shares.get(timeout=LIMIT_S)
 
 
 def _claim(url: str, name: str, now: int, limit: int, start: object, shares: "Queue[Share]") -> None:

@@ -189,7 +189,7 @@ steps (`appliance/storage/mongo_spool_units.py`):
 | step | what is written | where the node dies in it, the others |
 |---|---|---|
 | mark | new documents that nobody sees; at the others, what they will be | take the marks away: nobody was told 250 |
-| decide | the number of the group, in the node's own document | find the word there, or know that it can't come any more |
+| decide | the number of the group, in the node's own document | find the word there, or know that it can't come |
 | finish | each document as it was marked | finish it |
 
 A delivery that is under way has a lease, by the server's clock, which its node renews every few seconds. A node that is
