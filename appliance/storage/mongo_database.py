@@ -51,7 +51,7 @@ SETTLING_S = 600.0
 CONNECTIONS = 50
 """At most so many at a time from one process: more than it has threads that ask."""
 
-BOOKKEEPING = ("schema", "intents", "units")
+BOOKKEEPING = ("schema", "intents")
 """Collections in which the stores keep their books: which layout the database has, and what is half done. What stands
 in them is of declared collections, and gone within seconds."""
 

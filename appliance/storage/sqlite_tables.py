@@ -1,12 +1,16 @@
 """SQLite tables from declarations, and the proof at each start that a file has these tables and no others.
 
+What a later version declares otherwise is brought over by a migration; a new table, index or optional column needs
+none. All that a start changes is one transaction, so that a file is of one layout or of another, wherever it was broken
+off.
+
 Nothing else in the house writes a CREATE TABLE. Tables are STRICT, so that SQLite holds a column to its type as the
 codec does. A collection in the clear is kept WITHOUT ROWID: one tree instead of a table and an index for its key. One
 with a sealed column is an ordinary table: its rows are hundreds of octets to hundreds of kilobytes long, and a tree
 that carries whole rows in its inner pages too is slow beyond a twentieth of a page (sqlite.org/withoutrowid.html §4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import apsw
@@ -16,8 +20,21 @@ from appliance.storage.codec import SEALED_COLUMN
 from appliance.storage.records import SchemaMismatch
 from appliance.storage.sqlite_statements import names, quoted
 
-SCHEMA_VERSION = 1
-"""`user_version` of files written by this code. Raised when an older version could not understand what is written."""
+Migration = Callable[[apsw.Connection], None]
+"""What brings a file from one layout to the next, inside a transaction. It is given the files of all stores, and
+changes the tables that it finds."""
+
+
+def _count_by_node(connection: apsw.Connection) -> None:
+    # A row was an account's alone. What is forgotten is how many messages came today.
+    connection.execute("DROP TABLE IF EXISTS received_today")
+
+
+MIGRATIONS: tuple[Migration, ...] = (_count_by_node,)
+"""The first leads from layout 1 to layout 2, and so on. None is ever changed."""
+
+SCHEMA_VERSION = len(MIGRATIONS) + 1
+"""`user_version` of files written by this code."""
 
 _COLUMN_TYPES = {
     Kind.TEXT: "TEXT",
@@ -79,16 +96,19 @@ def index_statements(collection: Collection) -> dict[str, str]:
 
 def is_settled(connection: apsw.Connection, collections: Sequence[Collection]) -> bool:
     """Whether the file's tables are in line with the declarations already. Only reads. Raises SchemaMismatch."""
+    # An older layout is first brought to this one: it need not be what is declared now.
     return _version(connection) == SCHEMA_VERSION and not _missing(connection, collections)
 
 
 def settle(connection: apsw.Connection, collections: Sequence[Collection]) -> None:
-    """Bring the file's tables in line with the declarations, or raise SchemaMismatch before anything is changed.
+    """Bring the file's tables in line with the declarations, or raise SchemaMismatch.
 
-    A missing table is made, and so is a missing column that may be empty. Call it inside a transaction: two processes
-    may start at once.
+    What an older version has written is migrated; a missing table is made, and so is a missing column that may be
+    empty. Call it inside a transaction: where it raises, nothing is to be changed, and two processes may start at once.
     """
     version = _version(connection)
+    for migration in MIGRATIONS[version - 1 :] if version else ():
+        migration(connection)
     for statement in _missing(connection, collections):
         connection.execute(statement)
     if version < SCHEMA_VERSION:

@@ -7,7 +7,7 @@ import pytest
 from storage_backends import BACKENDS, Backend
 from stored_values import an_event
 
-from appliance.privacy.declarations import ACCOUNTS, DOMAINS, EVENTS, GENERATIONS, Collection, Store, collections_of
+from appliance.privacy.declarations import ACCOUNTS, DOMAINS, EVENTS, Collection, Store, collections_of
 from appliance.storage import copying
 from appliance.storage.copying import NotAlike, TargetInUse, contents, copy, is_unfinished
 from appliance.storage.event_rows import event_to_row

@@ -143,6 +143,7 @@ def test_what_a_majority_does_not_have_is_not_said_to_be_written() -> None:
             client.admin.command("replSetReconfig", config, force=True)
         with pytest.raises(StoreUnavailable, match="it does not answer in time"):
             records.apply([Insert(ACCOUNTS, a_row(ACCOUNTS, 1))])
+        records.close()
 
 
 @ALONE

@@ -160,6 +160,21 @@ def test_a_start_leaves_alone_what_other_nodes_have(house: MongoBackend) -> None
 # ------------------------------------------------------------------ after a lease was lost
 
 
+def test_a_node_that_was_taken_for_dead_keeps_what_nobody_has_taken_yet(house: MongoBackend) -> None:
+    one, two = house.spool(node="one"), house.spool(node="two")
+    accept(one, 1)
+    held = claimed(one)
+    with house.server.client() as client:
+        # One that has died right after it took this one for dead.
+        client[house.database]["nodes"].update_one({"name": "one"}, {"$set": {"gone": True}})
+    assert one.tidy()
+    assert one.renew() == []
+    assert two.tidy()
+    assert two.claim(NOON, 10) == []
+    one.apply([Keep(replace(held, state=DeliveryState.WAITING, attempts=1))])
+    assert claimed(two).attempts == 1
+
+
 def test_what_a_node_has_lost_it_hears_once(node: Open) -> None:
     one, two = node("one"), node("two")
     accept(one, 1)

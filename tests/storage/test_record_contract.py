@@ -1,6 +1,7 @@
 """What every record store keeps to, whatever it is made of."""
 
 import threading
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -135,6 +136,15 @@ def test_unique_fields_are_named_when_they_are_there_already(records: RecordStor
     with pytest.raises(Duplicate) as caught:
         records.apply([Insert(ALIASES, alias | {"id": an_id(2), "pattern": "other"})])
     assert caught.value.fields == ("reference",)
+
+
+def test_a_duplicate_is_told_without_what_it_was(records: RecordStore) -> None:
+    alias = a_row(ALIASES, 1) | {"pattern": "private-name"}
+    records.apply([Insert(ALIASES, alias)])
+    with pytest.raises(Duplicate) as caught:
+        records.apply([Insert(ALIASES, alias | {"id": an_id(2), "reference": "other1"})])
+    # As a log of the process has it, with all causes that are shown there.
+    assert "private-name" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_update_can_be_a_duplicate_too(records: RecordStore) -> None:
@@ -391,6 +401,26 @@ def test_threads_take_turns(records: RecordStore) -> None:
     assert (records.count(ACCOUNTS, {}), records.generation("routing")) == (60, 60)
 
 
+def test_threads_that_change_different_sealed_fields_of_a_row_lose_nothing(records: RecordStore) -> None:
+    insert_events(records, an_event(1))
+    failures: list[object] = []
+
+    def change(field: str) -> None:
+        for number in range(40):
+            written = f"{number}@{field}.example"
+            records.apply([Update(EVENTS, {"id": an_id(1)}, {field: written})])
+            row = records.get(EVENTS, {"id": an_id(1)})
+            if row is None or row[field] != written:
+                failures.append((row, written))
+
+    threads = [threading.Thread(target=change, args=(field,)) for field in ("sender", "recipient")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
 def test_events_move_from_the_outbox_as_they_stand_and_only_once(backend: Backend) -> None:
     spool = backend.spool()
     events = [an_event(1), an_event(2, type=EventType.REFUSED, client_name=None)]
@@ -414,6 +444,17 @@ def test_only_whole_stored_rows_are_taken_over(backend: Backend) -> None:
     with pytest.raises(RowRefused, match="body"):
         records.import_stored(EVENTS, [{**row, "body": b"x"}])
     assert records.count(EVENTS, {}) == 0
+
+
+def test_a_stored_row_that_cannot_be_taken_over_is_not_passed_over(records: RecordStore) -> None:
+    records.apply([Insert(ALIASES, a_row(ALIASES, 1))])
+    (row,) = records.stored(ALIASES)
+    # The same key is the same row; the same reference under another key is two rows for one.
+    records.import_stored(ALIASES, [row])
+    with pytest.raises(Duplicate) as caught:
+        records.import_stored(ALIASES, [row | {"id": an_id(2), "pattern": "other"}])
+    assert caught.value.fields == ("reference",)
+    assert records.count(ALIASES, {}) == 1
 
 
 def test_a_sweep_erases_what_is_older_and_of_the_right_kind(records: RecordStore) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 import apsw
 import pytest
 from storage_backends import SqliteBackend
+from stored_values import a_keyring
 
 from appliance.privacy.declarations import (
     COLLECTIONS,
     CONTENT,
     DELIVERIES,
     EVENTS,
+    RECEIVED_TODAY,
     Collection,
     Field,
     Kind,
@@ -18,10 +20,11 @@ from appliance.privacy.declarations import (
     Store,
 )
 from appliance.storage import sqlite_spool_statements as texts
-from appliance.storage import sqlite_statements
+from appliance.storage import sqlite_statements, sqlite_tables
 from appliance.storage.codec import stored_columns
 from appliance.storage.records import SchemaMismatch, StoreUnavailable
 from appliance.storage.sqlite_database import Database
+from appliance.storage.sqlite_records import SqliteRecords
 from appliance.storage.sqlite_tables import SCHEMA_VERSION, columns_of, index_statements
 
 TABLES = [each for each in COLLECTIONS if each.store is not Store.EPHEMERAL and not each.shared]
@@ -152,6 +155,43 @@ def test_nothing_can_be_stored_beside_what_is_declared(path: Path, statement: st
     execute(path, statement)
     with pytest.raises(SchemaMismatch, match=message):
         reopen(path, NOTES)
+
+
+def test_a_file_of_before_is_brought_forward_or_left_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fuller = changed(fields=(*NOTES.fields, Field("colour")))
+
+    def give_colours(connection: apsw.Connection) -> None:
+        connection.execute("ALTER TABLE notes ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'")
+
+    def break_off(connection: apsw.Connection) -> None:
+        raise OSError("the power is gone")
+
+    migrations = (*sqlite_tables.MIGRATIONS, give_colours)
+    monkeypatch.setattr(sqlite_tables, "SCHEMA_VERSION", len(migrations) + 2)
+    monkeypatch.setattr(sqlite_tables, "MIGRATIONS", (*migrations, break_off))
+    before = execute(path, "SELECT sql FROM sqlite_schema")
+    for _ in range(2):
+        with pytest.raises(OSError, match="power"):
+            reopen(path, fuller)
+        assert execute(path, "SELECT sql FROM sqlite_schema") == before
+        assert execute(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+    monkeypatch.setattr(sqlite_tables, "MIGRATIONS", (*migrations, lambda _: None))
+    for _ in range(2):
+        reopen(path, fuller)
+        assert execute(path, "SELECT name, colour FROM notes") == [("one", "red")]
+        assert execute(path, "PRAGMA user_version") == [(len(migrations) + 2,)]
+
+
+def test_counts_of_the_first_layout_are_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite"
+    SqliteRecords(path, a_keyring()).close()
+    execute(path, "DROP TABLE received_today")
+    execute(path, "CREATE TABLE received_today (account_id TEXT PRIMARY KEY, day INTEGER, messages INTEGER)")
+    execute(path, "INSERT INTO received_today VALUES ('a', 1, 2)")
+    execute(path, "PRAGMA user_version = 1")
+    records = SqliteRecords(path, a_keyring())
+    assert records.find(RECEIVED_TODAY, {}) == []
+    records.close()
 
 
 def test_a_file_of_a_later_version_is_refused(path: Path) -> None:
