@@ -6,7 +6,7 @@ printed. Nothing is changed by looking. A fault of the configuration itself ends
 
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -16,7 +16,7 @@ import click
 import trio
 
 from appliance.accounts.rows import get
-from appliance.command_line.check_stores import check_mongodb, check_redis
+from appliance.command_line.check_stores import check_mongodb, check_nodes, check_redis
 from appliance.command_line.findings import Finding, Grade
 from appliance.command_line.invocation import Command, Invocation, json_option, pass_invocation
 from appliance.command_line.output import counted, plain, print_json, say
@@ -274,13 +274,14 @@ def check_appliance(config: Configuration) -> Finding:
 CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
     check_hostname,
     check_data_directory,
+    check_mongodb,
     check_secrets,
     check_certificate,
     check_authorities,
     check_source_addresses,
     check_smarthost,
-    check_mongodb,
     check_redis,
+    check_nodes,
     check_records,
     check_smtp_ports,
     check_http_ports,
@@ -289,6 +290,10 @@ CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
     check_own_mail,
     check_appliance,
 )
+
+
+IN_THE_STORE = (check_secrets, check_certificate, check_records, check_postmaster)
+"""What is asked of the MongoDB where there is one. Where that is at fault, each would wait for it and say the same."""
 
 
 @click.command(cls=Command)
@@ -302,7 +307,7 @@ def check(invocation: Invocation, as_json: bool) -> None:
     """
     where = f"{invocation.path} is valid" if invocation.path else "no file, so the defaults"
     config = invocation.configuration
-    findings = [Finding(Grade.OK, "configuration", where), *(each(config) for each in CHECKS)]
+    findings = [Finding(Grade.OK, "configuration", where), *_findings(config)]
     if as_json:
         for finding in findings:
             print_json(
@@ -320,6 +325,16 @@ def check(invocation: Invocation, as_json: bool) -> None:
     if faults:
         say(f"Mail would not flow: {counted(faults, 'fault')}.")
         raise click.exceptions.Exit(1)
+
+
+def _findings(config: Configuration) -> Iterator[Finding]:
+    store_fails = False
+    for each in CHECKS:
+        if store_fails and each in IN_THE_STORE:
+            continue
+        finding = each(config)
+        store_fails |= each is check_mongodb and finding.grade is Grade.FAULT
+        yield finding
 
 
 def _status(config: Configuration) -> Mapping[str, object] | None:

@@ -72,3 +72,15 @@ def check_redis(config: Configuration) -> Finding:
         advice = "set maxmemory-policy noeviction: else who counts attempts may be made to forget"
         return Finding(Grade.WARNING, name, f"{about.version}: it forgets what it should keep when it is full", advice)
     return Finding(Grade.OK, name, f"{about.version}, in memory alone")
+
+
+def check_nodes(config: Configuration) -> Finding:
+    """Do the machines that share a store agree on what strangers get to see?"""
+    name = "nodes"
+    if not is_shared(config):
+        return Finding(Grade.OK, name, "this machine alone")
+    if config.forwarding.srs_domain == f"srs.{config.hostname}":
+        advice = "set forwarding.srs_domain, to the same on all of them, and have its MX name all of them"
+        detail = f"what comes back to {config.forwarding.srs_domain} finds its sender at {config.hostname} alone"
+        return Finding(Grade.WARNING, name, detail, advice)
+    return Finding(Grade.OK, name, f"rewritten senders are at {config.forwarding.srs_domain}")

@@ -1,14 +1,14 @@
 """Following the log of the running appliance: a websocket on its `control.sock` that is opened again when it breaks.
 
 The protocol is graphql-transport-ws. Whatever breaks, nothing is lost and nothing told twice: each time it is resumed
-behind the last event that was told.
+somewhat before the last event that was told, and what was told already is passed over.
 """
 
 from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,11 @@ from control_api.operation_files import operation
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
 from appliance.command_line.api_ids import api_id, own_id
-from appliance.command_line.control import data_of, not_answering
+from appliance.command_line.control import not_answering
+from appliance.logbook.remembered import Told
 from appliance.model.event import DeliveryEvent, EventType
-from appliance.model.ids import first_id_at
-from appliance.model.time import parse_instant, wall_clock
+from appliance.model.ids import first_id_at, id_before
+from appliance.model.time import MINUTE_MS, parse_instant, wall_clock
 from appliance.wire import WireError
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ RETRY_S = 1.0
 
 MAX_MESSAGE = 1 << 20
 """Octets of a message. An event has a few thousand."""
+
+LATE_MS = 2 * MINUTE_MS
+"""How far back one who resumes looks for what came to the log meanwhile: another node takes over what a dead one had to
+tell, within a minute. What was told already is known by its id."""
 
 _PASSING = frozenset({"UNAVAILABLE", "RATE_LIMITED"})
 """Errors that are worth another try."""
@@ -77,9 +82,11 @@ class _Following:
         self._tell = tell
         self._note = note
         # An id is made a moment before what it is for is dated.
-        self._after = None if since is None else first_id_at(since - 1000)
-        self._began = ""
-        """What sorts before all that has happened since it was first followed."""
+        self._began = None if since is None else first_id_at(since - 1000)
+        """What sorts before all that is to be told."""
+        self._last = ""
+        """The greatest id that was told."""
+        self._told = Told()
         self._has_begun = False
         self._is_away = False
         self._failure: BaseException | None = None
@@ -103,9 +110,6 @@ class _Following:
     async def _follow_on(self) -> None:
         """Connect again and again; ends with a failure that lasts."""
         while self._failure is None:
-            if self._after is None and self._has_begun:
-                # Nothing has happened yet: what happens from here on would be missed without a beginning.
-                self._after = self._began
             try:
                 await self._follow_once()
             except* (_Broken, ConnectionClosed, HandshakeError, OSError, trio.BrokenResourceError, trio.TooSlowError):
@@ -133,10 +137,13 @@ class _Following:
     async def _begin(self, connection: WebSocketConnection) -> None:
         await _say(connection, type="connection_init")
         await self._hear(connection)
-        self._began = self._began or first_id_at(wall_clock())
         variables = {name: value for name, value in self._variables.items() if value is not None}
-        if self._after is not None:
-            variables["after"] = api_id("DeliveryEvent", self._after)
+        if self._began is None:
+            # From now on. Whoever comes again begins where it began the first time.
+            self._began = first_id_at(wall_clock())
+        else:
+            after = max(self._began, id_before(self._last, LATE_MS) if self._last else "")
+            variables["after"] = api_id("DeliveryEvent", after)
         await _say(
             connection, id="1", type="subscribe", payload={"query": operation("follow_log"), "variables": variables}
         )
@@ -153,19 +160,26 @@ class _Following:
         message = json.loads(await connection.get_message())
         match message["type"]:
             case "next":
-                event = event_of(data_of(message["payload"])["deliveryEvents"])
-                if self._since is None or event.at >= self._since:
+                payload = message["payload"]
+                if payload.get("errors"):
+                    self._refused(payload["errors"])
+                event = event_of(payload["data"]["deliveryEvents"])
+                if self._told.add(event.id) and (self._since is None or event.at >= self._since):
                     self._tell(event)
-                self._after = event.id
+                self._last = max(self._last, event.id)
             case "error":
-                (first, *_) = message["payload"]
-                if first["extensions"]["code"] in _PASSING and self._has_begun:
-                    raise _Broken
-                raise WireError(first["message"])
+                self._refused(message["payload"])
             case "complete":
                 raise _Broken
             case "ping":
                 await _say(connection, type="pong")
+
+    def _refused(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        """Raises _Broken where another try may go better; what was being told is told again then. Else WireError."""
+        (first, *_) = errors
+        if first["extensions"]["code"] in _PASSING and self._has_begun:
+            raise _Broken
+        raise WireError(first["message"])
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
