@@ -30,7 +30,7 @@ def check_mongodb(config: Configuration) -> Finding:
         return Finding(Grade.FAULT, name, str(error), "start it, or put store.url right: no mail is taken before that")
     except _CANNOT as error:
         return Finding(Grade.FAULT, name, str(error), "the appliance does not start before that")
-    told = f"{about.version}, {about.storage_engine}"
+    told = ", ".join(filter(None, (about.version, about.storage_engine)))
     if not about.persists:
         advice = "run it with the storage engine wiredTiger: what was answered 250 would be gone with the server"
         return Finding(Grade.FAULT, name, f"{told}: it keeps nothing on a disk", advice)

@@ -60,6 +60,9 @@ LOOKS_WHILE_IDLE = 2
 LONGEST_SLEEP_S = 30.0
 """The clock is looked at at least this often: the machine may have slept."""
 
+LOOK_S = 5.0
+"""The same where several nodes share the spool: who is idle finds no later than this what one that died has left."""
+
 DRAIN_S = 10.0
 """How long couriers may finish what they are at when the appliance stops."""
 
@@ -217,9 +220,10 @@ class Scheduler:
         # What was due is claimed; those that are full wake us when they have room.
         due = await self._spool.next_due(self._left_out(), now)
         ends = [served.pause.until for served in self._in_trouble.values() if served.pause]
-        longest = self._clocks.steady() + int(LONGEST_SLEEP_S * 1000)
+        longest_s = LOOK_S if self._spool.store.shared else LONGEST_SLEEP_S
+        longest = self._clocks.steady() + int(longest_s * 1000)
         self._sleeps_until = min(longest if due is None else due, *ends, longest)
-        return min(max(0.001, (self._sleeps_until - self._clocks.steady()) / 1000), LONGEST_SLEEP_S)
+        return min(max(0.001, (self._sleeps_until - self._clocks.steady()) / 1000), longest_s)
 
     def _left_out(self) -> set[str]:
         """Destinations of which nothing is to be claimed: they have as much as they may, or are paused."""

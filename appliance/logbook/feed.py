@@ -234,6 +234,9 @@ def _no_longer(subscribers: Sequence[Subscriber]) -> list[tuple[Subscriber, Exce
     for subscriber in subscribers:
         try:
             subscriber.interest.still()
+        except StoreUnavailable:
+            # Nobody knows now. It is asked again in a moment; meanwhile who follows is not to lose its place.
+            continue
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this one and is told there
             ended.append((subscriber, error))
     return ended

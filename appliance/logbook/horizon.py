@@ -5,7 +5,8 @@ order, which is that of the ids, each node marks how far it is: no event of its 
 far as the least of these marks the log is whole, and an id says how far somebody was, whichever node it is of.
 
 A node that is gone would hold up all others: its mark counts no more when it has not moved for `GONE_S`. What it had
-not taken to the log comes later, when the node is back or another has its work, and is told then.
+not taken to the log comes later, when the node is back or another has its work, and is told then. While the store
+itself is away no mark can move, and that time does not count.
 """
 
 import time
@@ -15,7 +16,7 @@ from typing import Protocol
 from appliance.model.ids import first_id_at
 from appliance.model.time import MINUTE_MS, Clock
 from appliance.privacy.declarations import LOG_HORIZONS
-from appliance.storage.records import Delete, Duplicate, Insert, RecordStore, Update
+from appliance.storage.records import Delete, Duplicate, Insert, RecordStore, StoreUnavailable, Update
 
 MARGIN_MS = 500
 """How much earlier an event's id is made than it is handed in to be written, at most. The longest that can lie between
@@ -80,22 +81,31 @@ class Horizons:
         self._clock = clock
         self._steady = steady
         self._seen: dict[str, tuple[str, float]] = {}
-        """The last mark of each node, and when it was seen first."""
+        """The last mark of each node, and for how long it has stood still."""
+        self._looked_at = steady()
+        self._was_blind = False
+        """The store was away since: nobody could mark anything either."""
 
     def reached(self) -> str:
         """The id up to which the log is whole: that of now, where no node is there. Raises StoreUnavailable."""
+        try:
+            rows = self._records.find(LOG_HORIZONS, {})
+        except StoreUnavailable:
+            self._was_blind = True
+            raise
         now, instant = self._steady(), self._clock()
-        rows = self._records.find(LOG_HORIZONS, {})
+        passed = 0.0 if self._was_blind else now - self._looked_at
+        self._looked_at, self._was_blind = now, False
         marks: dict[str, tuple[str, float]] = {}
         for row in rows:
             node, moved_to = str(row["id"]), str(row["moved_to"])
             known = self._seen.get(node)
             if known is not None and known[0] == moved_to:
-                marks[node] = known
+                marks[node] = moved_to, known[1] + passed
             elif known is None and instant - int(str(row["marked_at"])) > OLD_MS:
-                marks[node] = moved_to, now - GONE_S
+                marks[node] = moved_to, GONE_S
             else:
-                marks[node] = moved_to, now
+                marks[node] = moved_to, 0.0
         self._seen = marks
-        awaited = [moved_to for moved_to, since in marks.values() if now - since < GONE_S]
+        awaited = [moved_to for moved_to, still_s in marks.values() if still_s < GONE_S]
         return min(awaited, default=first_id_at(instant))

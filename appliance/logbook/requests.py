@@ -7,6 +7,7 @@ lost, and counted. So is what strangers ask beyond a measure, and nothing else.
 
 import logging
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,7 +16,7 @@ import trio
 from appliance.model.ids import id_source
 from appliance.model.time import DAY_MS, Clock, wall_clock
 from appliance.privacy.declarations import HTTP_REQUESTS, Row
-from appliance.storage.records import Insert, RecordStore, StoreUnavailable
+from appliance.storage.records import Duplicate, Insert, RecordStore, StoreUnavailable
 
 MAX_WAITING = 10_000
 """Lines that wait to be written: some megabytes, and ten seconds of as much as the API can answer."""
@@ -116,7 +117,7 @@ class RequestLog:
         while self._waiting:
             rows = list(islice(self._waiting, BATCH))
             try:
-                await trio.to_thread.run_sync(self._records.apply, [Insert(HTTP_REQUESTS, row) for row in rows])
+                await trio.to_thread.run_sync(self._store, rows)
             except StoreUnavailable as error:
                 if not self._refuses:
                     _logger.warning("the log of HTTP can't be written: %s", error)
@@ -126,6 +127,15 @@ class RequestLog:
             self.written += len(rows)
             for _ in rows:
                 self._waiting.popleft()
+
+    def _store(self, rows: list[Row]) -> None:
+        try:
+            self._records.apply([Insert(HTTP_REQUESTS, row) for row in rows])
+        except Duplicate:
+            # The store was away when they were written before, and has some of them all the same.
+            for row in rows:
+                with suppress(Duplicate):
+                    self._records.apply([Insert(HTTP_REQUESTS, row)])
 
 
 def _kept(text: str) -> str:

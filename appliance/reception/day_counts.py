@@ -18,17 +18,24 @@ account may receive at each of them what it could at one, until they have heard 
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import trio
 
 from appliance.model.time import DAY_MS, Clock
 from appliance.privacy.declarations import RECEIVED_TODAY
-from appliance.storage.records import Change, Delete, Insert, Page, RecordStore, StoreUnavailable
+from appliance.storage.records import Insert, Page, RecordStore, StoreUnavailable, Update
 
 WRITE_S = 30.0
 """How often what has been counted is written: as seldom as the clocks are, and often enough for who asks `explain`."""
 
 _PAGE = 5000
+
+_AT_ONCE = 200
+"""Accounts in one batch: of many, a store that several nodes share would take as long as a batch may at most."""
+
+_COUNTED = ("day", "messages")
+"""What is another each time."""
 
 _log = logging.getLogger(__name__)
 
@@ -124,12 +131,24 @@ def day_of(now: int) -> int:
 
 def write_counts(records: RecordStore, counts: Mapping[str, int], now: int, node: str = "") -> None:
     """Store what accounts have received here on the day of this instant. Raises StoreUnavailable."""
-    changes: list[Change] = []
-    for account_id, messages in counts.items():
-        id = f"{account_id}@{node}"
-        row = {"id": id, "account_id": account_id, "node": node, "day": day_of(now), "messages": messages}
-        changes += [Delete(RECEIVED_TODAY, {"id": id}), Insert(RECEIVED_TODAY, row)]
-    records.apply(changes)
+    left = iter(counts.items())
+    while some := list(islice(left, _AT_ONCE)):
+        rows = [
+            {
+                "id": f"{account_id}@{node}",
+                "account_id": account_id,
+                "node": node,
+                "day": day_of(now),
+                "messages": count,
+            }
+            for account_id, count in some
+        ]
+        # Mostly they are there, and to change one is less than to put another in its place.
+        changes = [Update(RECEIVED_TODAY, {"id": row["id"]}, {key: row[key] for key in _COUNTED}) for row in rows]
+        touched = records.apply(changes)
+        new = [Insert(RECEIVED_TODAY, row) for row, was_there in zip(rows, touched, strict=True) if not was_there]
+        if new:
+            records.apply(new)
 
 
 def stored_counts(records: RecordStore, now: int, node: str = "") -> tuple[dict[str, int], dict[str, int]]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from appliance.run import CannotStart, log, process
+from appliance.storage.records import StoreUnavailable
 
 Ready = Callable[[], None]
 ChildMain = Callable[[Ready], None]
@@ -22,6 +23,12 @@ YOUNG_S = 10.0
 """A child that lived shorter than this died young: trying again at once would not help a second time."""
 FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 30.0
+AWAY_DELAY_S = 2.0
+"""The longest where it was the store that was away. What ends that is elsewhere, and soon after it the child is to
+work; each of its starts waits for the store as well."""
+
+STORE_IS_AWAY = os.EX_TEMPFAIL
+"""With this status ends a child that did not find its store."""
 
 _READY = b"+"
 
@@ -100,14 +107,15 @@ def how(status: int) -> str:
         return f"signal {-code}"
 
 
-def delay_after(lived_s: float, delay_s: float | None) -> float:
+def delay_after(lived_s: float, delay_s: float | None, status: int = 0) -> float:
     """How long to wait with the next start of a child that has died after so long, and was started with this delay.
 
-    None: it was the first of its kind, or the one before it had lived long.
+    None: it was the first of its kind, or the one before it had lived long. `status` is that of wait(2).
     """
     if delay_s is None or lived_s >= YOUNG_S:
         return 0.0
-    return min(max(2 * delay_s, FIRST_DELAY_S), LONGEST_DELAY_S)
+    longest_s = AWAY_DELAY_S if os.waitstatus_to_exitcode(status) == STORE_IS_AWAY else LONGEST_DELAY_S
+    return min(max(2 * delay_s, FIRST_DELAY_S), longest_s)
 
 
 def _live(name: str, main: ChildMain, let_go: Callable[[], None], parent: int, told: int) -> None:
@@ -134,6 +142,8 @@ def _live(name: str, main: ChildMain, let_go: Callable[[], None], parent: int, t
         main(ready)
         status = 0
     except BaseException as error:  # noqa: BLE001 (whatever it was, it must not go up into the parent's code)
+        if isinstance(error, StoreUnavailable) and not told_ready:
+            status = STORE_IS_AWAY
         os.write(told, _last_words(error, told_ready).encode()[:LAST_WORDS_OCTETS])
     finally:
         sys.stderr.flush()

@@ -32,19 +32,29 @@ async def keep_hearing(store: SpoolStore, holds: Holds, uses: Uses) -> None:
 
 
 async def _hear_of_holds(store: SpoolStore, holds: Holds) -> None:
+    is_away = False
     while True:
         await trio.sleep(HOLDS_S)
         changes = holds.changes
         try:
             holds.learn(await trio.to_thread.run_sync(store.holds), changes)
         except StoreUnavailable as error:
-            _log.warning("the rules of holds can't be read now, they stay as they are: %s", error)
+            if not is_away:
+                _log.warning("the rules of holds can't be read now, they stay as they are: %s", error)
+            is_away = True
+        else:
+            is_away = False
 
 
 async def _hear_of_uses(store: SpoolStore, uses: Uses) -> None:
+    is_away = False
     while True:
         await trio.sleep(USES_S)
         try:
             uses.learn(await trio.to_thread.run_sync(store.uses))
         except StoreUnavailable as error:
-            _log.warning("how often aliases were used elsewhere can't be read now: %s", error)
+            if not is_away:
+                _log.warning("how often aliases were used elsewhere can't be read now: %s", error)
+            is_away = True
+        else:
+            is_away = False

@@ -307,11 +307,11 @@ class _Supervisor:
                 self._expected.discard(name)
                 continue
             why = child.how(status)
-            self._again_later(name, f"{why}: {one.last_words}" if one.last_words else why, one.lived_s())
+            self._again_later(name, f"{why}: {one.last_words}" if one.last_words else why, one.lived_s(), status)
 
-    def _again_later(self, name: str, why: str, lived_s: float) -> None:
+    def _again_later(self, name: str, why: str, lived_s: float, status: int = 0) -> None:
         self._why_gone[name] = why
-        delay_s = self._delays[name] = delay_after(lived_s, self._delays[name])
+        delay_s = self._delays[name] = delay_after(lived_s, self._delays[name], status)
         self._due[name] = time.monotonic() + delay_s
         if self._was_ready:
             what = "ended by itself" if why == "status 0" else "died"

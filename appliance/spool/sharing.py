@@ -26,17 +26,36 @@ async def keep_sharing(spool: Spool, clocks: Clocks, lost: Callable[[Collection[
 
     `lost` is told of deliveries (ids) that others have taken over. Returns at once where the store is one node's alone.
     """
-    while spool.store.shared:
-        try:
-            taken = await spool.renew()
+    if spool.store.shared:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_keep_leases, spool, lost)
+            nursery.start_soon(_follow_clocks, spool, clocks)
+
+
+async def _keep_leases(spool: Spool, lost: Callable[[Collection[str]], Awaitable[None]]) -> None:
+    async with trio.open_nursery() as telling:
+        while True:
+            try:
+                taken = await spool.renew()
+            except StoreUnavailable:
+                # Where the others have taken it for dead, it is one of them again after that.
+                await spool.committer.call(spool.store.tidy)
+                await trio.sleep(RETRY_S)
+                continue
             if taken:
                 _logger.warning("other nodes have taken over %d deliveries of this one", len(taken))
-                await lost(taken)
+                # It waits for the writing thread. Of a slow store that has much to do, and leases last no longer then.
+                telling.start_soon(lost, taken)
+            await trio.sleep(RENEW_S)
+
+
+async def _follow_clocks(spool: Spool, clocks: Clocks) -> None:
+    """Apart from the leases: this too waits for the writing thread."""
+    while True:
+        try:
             await spool.committer.commit([MarkClocks(clocks.marks())])
             clocks.adopt(await trio.to_thread.run_sync(spool.store.clock_marks))
         except StoreUnavailable:
-            # Where the others have taken it for dead, it is one of them again after that.
-            await spool.committer.call(spool.store.tidy)
             await trio.sleep(RETRY_S)
         else:
             await trio.sleep(RENEW_S)

@@ -34,6 +34,10 @@ HOT_OCTETS = 64 << 20
 TIDY_S = 5.0
 """How often the store is asked to go on with what it could not do before."""
 
+LONG_TIDY_S = 1.0
+"""From here on it took long, and rests for as long: it is done by the thread that also writes what is accepted, which a
+store that is slow would have tidy all the time."""
+
 MAX_ABANDONED = 10_000
 """Receptions whose parts could not be erased that are remembered; what is beyond, the next start finds."""
 
@@ -158,12 +162,18 @@ class Spool:
 
     async def tidy(self) -> None:
         """Every few seconds, do what could not be done before. Called before parts are taken and before a claim."""
-        if trio.current_time() < self._tidy_at:
+        began = trio.current_time()
+        if began < self._tidy_at:
             return
-        self._tidy_at = trio.current_time() + TIDY_S
-        for message_id in list(self._abandoned)[:TIDY_ABANDONED]:
-            await self.abandon(message_id)
-        await self.committer.call(self.store.tidy)
+        self._tidy_at = float("inf")
+        try:
+            for message_id in list(self._abandoned)[:TIDY_ABANDONED]:
+                await self.abandon(message_id)
+            await self.committer.call(self.store.tidy)
+        finally:
+            now = trio.current_time()
+            took_s = now - began
+            self._tidy_at = max(began + TIDY_S, now + (took_s if took_s >= LONG_TIDY_S else 0))
 
     # ------------------------------------------------------------------ leaving
 

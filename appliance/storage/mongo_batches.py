@@ -4,8 +4,8 @@ A batch first writes down what it is about to do (an intent, with all its writes
 then does it, then erases the intent:
 
 - A duplicate on the way: it is undone from the intent, and the caller hears of it.
-- The process dies, or the server is away in the middle: whoever finds the intent when it is ABANDONED_MS old does all
-  of it once more; or undoes it, where a duplicate says so now.
+- The process dies, or the server is away in the middle: whoever finds the intent when it is ABANDONED_MS old does the
+  rest of it; or undoes it, where a duplicate says so now. What others have written since stays.
 
 Which of the two it is, is decided in the intent (`outcome`), by one conditional write: whoever has been taken for dead
 and goes on finds there what has become of its batch. Each write may be done, and undone, any number of times.
@@ -26,7 +26,7 @@ from appliance.storage.mongo_database import MongoDatabase
 from appliance.storage.mongo_documents import Document, Index, Shape
 from appliance.storage.mongo_errors import NotDeclared, is_hopeless
 from appliance.storage.mongo_plans import Checked, Plan
-from appliance.storage.mongo_writes import Kind, Write, do, do_again, insert_all, pack, undo, unpack
+from appliance.storage.mongo_writes import Kind, Write, do, do_again, insert_all, made, pack, undo, unpack
 from appliance.storage.records import Duplicate, StoreUnavailable
 
 ABANDONED_MS = 10_000
@@ -156,7 +156,7 @@ class Batches:
         if outcome is None:
             outcome = DONE
             try:
-                for write in writes:
+                for write in writes[made(writes, batch, self._database.__getitem__) :]:
                     do_again(write, batch, self._database.__getitem__)
             except OperationFailure as error:
                 if not is_hopeless(error):

@@ -63,6 +63,7 @@ _SCHEMA = Shape(
 )
 _THE_ONE = "onward"
 
+_UNAUTHORIZED = 13
 _NAMESPACE_EXISTS = 48
 _NAMESPACE_NOT_FOUND, _INDEX_NOT_FOUND = 26, 27
 
@@ -83,8 +84,9 @@ class MongoAbout:
 
     version: str
     storage_engine: str
+    """Empty where our user may not ask."""
     persists: bool
-    """It keeps what it has on a disk."""
+    """It keeps what it has on a disk, as far as our user may ask."""
     members: int
     """Of its replica set; 0 where it stands alone."""
 
@@ -134,7 +136,13 @@ class MongoDatabase:
         """What the server says about itself. Raises StoreUnavailable."""
         with self.translated():
             hello = self._client.admin.command("hello")
-            engine = self._client.admin.command("serverStatus")["storageEngine"]
+            try:
+                engine = self._client.admin.command("serverStatus")["storageEngine"]
+            except OperationFailure as error:
+                if error.code != _UNAUTHORIZED:
+                    raise
+                # A user with the rights that it needs for mail may not ask; few servers keep all in memory.
+                engine = {"name": "", "persistent": True}
             return MongoAbout(
                 version=self.server_version(),
                 storage_engine=str(engine["name"]),

@@ -1,17 +1,18 @@
 """From the changes of a batch to its writes: what will be written to which document, and how it stood before.
 
 All changes up to the last that could turn out to be a duplicate are followed to each document, so that they can be
-undone. Those behind it cannot fail for what they say, and are made by their condition alone, however many they touch.
+undone. Those behind it cannot fail for what they say, and are made by their condition alone, however many they touch;
+so is what a batch erases, where behind it comes nothing but that it is announced.
 
 A batch sees what its own earlier changes leave. Unique fields are looked up first: most duplicates are found before
 anything has been written, and only who is overtaken in the same moment finds them later.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.privacy.declarations import GENERATIONS, Collection, Row
+from appliance.privacy.declarations import GENERATIONS, ROUTING_CHANGES, Collection, Row
 from appliance.privacy.sealing import Unsealable
 from appliance.storage.codec import Codec, RowRefused, StoredValue, stored_columns
 from appliance.storage.mongo_conditions import Condition, condition, same_fields
@@ -69,11 +70,21 @@ class Checked:
     raised: str = ""
 
     @property
+    def is_announcement(self) -> bool:
+        """Whether it only says what a batch was about (`routing.changes`)."""
+        return self.document is not None and self.table.collection is ROUTING_CHANGES
+
+    @property
     def may_be_duplicate(self) -> bool:
         """Whether a unique field may say no."""
         if self.changes is None:
             return self.document is not None
         return any(name in self.changes for fields in self.table.collection.unique for name in fields)
+
+
+def _last(are: Iterable[bool]) -> int:
+    """The number of the last that is so; -1 for none."""
+    return max((number for number, is_so in enumerate(are) if is_so), default=-1)
 
 
 def check(change: Change, table_of: Callable[[Collection], Table]) -> Checked:
@@ -109,8 +120,10 @@ class Plan:
 
     def writes(self, changes: Sequence[Checked]) -> list[Write]:
         """What is to be done, in this order. Raises Duplicate, StoreUnavailable."""
-        fallible = [number for number, change in enumerate(changes) if change.may_be_duplicate]
-        last = fallible[-1] if fallible else -1
+        last = _last(change.may_be_duplicate for change in changes)
+        # Erased is by condition what may be any number of rows, such as the log of an account with it. That routing is
+        # told of it comes behind, under an id drawn for that.
+        last_in_doubt = _last(change.may_be_duplicate and not change.is_announcement for change in changes)
         self._look_up_keys(changes)
         inserts = sum(change.document is not None for change in changes)
         writes: list[Write] = []
@@ -125,7 +138,9 @@ class Plan:
                 if inserts <= LOOKED_UP:
                     self._look_up(change.table, change.document, change.table.collection.unique)
                 writes.append(insert(name, number, self._leave(name, change.document | {BATCH: self._batch})))
-            elif change.where is not None and number > last and (change.changes is None or change.clear is not None):
+            elif change.where is not None and (
+                number > last_in_doubt if change.changes is None else number > last and change.clear is not None
+            ):
                 writes.append(self._by_condition(number, change, change.where))
             elif change.where is not None:
                 writes += self._one_by_one(number, change, change.where)

@@ -82,7 +82,7 @@ class MongoSpool:
         self._destination_key = lru_cache(KEYS_KEPT)(
             lambda domain: self._rows.deliveries.codec.lookup("destination", domain)[1]
         )
-        self._beaten_at = _awake()
+        self._beaten_at = self._heard_again_at = _awake()
         self._server_ahead_ms = 0
         self._failure: str | None = None
         self._is_stuck = False
@@ -159,7 +159,7 @@ class MongoSpool:
         try:
             if not self._node.beat():
                 raise StoreUnavailable(f"{self._database.place}: this node was taken for dead by the others")
-            self._beaten_at = _awake()
+            self._is_heard()
             self._failure = None
             found = self._renewed()
         except StoreUnavailable as error:
@@ -193,7 +193,8 @@ class MongoSpool:
         try:
             self._see_that_it_is_in(certainly=True)
             self._groups.settle_up()
-            self._leftovers.take_over()
+            # Where the server was away, the others could not say either that they are alive. First they are to.
+            self._leftovers.take_over(silent=_awake() - self._heard_again_at >= self._lease_s / 2)
             for _ in range(TIDY_STEPS):
                 if not self._leftovers:
                     break
@@ -352,6 +353,13 @@ class MongoSpool:
         self._units.close()
         self._database.close()
 
+    def _is_heard(self) -> None:
+        """The server has heard that this node is alive."""
+        now = _awake()
+        if now - self._beaten_at >= self._lease_s / 2:
+            self._heard_again_at = now
+        self._beaten_at = now
+
     def _server_now(self) -> int:
         """The server's clock, as far as it is known without asking it."""
         return self._server_ahead_ms + int(_awake() * 1000)
@@ -364,7 +372,7 @@ class MongoSpool:
         if self._is_closed:
             raise StoreUnavailable(f"{self._database.place}: it has been closed")
         if certainly and self._node.beat():
-            self._beaten_at = _awake()
+            self._is_heard()
         if not self._node.is_out:
             return
         _log.warning("the other nodes have taken this one for dead; it goes on under a new name")

@@ -161,7 +161,7 @@ class Groups:
         with self._database.translated(DELIVERIES):
             marked = self._database["deliveries"].bulk_write(changes, ordered=False).matched_count
         if marked < len(changes):
-            self._see_why_not([*work.kept, *work.completed], unit)
+            self._see_why_not([*work.kept, *work.completed], unit, brings=bool(work.deliveries))
 
     def _if_ours(self, delivery_id: str) -> Document:
         """The condition for whatever is done about a delivery, but for what has been delivered: it can't be undone."""
@@ -169,9 +169,11 @@ class Groups:
         lease: Document = {"lease": ABSENT} if token is None else {"lease.token": token}
         return {"_id": delivery_id, "unit": ABSENT, **lease}
 
-    def _see_why_not(self, delivery_ids: Sequence[str], unit: str) -> None:
+    def _see_why_not(self, delivery_ids: Sequence[str], unit: str, *, brings: bool) -> None:
         """Some of these could not be marked. Those that are not there any more need not be, where nobody thinks that he
-        has them under way: what was dropped does not come back."""
+        has them under way: what was dropped does not come back. But what comes in the place of one (`brings`: a report
+        to the sender, say) has come already where another node was quicker.
+        """
         with self._database.translated():
             found = self._database["deliveries"].find({"_id": {"$in": delivery_ids}}, {"unit": 1, "lease": 1})
             present = {str(each["_id"]): each for each in found}
@@ -180,7 +182,7 @@ class Groups:
             document = present.get(delivery_id)
             token = self._leases.token(delivery_id)
             if document is None:
-                if token is not None:
+                if token is not None or brings:
                     lost.append(delivery_id)
             elif document.get("unit") == unit:
                 continue

@@ -10,7 +10,7 @@ then.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from appliance.model.delivery import DeliveryState
 from appliance.model.time import DAY_MS
@@ -92,11 +92,15 @@ class Leftovers:
             held = deliveries.find({"state": _HELD, "unit": ABSENT}, {"_id": 1}).limit(MAX_HELD)
             self._held = [str(each["_id"]) for each in held]
         self._search()
-        self.take_over()
+        self.take_over(silent=False)
 
-    def take_over(self) -> None:
-        """Finish or take away what nodes have left that are gone, and take over what they had."""
-        self._node.mark_the_dead()
+    def take_over(self, *, silent: bool) -> None:
+        """Finish or take away what nodes have left that are gone, and take over what they had.
+
+        `silent`: those are gone, too, that have not been heard of for too long.
+        """
+        if silent:
+            self._node.mark_the_dead()
         # The marks first: a node enters before it marks anything, so that it is found to be alive.
         marked = self._units.marked({"$gt": ""})
         living, gone = self._node.living_and_gone()
@@ -120,8 +124,8 @@ class Leftovers:
                 self._database["outbox"].update_many(
                     {"node": {"$in": ids}, "unit": ABSENT}, {"$set": {"node": self._node.id}}
                 )
-        if time.monotonic() - self._expired_at >= EXPIRED_EVERY_S:
-            self._set_back_what_has_expired()
+        if silent and time.monotonic() - self._expired_at >= EXPIRED_EVERY_S:
+            self._set_back_what_has_expired(living)
         if self._groups.in_doubt:
             self._set_back_what_nobody_has()
         self._node.forget_the_gone()
@@ -143,10 +147,10 @@ class Leftovers:
         elif self._searched is not None:
             self._search_on(self._searched)
 
-    def _set_back_what_has_expired(self) -> None:
-        """Leases that no living node renews, and none that is known to be gone has: of one that was forgotten since."""
+    def _set_back_what_has_expired(self, living: Collection[str]) -> None:
+        """Leases that no living node has, and none that is known to be gone: of one that was forgotten since."""
         self._expired_at = time.monotonic()
-        others = {"state": _UNDER_WAY, "unit": ABSENT, "lease.node": {"$ne": self._node.id}}
+        others = {"state": _UNDER_WAY, "unit": ABSENT, "lease.node": {"$nin": [self._node.id, *living]}}
         with self._database.translated():
             self._database["deliveries"].update_many({**others, "$expr": older_than("lease.until", 0)}, _SET_BACK)
 

@@ -10,11 +10,12 @@ another id.
 Each decision is tied to the one before by its number (`turn`). Where an answer got lost, the number is moved on: from
 then on the lost command finds nothing to change when it is carried out late, and what stands there is the truth.
 
-All instants here are the server's clock, and only that.
+All instants here are the server's clock, and only that; our own counts how long something has lasted.
 """
 
 import socket
 import threading
+import time
 from typing import Any
 
 from appliance.model.ids import IdSource, id_source
@@ -67,6 +68,8 @@ class Membership:
         self._numbered = 0
         self._lock = threading.Lock()
         self._is_out = False
+        self._signs: dict[str, tuple[int, float]] = {}
+        """The last sign of life of each other node, and since when it has been that, by our own clock."""
         self.id = ""
         """Another one each time that it enters."""
 
@@ -160,8 +163,20 @@ class Membership:
 
     def mark_the_dead(self) -> bool:
         """Mark nodes as gone that have not been seen for too long; returns whether there were any. Raises
-        StoreUnavailable."""
-        return self._mark({"$expr": older_than("seen_at", self._lease_ms)})
+        StoreUnavailable.
+
+        By the server's clock, and of those only whose last sign of life has been the same here for half that time:
+        behind a failover there is another clock, and who is alive gives another sign before that.
+        """
+        with self._database.translated():
+            found = list(self._nodes.find({"_id": {"$ne": self.id}, "gone": ABSENT}, {"seen_at": 1}))
+        now = time.monotonic()
+        before, self._signs = self._signs, {}
+        for each in found:
+            seen_at, since = before.get(each["_id"], (None, now))
+            self._signs[each["_id"]] = each["seen_at"], since if seen_at == each["seen_at"] else now
+        silent = [id for id, (_, since) in self._signs.items() if now - since >= self._lease_ms / 2000]
+        return bool(silent) and self._mark({"_id": {"$in": silent}, "$expr": older_than("seen_at", self._lease_ms)})
 
     def mark_earlier_runs(self) -> bool:
         """Mark this node's own earlier runs as gone: whoever starts it knows that they are. Raises StoreUnavailable."""
@@ -170,7 +185,7 @@ class Membership:
     def _mark(self, condition: dict[str, Any]) -> bool:
         with self._database.translated():
             found = self._nodes.update_many(
-                {"_id": {"$ne": self.id}, "gone": ABSENT, **condition}, {"$set": {"gone": True}}
+                {"$and": [{"_id": {"$ne": self.id}, "gone": ABSENT}, condition]}, {"$set": {"gone": True}}
             )
         return bool(found.matched_count)
 

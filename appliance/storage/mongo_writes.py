@@ -130,8 +130,26 @@ def insert_all(writes: Sequence[Write], batch: str, find: Find) -> int:
     return len(writes)
 
 
+def made(writes: Sequence[Write], batch: str, find: Find) -> int:
+    """How many of a batch's writes have certainly been made: they are made in order, and an insert leaves a trace.
+
+    To make these once more would bring back what somebody has erased since, or had changed.
+    """
+    for number in range(len(writes), 0, -1):
+        last = writes[number - 1]
+        if last.kind is Kind.INSERT and find(last.collection).find_one({**last.filter, BATCH: batch}, {"_id": 1}):
+            return number
+    return 0
+
+
 def do_again(write: Write, batch: str, find: Find) -> None:
     """Make a write that has perhaps been made. May raise DuplicateKeyError of pymongo."""
+    if write.kind is Kind.SET:
+        # What somebody has changed since is newer than this.
+        unchanged = {path: _equal(write.before, path) for kind in write.update.values() for path in kind}
+        unchanged.pop(BATCH, None)
+        find(write.collection).update_one({"$and": [write.filter, unchanged]}, write.update)
+        return
     if write.kind is not Kind.INSERT:
         do(write, batch, find)
         return
@@ -141,6 +159,10 @@ def do_again(write: Write, batch: str, find: Find) -> None:
         # There was none with this key when the batch began: it is ours, whoever has changed it since.
         if "_id" not in (error.details or {}).get("keyPattern", {}):
             raise
+
+
+def _equal(document: Mapping[str, Any], path: str) -> Document:
+    return {"$eq": document[path]} if path in document else {"$exists": False}
 
 
 def undo(write: Write, batch: str, find: Find) -> None:

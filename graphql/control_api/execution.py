@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import Any, Final, TypeVar, cast
 
 from graphql import (
+    GraphQLError,
     GraphQLField,
     GraphQLList,
     GraphQLNonNull,
@@ -147,7 +148,8 @@ class BoundedExecutor(Executor[Position]):
         if known is None:
             try:
                 known = asked, self._completes(type_, asked)
-            except _NotPlain:
+            except (_NotPlain, GraphQLError):
+                # An argument that can't be used, say: that is the error of a field, and graphql-core knows which.
                 known = asked, None
             self._completed[key] = known
         return known[1]

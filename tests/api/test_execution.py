@@ -1,5 +1,6 @@
 """Executed in one go or field by field as graphql-core does it: the answer is the same, errors and their places too."""
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, cast
 
@@ -100,7 +101,12 @@ DOCUMENTS = (
 )
 
 
-def executed(document: str, faults: list[Fault], executor: Any) -> tuple[ExecutionResult, Context]:
+VARIABLES = {"t": 5, "u": "kg"}
+
+
+def executed(
+    document: str, faults: list[Fault], executor: Any, variables: Mapping[str, Any] = VARIABLES
+) -> tuple[ExecutionResult, Context]:
     """With one of the two."""
     context = Context(Caller(CallerKind.LOCAL), cast(Rooms, None), budget=Budget())
     context.memory.update(faults=faults, size=3, asked=0)
@@ -108,7 +114,7 @@ def executed(document: str, faults: list[Fault], executor: Any) -> tuple[Executi
         SCHEMA,
         parse(document),
         context_value=context,
-        variable_values={"t": 5, "u": "kg"} if "$t" in document else {},
+        variable_values=dict(variables) if "$t" in document else {},
         executor_class=executor,
     )
     return result, context
@@ -126,6 +132,15 @@ def test_the_answer_is_that_of_graphql_core(document: str, faults: list[Fault]) 
     ours, context = executed(document, faults, BoundedExecutor)
     assert shown(ours) == shown(executed(document, faults, None)[0])
     assert context.memory["asked"] == 1, "what is at the root may be a change: it is never done twice"
+
+
+def test_an_argument_that_cannot_be_used_is_the_error_of_its_own_field() -> None:
+    # With a default of its own a variable may stand there, and still be given as null.
+    document = "query($t: Int = 5) { rows { title one: firstLeaf { colour size(times: $t) } } }"
+    ours, context = executed(document, [Fault.NONE] * ROWS, BoundedExecutor, {"t": None})
+    assert shown(ours) == shown(executed(document, [Fault.NONE] * ROWS, None, {"t": None})[0])
+    assert [error.path for error in ours.errors or ()] == [["rows", 0, "one", "size"], ["rows", 2, "one", "size"]]
+    assert context.memory["asked"] == 1
 
 
 def test_a_budget_that_is_spent_ends_it_in_one_go_as_well() -> None:

@@ -1,16 +1,22 @@
 """How fast mail goes through: the bare pair smtp-source and smtp-sink, Onward, and a private Postfix, in one run.
 
-All three get the same flood from smtp-source, and for all three a message counts once smtp-sink has it: the clock runs
-until the last one is out. Rounds alternate, so that a machine that is busy for a while is busy for all; the figures are
-medians. Onward and Postfix forward one alias to one mailbox and keep their queues on the same file system.
+All get the same flood from smtp-source, and for all a message counts once smtp-sink has it: the clock runs until the
+last one is out. Rounds alternate, so that a machine that is busy for a while is busy for all; the figures are medians.
+Onward and Postfix forward one alias to one mailbox and keep their queues on the same file system. Onward is there
+twice: on SQLite, and as one node on a MongoDB (a replica set of one) and a Redis of its own.
 
     python tests/bench/forward.py --messages 5000 --sessions 20 --per-connection many
+    python tests/bench/forward.py --systems onward onward-mongodb --sessions 200
     python tests/bench/forward.py --suite
 
-With --suite five loads are sent one after the other through the same processes, and what Onward is to reach in each
-beside Postfix stands next to what it has reached.
+Beside the flood one sender with a connection of its own sends a message now and then: what it waits, from its final dot
+to the 250, is what any sender waits under this load. Its messages count with the others.
 
-CPU is that of every process of the system under test (of smtp-sink for the bare pair), without the load generator.
+With --suite five loads are sent one after the other through the same processes, without that sender, and what Onward is
+to reach in each beside Postfix stands next to what it has reached.
+
+CPU is that of every process of the system under test (of smtp-sink for the bare pair), without the load generator; what
+mongod takes is told apart. The Redis has no part in what is measured: no message that is forwarded asks it.
 """
 
 import argparse
@@ -24,8 +30,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -34,15 +41,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import private_postfix
 import process_tree
-from appliance_process import Appliance
+from appliance_process import Appliance, Settings
 from dns_server import DnsServer
-from flood import Load, free_port, source_command, start_sink
+from flood import SENDER, Load, free_port, source_command, start_sink
+from mongod import PROGRAM as MONGOD
+from mongod import Mongod
 from private_postfix import PrivatePostfix
+from redis_server import PrivateRedis
+from redis_server import missing as redis_is_missing
+from smtp_client import SmtpClient
 
 ALIAS = "info@forward.test"
 TARGET = "owner@destination.test"
 SINK_ADDRESS = "127.0.0.2"
 BARE = "smtp-source to smtp-sink"
+SYSTEMS = ("onward", "onward-mongodb", "postfix")
 
 WARM_UP = 200
 """Messages before the first round, so that processes and connections are there."""
@@ -50,6 +63,9 @@ ROUND_WITHIN = 300.0
 """Seconds after which a round has failed."""
 COUNTED_EVERY = 0.002
 """Seconds between two looks at the sink's counter: what a round's time may be off by."""
+SENT_EVERY = 0.02
+"""Seconds from one message to the next of the sender beside the flood: enough to have a hundred of them in a round of
+two seconds, and few beside a flood of a thousand a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +100,8 @@ class System:
     port: int
     address: str
     pid: int
+    mongod: int | None = None
+    """The pid of the server that it has its mail in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +110,12 @@ class Figures:
 
     messages_per_second: float
     cpu_ms_per_message: float
+    mongod_cpu_ms_per_message: float
+    wait_p50_ms: float
+    """From a final dot to its 250; 0 where nobody has sent beside the flood."""
+    wait_p99_ms: float
     peak_rss_mib: float
-    """Of all processes together; a page that several share counts in each."""
+    """Of all processes together, without mongod; a page that several share counts in each."""
     peak_pss_mib: float
     """The same, but a shared page counts once."""
 
@@ -129,22 +151,89 @@ class Sink:
             time.sleep(COUNTED_EVERY)
 
 
-def one_round(system: System, sink: Sink, load: Load) -> Figures:
-    """Send the load through a system and measure until the last message is out."""
+class Beside:
+    """One sender beside the flood, inside a `with`: what it waits from each final dot to the 250.
+
+    Where a reply is not what it should be, leaving raises the error.
+    """
+
+    def __init__(self, system: System, size: int) -> None:
+        self.waited_s: list[float] = []
+        """Of each message that was taken."""
+        self._size = size
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+        self._client = SmtpClient(system.address, system.port)
+        self._thread = threading.Thread(target=self._send)
+
+    def __enter__(self) -> "Beside":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._client.close()
+        if self._error is not None:
+            raise self._error
+
+    def _send(self) -> None:
+        content = b"Subject: beside\r\n\r\n" + (b"x" * 70 + b"\r\n") * (self._size // 72) + b".\r\n"
+        try:
+            while not self._ended.wait(SENT_EVERY):
+                self._client.send(f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{ALIAS}>\r\nDATA\r\n".encode())
+                replies = [self._client.reply().code for _ in range(3)]
+                dot = time.perf_counter()
+                self._client.send(content)
+                replies.append(self._client.reply().code)
+                self.waited_s.append(time.perf_counter() - dot)
+                assert replies == [250, 250, 354, 250], replies
+        except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
+            self._error = error
+
+
+def one_round(system: System, sink: Sink, load: Load, *, alone: bool = False) -> Figures:
+    """Send the load through a system and measure until the last message is out; `alone`: nobody sends beside it."""
     before = sink.look()
     command = source_command(load, ALIAS, system.address, system.port)
-    with process_tree.PeakMemory(system.pid) as memory:
-        cpu_before = process_tree.cpu_ms(system.pid)
+    waited_s: list[float] = []
+    with contextlib.ExitStack() as stack:
+        beside = None if alone else Beside(system, load.size)
+        memory = stack.enter_context(process_tree.PeakMemory(system.pid))
+        cpu_before, mongod_before = process_tree.cpu_ms(system.pid), _mongod_cpu_ms(system)
         began = time.perf_counter()
         source = subprocess.Popen(command)
-        sink.wait_for(before + load.messages)
+        if beside is not None:
+            with beside:
+                source.wait(timeout=ROUND_WITHIN)
+            waited_s = sorted(beside.waited_s)
+        messages = load.messages + len(waited_s)
+        sink.wait_for(before + messages)
         seconds = time.perf_counter() - began
         cpu = process_tree.cpu_ms(system.pid) - cpu_before
+        mongod_cpu = _mongod_cpu_ms(system) - mongod_before
     if source.wait(timeout=60) != 0:
         sys.exit(f"smtp-source has failed with {system.name}")
-    if sink.look() != before + load.messages:
-        sys.exit(f"{system.name} has delivered {sink.count - before} messages of {load.messages}")
-    return Figures(load.messages / seconds, cpu / load.messages, memory.resident / 2**20, memory.proportional / 2**20)
+    if sink.look() != before + messages:
+        sys.exit(f"{system.name} has delivered {sink.count - before} messages of {messages}")
+    return Figures(
+        messages / seconds,
+        cpu / messages,
+        mongod_cpu / messages,
+        1000 * percentile(waited_s, 0.5),
+        1000 * percentile(waited_s, 0.99),
+        memory.resident / 2**20,
+        memory.proportional / 2**20,
+    )
+
+
+def _mongod_cpu_ms(system: System) -> float:
+    return 0.0 if system.mongod is None else process_tree.cpu_ms(system.mongod)
+
+
+def percentile(ordered: Sequence[float], part: float) -> float:
+    """Of values in order; 0 where there are none."""
+    return ordered[min(int(part * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
 
 def median(rounds: Sequence[Figures]) -> Figures:
@@ -154,14 +243,39 @@ def median(rounds: Sequence[Figures]) -> Figures:
 
 
 @contextlib.contextmanager
-def onward(directory: Path, dns: DnsServer, sink: Sink) -> Iterator[System]:
-    """A running appliance that forwards the alias."""
-    settings = {"smtp": {"max_connections_per_client": 1000}, "delivery": {"max_per_destination": 20}}
+def onward(directory: Path, dns: DnsServer, sink: Sink, store: Mapping[str, object] = {}) -> Iterator[Appliance]:
+    """A running appliance that forwards the alias, with its store where `store` says."""
+    settings: Settings = {
+        "smtp": {"max_connections_per_client": 1000},
+        "delivery": {"max_per_destination": 20},
+        "store": store,
+    }
     appliance = Appliance(directory, nameserver=dns.nameserver, delivery_port=sink.port, settings=settings)
     appliance.add_domain(ALIAS.partition("@")[2])
     appliance.add_alias(ALIAS, TARGET)
     with appliance:
+        yield appliance
+
+
+@contextlib.contextmanager
+def onward_on_sqlite(directory: Path, dns: DnsServer, sink: Sink) -> Iterator[System]:
+    """An appliance that has its store to itself."""
+    with onward(directory, dns, sink) as appliance:
         yield System("Onward", appliance.smtp_port, "127.0.0.1", appliance.pid)
+
+
+@contextlib.contextmanager
+def onward_on_mongodb(directory: Path, dns: DnsServer, sink: Sink) -> Iterator[System]:
+    """One node on servers of its own."""
+    directory.mkdir()
+    mongod = Mongod(directory, replica_set=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(mongod.kill)
+        mongod.start()
+        redis = stack.enter_context(PrivateRedis(directory / "redis"))
+        store = {"url": mongod.url_of("onward"), "ephemeral": redis.url}
+        appliance = stack.enter_context(onward(directory / "node", dns, sink, store))
+        yield System("Onward on MongoDB", appliance.smtp_port, "127.0.0.1", appliance.pid, mongod.pid)
 
 
 @contextlib.contextmanager
@@ -194,7 +308,9 @@ def running(arguments: argparse.Namespace) -> Iterator[tuple[list[System], Sink]
             dns = stack.enter_context(DnsServer(records, ttl=600))
             systems = [System(BARE, sink.port, SINK_ADDRESS, sink.process.pid)]
             if "onward" in arguments.systems:
-                systems.append(stack.enter_context(onward(directory / "onward", dns, sink)))
+                systems.append(stack.enter_context(onward_on_sqlite(directory / "onward", dns, sink)))
+            if "onward-mongodb" in arguments.systems and MONGOD.exists() and not redis_is_missing():
+                systems.append(stack.enter_context(onward_on_mongodb(directory / "mongodb", dns, sink)))
             if "postfix" in arguments.systems and private_postfix.is_installed():
                 systems.append(stack.enter_context(postfix(directory / "postfix", sink)))
             yield systems, sink
@@ -204,14 +320,16 @@ def running(arguments: argparse.Namespace) -> Iterator[tuple[list[System], Sink]
         shutil.rmtree(directory)
 
 
-def measure(systems: Sequence[System], sink: Sink, load: Load, count: int) -> dict[str, list[Figures]]:
+def measure(
+    systems: Sequence[System], sink: Sink, load: Load, count: int, *, alone: bool = False
+) -> dict[str, list[Figures]]:
     """So many rounds of every system, by name, after one to warm up."""
     for system in systems:
-        one_round(system, sink, replace(load, messages=WARM_UP))
+        one_round(system, sink, replace(load, messages=WARM_UP), alone=True)
     rounds: dict[str, list[Figures]] = {system.name: [] for system in systems}
     for _ in range(count):
         for system in systems:
-            rounds[system.name].append(one_round(system, sink, load))
+            rounds[system.name].append(one_round(system, sink, load, alone=alone))
     return rounds
 
 
@@ -241,10 +359,12 @@ def report(arguments: argparse.Namespace, rounds: dict[str, list[Figures]]) -> N
         f"{arguments.messages} messages of {arguments.size} octets, {arguments.sessions} sessions, "
         f"{arguments.per_connection} per connection; median of {arguments.rounds} rounds\n"
     )
-    print(f"{'':26}{'messages/s':>12}{'CPU ms/message':>16}{'peak RSS MiB':>14}{'peak PSS MiB':>14}")
+    print(f"{'':26}{'messages/s':>12}{'CPU ms/message':>16}{'of mongod':>11}{'wait p50 ms':>13}{'p99 ms':>8}", end="")
+    print(f"{'peak RSS MiB':>14}{'peak PSS MiB':>14}")
     for name, of_one in figures.items():
         print(
             f"{name:26}{of_one.messages_per_second:12.0f}{of_one.cpu_ms_per_message:16.2f}"
+            f"{of_one.mongod_cpu_ms_per_message:11.2f}{of_one.wait_p50_ms:13.1f}{of_one.wait_p99_ms:8.1f}"
             f"{of_one.peak_rss_mib:14.0f}{of_one.peak_pss_mib:14.0f}"
         )
     for name, ratio in ratios.items():
@@ -266,7 +386,7 @@ def suite(arguments: argparse.Namespace) -> None:
         for case in SUITE:
             figures = {
                 name.partition(" ")[0]: median(of_one)
-                for name, of_one in measure(systems, sink, case.load, arguments.rounds).items()
+                for name, of_one in measure(systems, sink, case.load, arguments.rounds, alone=True).items()
             }
             ours, theirs = figures["Onward"], figures["Postfix"]
             times = ours.messages_per_second / theirs.messages_per_second
@@ -297,14 +417,17 @@ def main() -> None:
         "--suite", action="store_true", help="five loads, each with its aim; the load above is not used"
     )
     parser.add_argument("--directory", default="/var/tmp", help="on a disk: where the queues are")
-    parser.add_argument("--systems", nargs="*", choices=("onward", "postfix"), default=("onward", "postfix"))
+    parser.add_argument(
+        "--systems", nargs="*", choices=SYSTEMS, default=SYSTEMS, help="beside the bare pair; all that can be had"
+    )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if shutil.which("smtp-source") is None:
         sys.exit("smtp-source is missing: run tests/install-peers as root")
     if arguments.suite:
-        if {*arguments.systems} != {"onward", "postfix"} or not private_postfix.is_installed():
+        if not {"onward", "postfix"} <= {*arguments.systems} or not private_postfix.is_installed():
             sys.exit("the suite needs both systems; a missing Postfix is installed by tests/install-peers")
+        arguments.systems = ("onward", "postfix")
         suite(arguments)
         return
     load = Load(arguments.messages, arguments.sessions, arguments.size, arguments.per_connection == "many")

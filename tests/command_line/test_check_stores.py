@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,14 @@ def test_a_replica_set_of_one_is_told_from_one_of_three(desk: Desk) -> None:
     with running_mongod(replica_set=True) as server:
         shares(desk, server)
         assert "a replica set of 1" in str(found(desk, "MongoDB")["detail"])
+
+
+def test_a_user_of_the_mongodb_needs_no_right_to_look_at_the_server(desk: Desk, mongod: Mongod) -> None:
+    shares(desk, mongod)
+    with mongod.failing(["serverStatus"], errorCode=13, appName="onward"):
+        finding = found(desk, "MongoDB")
+    assert finding["grade"] == "warning"
+    assert re.fullmatch(r"6\.0\.\d+: it stands alone", str(finding["detail"])), finding
 
 
 def test_a_mongodb_that_is_away_lets_no_mail_in(desk: Desk) -> None:

@@ -29,7 +29,7 @@ from appliance.model.ids import id_source
 from appliance.model.time import DAY_MS, wall_clock
 from appliance.privacy.declarations import EVENTS
 from appliance.storage.event_rows import event_to_row
-from appliance.storage.records import Insert, RecordStore
+from appliance.storage.records import Insert, RecordStore, StoreUnavailable
 
 LIMIT_S = 20.0
 EVERYTHING = Interest(owner="", wants=lambda _: True)
@@ -316,16 +316,21 @@ async def test_who_may_not_follow_any_more_is_ended_even_where_nothing_happens(
         pass
 
     signed_out = False
+    asked = 0
 
     def still() -> None:
+        nonlocal asked
+        asked += 1
         if signed_out:
             raise SignedOut
+        raise StoreUnavailable("nobody knows now")
 
     async with engine.running(), feeding(engine, records) as feed, trio.open_nursery() as nursery:
         reader, other = Reader(), Reader()
         nursery.start_soon(reader.read, feed, Interest("ada", lambda _: True, still))
         nursery.start_soon(other.read, feed)
-        await until(lambda: engine.listeners == 1)
+        await until(lambda: engine.listeners == 1 and asked > 1)
+        assert reader.failure is None
         signed_out = True
         await until(lambda: reader.failure is not None)
         assert isinstance(reader.failure, SignedOut)

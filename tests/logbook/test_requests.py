@@ -1,6 +1,6 @@
 """The log of HTTP in a real store: what of a request is written, and what becomes of lines that can't be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from appliance.logbook.requests import BATCH, MAX_TEXT, LoggedRequest, RequestLo
 from appliance.model.time import DAY_MS
 from appliance.privacy.declarations import ACCOUNTS, HTTP_REQUESTS
 from appliance.privacy.sweeper import Sweeper
-from appliance.storage.records import Insert, RecordStore
+from appliance.storage.records import Change, Insert, RecordStore, StoreUnavailable
 from appliance.storage.sqlite_records import SqliteRecords
 from appliance.storage.sqlite_spool import SqliteSpool
 
@@ -121,6 +121,26 @@ async def test_a_full_disk_loses_lines_beyond_a_limit_and_nothing_else(
         await write_all(log)
         assert paths(records) == ["/0", "/1", "/2"]
         assert (log.written, log.lost) == (3, 2)
+
+
+async def test_a_store_that_has_taken_what_it_was_away_for_has_each_line_once(
+    tmp_path: Path, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path, disk) as records:
+        log = RequestLog(records)
+
+        def half_of_it(changes: Sequence[Change]) -> list[int]:
+            SqliteRecords.apply(records, changes[:1])
+            raise StoreUnavailable("the answer got lost")
+
+        for number in range(3):
+            log.add(LoggedRequest("GET", f"/{number}", 404, 0.0))
+        with monkeypatch.context() as away:
+            away.setattr(records, "apply", half_of_it)
+            await write_all(log)
+        assert (paths(records), log.written) == (["/0"], 0)
+        await write_all(log)
+        assert (paths(records), log.written) == (["/0", "/1", "/2"], 3)
 
 
 async def test_lines_go_when_their_time_is_over_and_with_their_account(tmp_path: Path, disk: FaultyDisk) -> None:

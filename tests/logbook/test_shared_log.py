@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import trio
@@ -23,7 +24,7 @@ from appliance.model.ids import first_id_at, id_source
 from appliance.model.time import HOUR_MS, wall_clock
 from appliance.privacy.declarations import EVENTS
 from appliance.storage.event_rows import event_to_row
-from appliance.storage.records import Insert, RecordStore
+from appliance.storage.records import Insert, RecordStore, StoreUnavailable
 
 EVERYTHING = Interest(owner="", wants=lambda _: True)
 LIMIT_S = 30.0
@@ -129,6 +130,31 @@ def test_a_node_that_is_gone_holds_nobody_up_for_long(records: RecordStore) -> N
     assert seen.reached() == first_id_at(NOW - 4000), "it is back, and waited for"
 
 
+def test_while_the_store_is_away_no_node_is_taken_for_gone(records: RecordStore) -> None:
+    class MayBeAway:
+        is_away = False
+
+        def find(self, *asked: Any) -> list[dict[str, Any]]:
+            if self.is_away:
+                raise StoreUnavailable("away")
+            return records.find(*asked)
+
+    steady = [100.0]
+    for name in ("one", "other"):
+        OwnHorizon(records, name, lambda: NOW).mark(NOW)
+    store = MayBeAway()
+    seen = Horizons(cast(RecordStore, store), lambda: NOW + 20_000, lambda: steady[0])
+    assert seen.reached() == first_id_at(NOW)
+    store.is_away = True
+    steady[0] += 2 * GONE_S
+    with pytest.raises(StoreUnavailable):
+        seen.reached()
+    store.is_away = False
+    assert seen.reached() == first_id_at(NOW), "neither of them could mark how far it is"
+    steady[0] += GONE_S
+    assert seen.reached() == first_id_at(NOW + 20_000)
+
+
 def test_a_mark_that_was_old_before_anybody_looked_is_not_waited_for(records: RecordStore) -> None:
     OwnHorizon(records, "gone", lambda: NOW - OLD_MS - 1).mark(NOW - OLD_MS - 1)
     OwnHorizon(records, "here", lambda: NOW).mark(NOW)
@@ -191,6 +217,45 @@ async def test_events_of_all_nodes_are_told_in_one_order_to_who_stays_and_who_co
     expected = sorted(event.id for event in made)
     assert stayed == expected
     assert came_back == expected
+
+
+async def test_nothing_is_told_from_where_the_log_may_not_be_whole(
+    records: RecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "LOOK_S", 0.02)
+    monkeypatch.setattr("appliance.logbook.horizon.MARK_MS", 20)
+    slow, quick = Node("mx1.onward.test", records), Node("mx2.onward.test", records)
+    told: list[str] = []
+
+    async def follow(task_status: trio.TaskStatus[None]) -> None:
+        async with aclosing(SharedLog(records, wall_clock).events()) as events:
+            assert await anext(events) is None
+            task_status.started()
+            async for event in events:
+                assert event is not None
+                told.append(event.id)
+
+    with trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            for node in (slow, quick):
+                node.move()
+            await nursery.start(follow)
+            first = slow.happens()
+            second = quick.happens()
+            while second.id < first.id:
+                second = quick.happens()
+            quick.move()
+            # The other one moves on, and this one's mark does not.
+            for _ in range(20):
+                await trio.sleep(0.05)
+                quick.move()
+            assert told == []
+            while second.id not in told:
+                slow.move()
+                await trio.sleep(0.02)
+                quick.move()
+            nursery.cancel_scope.cancel()
+    assert told.index(first.id) < told.index(second.id)
 
 
 async def test_what_a_node_brings_late_is_told_to_who_follows(

@@ -18,7 +18,14 @@ from supervised import STAND_IN, Supervised, greeting, is_running, until
 from appliance.delivery.next_hop import MAX_CONNECTIONS, MAX_GOODBYES
 from appliance.delivery.scheduler import MAX_COURIERS
 from appliance.run import doubts
-from appliance.run.child import FIRST_DELAY_S, LONGEST_DELAY_S, YOUNG_S, delay_after
+from appliance.run.child import (
+    AWAY_DELAY_S,
+    FIRST_DELAY_S,
+    LONGEST_DELAY_S,
+    STORE_IS_AWAY,
+    YOUNG_S,
+    delay_after,
+)
 from appliance.run.listeners import ENGINE_BACKLOG
 from appliance.run.process import MOST_DESCRIPTORS
 
@@ -505,6 +512,11 @@ def test_a_child_that_keeps_dying_young_is_started_ever_more_rarely() -> None:
         delays.append(delay)
     assert delays[:4] == [0.0, FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S]
     assert delays[-1] == LONGEST_DELAY_S
+
+
+def test_a_child_whose_store_is_away_is_started_soon_after_it_is_back() -> None:
+    assert delay_after(0.1, 0.0, STORE_IS_AWAY << 8) == FIRST_DELAY_S
+    assert delay_after(0.1, LONGEST_DELAY_S, STORE_IS_AWAY << 8) == AWAY_DELAY_S < LONGEST_DELAY_S
 
 
 def test_a_child_that_lived_is_started_at_once() -> None:

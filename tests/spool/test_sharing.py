@@ -1,7 +1,7 @@
 """A node that shares its spool: it stays one of them, hears what it has lost, and begins nothing of another's."""
 
 import secrets
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from appliance.spool.clocks import Clocks
 from appliance.spool.sharing import keep_sharing
 from appliance.spool.spool import Spool
 from appliance.storage.mongo_spool import MongoSpool
-from appliance.storage.spool import Accept, ClockMarks, MarkClocks
+from appliance.storage.spool import Accept, ClockMarks, MarkClocks, Operation
 from appliance.storage.sqlite_spool import SqliteSpool
 
 RENEW_S = 0.05
@@ -48,6 +48,14 @@ def nodes(mongod: Mongod, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     two.close()
 
 
+class BusyCommitter(InlineCommitter):
+    """Of a store that is slow and has much to do: what is to be written waits."""
+
+    async def commit(self, operations: Sequence[Operation]) -> None:
+        """See `Committer`."""
+        await trio.sleep_forever()
+
+
 def spool_on(store: MongoSpool | SqliteSpool) -> Spool:
     return Spool(store, InlineCommitter(store), id_source())
 
@@ -72,6 +80,21 @@ async def test_what_a_node_has_stays_its_own_as_long_as_it_runs(nodes: Nodes) ->
     assert len(one.claim(NOON, 10)) == 1
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_sharing, spool_on(one), the_clocks(), nobody)
+        over = trio.current_time() + 3 * IMPATIENT_MS / 1000
+        while trio.current_time() < over:
+            await trio.sleep(RENEW_S)
+            assert two.tidy()
+            assert two.claim(NOON, 10) == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_writing_thread_that_is_busy_for_long_costs_no_lease(nodes: Nodes) -> None:
+    one, two = nodes
+    one.apply([Accept([a_delivery(1)])])
+    assert len(one.claim(NOON, 10)) == 1
+    spool = Spool(one, BusyCommitter(one), id_source())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_sharing, spool, the_clocks(), nobody)
         over = trio.current_time() + 3 * IMPATIENT_MS / 1000
         while trio.current_time() < over:
             await trio.sleep(RENEW_S)

@@ -9,10 +9,13 @@ from interrupted_batch import BATCH, BEFORE, RIVAL, continued, killed_before, ro
 from mongod import Mongod
 from pymongo.errors import OperationFailure
 from storage_backends import MongoBackend, SqliteBackend
-from stored_values import a_row, an_id
+from stored_values import a_row, an_event, an_id
 
-from appliance.privacy.declarations import ACCOUNTS, ALIASES
+from appliance.privacy.declarations import ACCOUNTS, ALIASES, EVENTS, ROUTING_CHANGES
+from appliance.routing.changes import announcement
 from appliance.storage.codec import RowRefused
+from appliance.storage.event_rows import event_to_row
+from appliance.storage.mongo_batches import LARGEST_INTENT
 from appliance.storage.records import Change, Delete, Duplicate, Insert, Raise, StoreUnavailable, Update
 
 FIRST_INSERTS = 6
@@ -146,7 +149,7 @@ def test_who_is_undone_when_all_was_done_hears_of_it(
         records = house.records()
         assert rows(records) == whole
         age_intents(house)
-        with house.server.failing(["insert"], times=1, errorCode=BAD_VALUE, appName="onward"):
+        with house.server.failing(["update"], times=1, errorCode=BAD_VALUE, appName="onward"):
             assert records.settle() == 1
         assert continued(process).startswith("unavailable")
     assert rows(records)["accounts"] == nothing["accounts"]
@@ -156,11 +159,37 @@ def test_who_is_undone_when_all_was_done_hears_of_it(
 def test_what_another_batch_has_written_since_is_not_undone(house: MongoBackend) -> None:
     records = house.records()
     with stopped_before(FIRST_INSERTS, house.url) as process:
-        assert records.get(ACCOUNTS, {"id": an_id(1)})["plan"] == "premium"
+        assert records.count(ACCOUNTS, {"id": an_id(1), "plan": "premium"}) == 1
         records.apply([Update(ACCOUNTS, {"id": an_id(1)}, {"plan": "another"}), Raise("routing")])
         records.apply(RIVAL)
         assert continued(process) == "duplicate reference"
     assert [each["plan"] for each in records.find(ACCOUNTS, {})] == ["another", "plan 2", "plan 3"]
+
+
+@pytest.mark.parametrize("step", [FIRST_INSERTS, CLOSING])
+def test_what_others_have_written_since_stays_when_a_batch_is_finished(house: MongoBackend, step: int) -> None:
+    records = house.records()
+    assert killed_before(step, house.url) == ""
+    records.apply([Update(ACCOUNTS, {"id": an_id(1)}, {"plan": "another"}), Raise("routing")])
+    records.apply([Delete(ACCOUNTS, {"id": an_id(4)}), Raise("routing")])
+    age_intents(house)
+    assert records.settle() == 1
+    never_had = ["plan 4"] if step == FIRST_INSERTS else []
+    assert [each["plan"] for each in records.find(ACCOUNTS, {})] == ["another", "plan 2", "premium", *never_had]
+    assert unsettled(house) == 0
+
+
+def test_a_row_of_a_batch_that_others_have_changed_since_is_no_duplicate(
+    house: MongoBackend, whole: dict[str, list[dict[str, object]]]
+) -> None:
+    records = house.records()
+    assert killed_before(FIRST_INSERTS + 1, house.url) == ""
+    records.apply([Update(ACCOUNTS, {"id": an_id(4)}, {"plan": "another"}), Raise("routing")])
+    age_intents(house)
+    assert records.settle() == 1
+    found = rows(records)
+    assert found.pop("accounts")[-1]["plan"] == "another"
+    assert found == {name: of_one for name, of_one in whole.items() if name != "accounts"}
 
 
 def test_a_batch_that_can_never_be_made_is_undone_and_stops_nobody(house: MongoBackend) -> None:
@@ -247,6 +276,18 @@ def test_any_number_of_rows_is_erased_in_a_batch(house: MongoBackend) -> None:
     records.apply([Insert(ACCOUNTS, a_row(ACCOUNTS, number)) for number in range(10, 4510)])
     assert records.apply([Delete(ACCOUNTS, {}), Raise("routing")]) == [4503, 1]
     assert records.count(ACCOUNTS, {}) == 0
+
+
+def test_what_is_erased_is_not_written_down_once_more_where_it_is_announced(house: MongoBackend) -> None:
+    records = house.records()
+    long = "x" * (64 << 10)
+    for start in range(10, 310, 100):
+        rows_ = [{**event_to_row(an_event(number)), "subject": long} for number in range(start, start + 100)]
+        records.apply([Insert(EVENTS, row) for row in rows_])
+    assert 300 * len(long) > LARGEST_INTENT
+    announced = announcement(lambda: an_id(9), lambda: 0, accounts=[an_id(1)])
+    assert records.apply([Delete(EVENTS, {}), *announced]) == [302, 1, 1]
+    assert (records.count(EVENTS, {}), records.count(ROUTING_CHANGES, {})) == (0, 1)
 
 
 def test_more_than_one_intent_can_hold_is_refused_before_anything_is_changed(house: MongoBackend) -> None:

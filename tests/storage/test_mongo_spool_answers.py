@@ -101,6 +101,19 @@ def test_a_word_that_was_not_given_is_never_given_later(server: Mongod, raw: Raw
     assert spool.depth()[0] == 2
 
 
+def test_what_is_not_decided_is_seen_by_nobody(server: Mongod, raw: Raw, spool: MongoSpool) -> None:
+    with server.failing(["update"], namespace=f"{raw.name}.nodes", closeConnection=True):
+        with pytest.raises(StoreUnavailable):
+            spool.apply(GROUP)
+        assert spool.undecided
+        assert raw["outbox"].count_documents({}) == raw["deliveries"].count_documents({}) == 1
+        assert spool.outbox(10) == []
+        assert spool.deliveries() == []
+        assert spool.depth() == (0, None)
+    assert spool.tidy()
+    assert raw["outbox"].count_documents({}) == raw["deliveries"].count_documents({}) == 0
+
+
 @pytest.mark.parametrize("by", ["itself", "another node"])
 def test_what_counts_is_finished_although_the_server_has_refused_that(
     server: Mongod, raw: Raw, spool: MongoSpool, by: str

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 from appliance_process import eventually
-from mongod import Mongod
+from mongod import Mongod, running_mongod
 from msgspec.structs import replace
 from storage_backends import MONGODS, MongoBackend
 from stored_values import NOON, a_delivery, a_keyring, an_event, an_id
@@ -104,9 +104,45 @@ def test_the_work_of_a_node_that_is_not_heard_of_is_taken_over(node: Open) -> No
     assert [each.name for each in two.nodes() if each.gone] == ["one"]
 
 
+def test_a_node_that_is_heard_of_keeps_its_work_when_the_clock_of_the_server_jumps(house: MongoBackend) -> None:
+    one, two = house.spool(node="one"), house.spool(node="two", lease_ms=3000)
+    accept(one, 1)
+    claimed(one)
+    assert two.tidy()
+    time.sleep(1.6)
+    assert one.renew() == []
+    with house.server.client() as client:
+        # As after a failover to a server whose clock is ahead.
+        database = client[house.database]
+        jump = {"$subtract": ["$seen_at", 60_000]}
+        database["nodes"].update_many({"name": "one"}, [{"$set": {"seen_at": jump}}])
+        database["deliveries"].update_many({}, {"$set": {"lease.until": 0}})
+    assert two.tidy()
+    assert two.claim(NOON, 10) == []
+    assert one.renew() == []
+
+
+def test_after_the_server_was_away_the_others_are_heard_first() -> None:
+    with running_mongod() as server:
+        house = MongoBackend(server)
+        one, two = house.spool(node="one"), house.spool(node="two", lease_ms=3000)
+        accept(one, 1)
+        claimed(one)
+        eventually(two.tidy)
+        server.freeze()
+        with pytest.raises(StoreUnavailable):
+            two.renew()
+        server.thaw()
+        assert two.tidy()
+        assert two.claim(NOON, 10) == [], "it was away for longer than the lease of the other, who could not renew it"
+        assert one.renew() == []
+        house.close()
+
+
 def test_within_a_minute_the_work_of_a_dead_node_is_with_another() -> None:
     """By the numbers: how long it may still seem alive, and how late the others look."""
     assert LEASE_MS / 1000 + 2 * TIDY_S < 60
+    assert 1.5 * LEASE_MS / 1000 + 2 * TIDY_S < 60, "also where those who look have just been started"
     assert 2 * RENEW_S < LEASE_MS / 1000
 
 
@@ -183,6 +219,17 @@ def test_what_a_node_has_lost_it_hears_once(node: Open) -> None:
     assert one.tidy()
     assert one.renew() == [an_id(1)]
     assert one.renew() == []
+
+
+def test_what_takes_the_place_of_a_delivery_comes_once(node: Open) -> None:
+    one, two = node("one"), node("two")
+    accept(one, 1)
+    one.apply([Accept([a_delivery(2)]), Complete(an_id(1), an_id(1))])
+    with pytest.raises(LeaseLost) as lost:
+        two.apply([Accept([a_delivery(3)]), Complete(an_id(1), an_id(1))])
+    assert set(lost.value.delivery_ids) == {an_id(1)}
+    assert [each.id for each in two.deliveries()] == [an_id(2)]
+    two.apply([Complete(an_id(1), an_id(1))])
 
 
 @pytest.mark.parametrize(
@@ -362,15 +409,13 @@ def test_the_nodes_are_known_by_name(house: MongoBackend) -> None:
 
 
 def test_a_lease_that_nobody_renews_is_over_even_if_nobody_knows_whose_it_was(house: MongoBackend, node: Open) -> None:
-    two = node("two")
-    accept(two, 1)
-    held = claimed(two)
+    one = node("one")
+    accept(one, 1)
+    held = claimed(one)
     with house.server.client() as client:
         lease = {"token": "whatever", "node": "forgotten", "until": 0}
         client[house.database]["deliveries"].update_one({"_id": held.id}, {"$set": {"lease": lease}})
-    one = node("one")
-    assert one.tidy()
-    assert claimed(one) == held
+    assert taken_over(node("two")) == held
 
 
 def test_a_store_says_which_keys_it_needs_without_having_them(house: MongoBackend) -> None:

@@ -452,7 +452,7 @@ def test_a_stored_row_that_cannot_be_taken_over_is_not_passed_over(records: Reco
     # The same key is the same row; the same reference under another key is two rows for one.
     records.import_stored(ALIASES, [row])
     with pytest.raises(Duplicate) as caught:
-        records.import_stored(ALIASES, [row | {"id": an_id(2), "pattern": "other"}])
+        records.import_stored(ALIASES, [{**row, "id": an_id(2), "pattern": "other"}])
     assert caught.value.fields == ("reference",)
     assert records.count(ALIASES, {}) == 1
 

@@ -70,6 +70,7 @@ class Cluster:
         self._exits = contextlib.ExitStack()
         self.network: Network
         self.mongod: Mongod
+        self._starter: ThreadPoolExecutor
         self.redis: PrivateRedis
         self.dns: DnsServer
         self.main: Destination
@@ -130,6 +131,24 @@ class Cluster:
 
     # ------------------------------------------------------------------ what happens to nodes
 
+    def start(self, node: int) -> None:
+        """Start a node that does not run: again and again, as the system's supervisor does, while it can't be."""
+
+        def is_started() -> bool:
+            try:
+                self.nodes[node].start()
+            except AssertionError:
+                self.nodes[node].kill()
+                return False
+            return True
+
+        eventually(is_started, READY_WITHIN_S, f"node {node} has started", every=0.2)
+
+    def start_mongod(self) -> None:
+        """Start it again after a kill. To be called by any thread."""
+        # It dies with the thread that has started it: with this one, it lives as long as the cluster.
+        self._starter.submit(self.mongod.start).result()
+
     def engine(self, node: int) -> int:
         """The pid of a node's engine, once it has one."""
 
@@ -170,9 +189,12 @@ class Cluster:
         elsewhere = "" if made.servers == LOOPBACK else made.servers
         directory = self._directory / "mongod"
         directory.mkdir(parents=True)
-        self.mongod = Mongod(directory, replica_set=True, addresses=f"{LOOPBACK},{elsewhere}" if elsewhere else LOOPBACK)
+        self.mongod = Mongod(
+            directory, replica_set=True, addresses=f"{LOOPBACK},{elsewhere}" if elsewhere else LOOPBACK
+        )
+        self._starter = self._exits.enter_context(ThreadPoolExecutor(1))
         self._exits.callback(self.mongod.kill)
-        self.mongod.start()
+        self.start_mongod()
         # What it reads last counts. Who is not on this machine is in a network of the test's own.
         lets_nodes_in = (f"bind {LOOPBACK} {elsewhere}", "protected-mode no") if elsewhere else ()
         self.redis = self._exits.enter_context(PrivateRedis(self._directory / "redis", *lets_nodes_in))

@@ -1,4 +1,4 @@
-"""The ledger of a load: what its senders were told of each message, what has arrived, and whether that keeps the promise.
+"""The ledger of a load: what senders were told of each message, what has arrived, and whether that keeps the promise.
 
 Senders send messages, each once, and write down what they were told. The destination writes down what it has taken.
 Meanwhile the appliance is interrupted in whatever way a test likes. In the end the two are compared:

@@ -1,4 +1,4 @@
-"""Networks between the nodes of a cluster, their servers and the world: so that one node can be cut off from the others.
+"""Networks between the nodes of a cluster, their servers and the world, so that one node can be cut off from them.
 
 Where root allows, each node is in a network namespace of its own, with two cables: to a switch where MongoDB and Redis
 are, and to one where the world is. A cable is pulled at the switch: nobody hears of it, packets just don't arrive.
@@ -9,9 +9,11 @@ be held; the world stays in reach then.
 import contextlib
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from bad_line import BadLine
@@ -100,6 +102,7 @@ class Namespaces:
         self._nodes = range(nodes)
         # Several tests at once must not choose the same.
         self._net = f"10.{random.SystemRandom().randrange(64, 250)}.{random.SystemRandom().randrange(1, 250)}"
+        self._clear_away()
         self.servers = f"{self._net}.1"
         self.world = f"{self._net}.129", f"{self._net}.254"
         try:
@@ -139,6 +142,16 @@ class Namespaces:
             _ip("netns", "delete", self._namespace(node), check=False)
         for switch in "sw":
             _ip("link", "delete", self._switch(switch), check=False)
+
+    @staticmethod
+    def _clear_away() -> None:
+        """Take away what a test has left that was killed."""
+        for left in Path("/run/netns").glob("ow*n*"):
+            found = re.fullmatch(r"(ow([0-9]+))n[0-9]+", left.name)
+            if found and not Path(f"/proc/{found[2]}").exists():
+                _ip("netns", "delete", left.name, check=False)
+                for switch in "sw":
+                    _ip("link", "delete", f"{found[1]}{switch}", check=False)
 
     def _make(self) -> None:
         for switch, addresses in (("s", (self.servers,)), ("w", self.world)):

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mongod import running_mongod
+from redis_server import PrivateRedis, missing
 
 ROOT = Path(__file__).resolve().parents[2]
 FREEZE_S = 600
@@ -107,3 +109,28 @@ def test_the_appliance_runs(binary: Path, empty: Path) -> None:
         assert process.wait(STEP_S) == 0
     assert (empty / "var" / "spool.sqlite").exists()
     assert not list((empty / "tmp").iterdir())
+
+
+def test_a_node_runs_that_shares_its_stores(binary: Path, empty: Path) -> None:
+    if missing():
+        pytest.skip(missing())
+    with running_mongod(replica_set=True) as mongod, PrivateRedis(empty / "redis") as redis:
+        (empty / "onward.toml").write_text(
+            '[smtp]\nlisten = ["127.0.0.1:0"]\n[http]\nlisten = ["127.0.0.1:0"]\n'
+            f'[store]\nurl = "{mongod.url_of("onward")}"\nephemeral = "{redis.url}"\n'
+        )
+        with _started(binary, empty, "run") as process:
+            said = []
+            for line in _lines(process):
+                said.append(line)
+                if line == "ready":
+                    break
+            assert "ready" in said, said
+            checked = _typed(binary, empty, "check").stdout.splitlines()
+            for name, words in (("MongoDB", "a replica set of 1"), ("Redis", "in memory"), ("appliance", "running")):
+                assert [line for line in checked if line.split()[1] == name and words in line], checked
+            listed = _typed(binary, empty, "queue", "list")
+            assert "The queue is empty." in listed.stderr, listed
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(STEP_S) == 0
+    assert not list((empty / "var").glob("*.sqlite")), "nothing is in files of its own"
