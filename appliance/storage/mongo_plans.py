@@ -1,8 +1,9 @@
 """From the changes of a batch to its writes: what will be written to which document, and how it stood before.
 
 All changes up to the last that could turn out to be a duplicate are followed to each document, so that they can be
-undone. Those behind it cannot fail for what they say, and are made by their condition alone, however many they touch;
-so is what a batch erases, where behind it comes nothing but that it is announced.
+taken back. Those behind it cannot fail for what they say, and are made by their condition alone, however many they
+touch, when it is decided that the batch is made. What a batch was about (`routing.changes`) is announced when all else
+is there: whoever sees that sees the rest.
 
 A batch sees what its own earlier changes leave. Unique fields are looked up first: most duplicates are found before
 anything has been written, and only who is overtaken in the same moment finds them later.
@@ -18,7 +19,7 @@ from appliance.storage.codec import Codec, RowRefused, StoredValue, stored_colum
 from appliance.storage.mongo_conditions import Condition, condition, same_fields
 from appliance.storage.mongo_database import MongoDatabase
 from appliance.storage.mongo_documents import Document, Documents
-from appliance.storage.mongo_writes import BATCH, Kind, Write, insert
+from appliance.storage.mongo_writes import BATCH, Kind, Write, stamped, unchanged, with_stamp
 from appliance.storage.records import Change, Damaged, Delete, Duplicate, Insert, Raise, Update
 
 LOOKED_UP = 64
@@ -75,16 +76,17 @@ class Checked:
         return self.document is not None and self.table.collection is ROUTING_CHANGES
 
     @property
-    def may_be_duplicate(self) -> bool:
-        """Whether a unique field may say no."""
+    def has_to_be_followed(self) -> bool:
+        """Whether a unique field may say no, or each document needs an update of its own."""
         if self.changes is None:
-            return self.document is not None
-        return any(name in self.changes for fields in self.table.collection.unique for name in fields)
+            return self.document is not None and not self.is_announcement
+        unique = {name for fields in self.table.collection.unique for name in fields}
+        return self.clear is None or not unique.isdisjoint(self.changes)
 
-
-def _last(are: Iterable[bool]) -> int:
-    """The number of the last that is so; -1 for none."""
-    return max((number for number, is_so in enumerate(are) if is_so), default=-1)
+    @property
+    def is_of_one(self) -> bool:
+        """Whether it changes one document at most."""
+        return self.changes is not None and self.where is not None and self.where.names_one
 
 
 def check(change: Change, table_of: Callable[[Collection], Table]) -> Checked:
@@ -112,83 +114,86 @@ def check(change: Change, table_of: Callable[[Collection], Table]) -> Checked:
 class Plan:
     """The writes of one batch. For one thread, and one time."""
 
-    def __init__(self, database: MongoDatabase, batch: str) -> None:
+    def __init__(self, database: MongoDatabase, batch: str, release: Callable[[Iterable[str]], bool]) -> None:
+        """`release` brings to their end the batches of these stamps, and is True where any was not there yet."""
         self._database = database
         self._batch = batch
+        self._release = release
         # By collection and `_id`: the documents that earlier changes have left, None where one is erased.
         self._left: dict[str, dict[str, Document | None]] = {}
 
     def writes(self, changes: Sequence[Checked]) -> list[Write]:
-        """What is to be done, in this order. Raises Duplicate, StoreUnavailable."""
-        last = _last(change.may_be_duplicate for change in changes)
-        # Erased is by condition what may be any number of rows, such as the log of an account with it. That routing is
-        # told of it comes behind, under an id drawn for that.
-        last_in_doubt = _last(change.may_be_duplicate and not change.is_announcement for change in changes)
+        """What is to be done, in this order: first what can be taken back. Raises Duplicate, StoreUnavailable."""
         self._look_up_keys(changes)
         inserts = sum(change.document is not None for change in changes)
+        followed = _followed(changes)
         writes: list[Write] = []
+        by_condition: list[Write] = []
+        announced: list[Write] = []
         raised: list[Write] = []
         for number, change in enumerate(changes):
             name = change.table.collection.name
             if change.raised:
                 raised.append(Write(Kind.RAISE, name, number, {"_id": change.raised}, {}, {}))
             elif change.document is not None:
-                if self._left.get(name, {}).get(str(change.document["_id"])) is not None:
-                    raise Duplicate(change.table.collection, change.table.collection.key)
-                if inserts <= LOOKED_UP:
-                    self._look_up(change.table, change.document, change.table.collection.unique)
-                writes.append(insert(name, number, self._leave(name, change.document | {BATCH: self._batch})))
-            elif change.where is not None and (
-                number > last_in_doubt if change.changes is None else number > last and change.clear is not None
-            ):
-                writes.append(self._by_condition(number, change, change.where))
-            elif change.where is not None:
-                writes += self._one_by_one(number, change, change.where)
-        return writes + raised
-
-    def _by_condition(self, number: int, change: Checked, where: Condition) -> Write:
-        name = change.table.collection.name
-        if change.clear is None:
-            return Write(Kind.REMOVE_ALL, name, number, where.filter, {}, {})
-        return Write(Kind.SET_ALL, name, number, where.filter, self._stamped(change, change.clear), {})
-
-    def _one_by_one(self, number: int, change: Checked, where: Condition) -> Iterator[Write]:
-        table, name = change.table, change.table.collection.name
-        for before in self._matching(table.collection, where):
-            met: dict[str, Any] = {"$and": [{"_id": before["_id"]}, where.filter]}
-            if change.changes is None:
-                self._left.setdefault(name, {})[str(before["_id"])] = None
-                yield Write(Kind.REMOVE, name, number, met, {}, before)
+                write = self._insert(number, change, change.document, look_up=inserts <= LOOKED_UP)
+                (announced if change.is_announcement else writes).append(write)
+            elif change.where is None:
                 continue
-            if change.clear is None:
-                update = self._stamp(table.resealed(before, change.changes))
-                # Nobody has sealed anything else there since it was opened.
-                met["sealed"] = before["sealed"]
+            elif number >= followed:
+                by_condition.append(_by_condition(number, change, change.where))
+            elif change.changes is None:
+                writes += self._remove(number, change.table.collection, change.where)
             else:
-                update = self._stamped(change, change.clear)
+                writes += self._set(number, change, change.where, change.changes)
+        return writes + by_condition + announced + raised
+
+    def _insert(self, number: int, change: Checked, document: Document, *, look_up: bool) -> Write:
+        collection, identity = change.table.collection, document["_id"]
+        if self._left.get(collection.name, {}).get(str(identity)) is not None:
+            raise Duplicate(collection, collection.key)
+        if look_up:
+            self._look_up(change.table, document, collection.unique)
+        left = self._leave(collection.name, with_stamp(document, self._batch))
+        kind = Kind.ANNOUNCE if change.is_announcement else Kind.INSERT
+        return Write(kind, collection.name, number, {"_id": identity}, left, {})
+
+    def _remove(self, number: int, collection: Collection, where: Condition) -> Iterator[Write]:
+        """Each document is made the batch's own before the first is erased: so it is known who has erased it."""
+        found = self._matching(collection, where)
+        for before in found:
+            if before.get(BATCH) != self._batch:
+                yield Write(Kind.SET, collection.name, -1, unchanged(before), stamped({}, self._batch), before)
+        for before in found:
+            self._left.setdefault(collection.name, {})[str(before["_id"])] = None
+            ours = {"_id": before["_id"], BATCH: self._batch}
+            yield Write(Kind.REMOVE, collection.name, number, ours, {}, {})
+
+    def _set(self, number: int, change: Checked, where: Condition, changes: Row) -> Iterator[Write]:
+        table, name = change.table, change.table.collection.name
+        unique = [fields for fields in table.collection.unique if not set(fields).isdisjoint(changes)]
+        for before in self._matching(table.collection, where):
+            alone = table.resealed(before, changes) if change.clear is None else table.documents.changes(change.clear)
+            update = stamped(alone, self._batch)
             after = {path: value for path, value in before.items() if path not in update.get("$unset", {})}
             after |= update["$set"]
-            changed = set(change.changes)
-            self._look_up(table, after, [each for each in table.collection.unique if changed.intersection(each)])
+            self._look_up(table, after, unique)
             self._leave(name, after)
-            yield Write(Kind.SET, name, number, met, update, before)
-
-    def _stamped(self, change: Checked, clear: Mapping[str, StoredValue]) -> Document:
-        return self._stamp(change.table.documents.changes(clear))
-
-    def _stamp(self, update: Document) -> Document:
-        return update | {"$set": {**update.get("$set", {}), BATCH: self._batch}}
+            yield Write(Kind.SET, name, number, unchanged(before), update, before)
 
     def _leave(self, name: str, document: Document) -> Document:
         self._left.setdefault(name, {})[str(document["_id"])] = document
         return document
 
     def _matching(self, collection: Collection, where: Condition) -> list[Document]:
-        """The documents that meet a condition after the changes up to here."""
+        """The documents that meet a condition after the changes up to here, none of them in the hands of others."""
         left = self._left.get(collection.name, {})
-        with self._database.translated(collection):
-            found = list(self._database[collection.name].find(where.filter))
-        untouched = [document for document in found if str(document["_id"]) not in left]
+        while True:
+            with self._database.translated(collection):
+                found = list(self._database[collection.name].find(where.filter))
+            untouched = [document for document in found if str(document["_id"]) not in left]
+            if not self._release(document.get(BATCH, "") for document in untouched):
+                break
         return untouched + [document for document in left.values() if document is not None and where.holds(document)]
 
     def _look_up(self, table: Table, document: Document, unique: Sequence[tuple[str, ...]]) -> None:
@@ -218,7 +223,27 @@ class Plan:
                 erasing.add(name)
         for name, identities in wanted.items():
             collection = tables[name].collection
-            with self._database.translated(collection):
-                found = self._database[name].find_one({"_id": {"$in": identities}}, {"_id": 1})
-            if found is not None:
-                raise Duplicate(collection, collection.key)
+            there = True
+            while there:
+                with self._database.translated(collection):
+                    found = self._database[name].find_one({"_id": {"$in": identities}}, {BATCH: 1})
+                there = found is not None
+                if found is not None and not self._release([found.get(BATCH, "")]):
+                    raise Duplicate(collection, collection.key)
+
+
+def _followed(changes: Sequence[Checked]) -> int:
+    """So many changes from the first on are followed to each document."""
+    followed = 0
+    for number, change in enumerate(changes):
+        # One document behind them is soon found, and then it is known whether it was there.
+        if change.has_to_be_followed or (number == followed and change.is_of_one):
+            followed = number + 1
+    return followed
+
+
+def _by_condition(number: int, change: Checked, where: Condition) -> Write:
+    name = change.table.collection.name
+    if change.clear is None:
+        return Write(Kind.REMOVE_ALL, name, number, where.filter, {}, {})
+    return Write(Kind.SET_ALL, name, number, where.filter, change.table.documents.changes(change.clear), {})

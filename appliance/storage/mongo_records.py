@@ -1,11 +1,12 @@
 """The record store in a database of MongoDB: accounts, domains, aliases, the log, for any number of nodes.
 
-One change of one row is one write of one document. Whatever is more goes through `mongo_batches.py`.
+One change of one row is one write of one document. Whatever is more goes through `mongo_batches.py`, and a document
+that such a batch is still at is not written to by anybody else.
 """
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pymongo.collection import Collection as Stored
@@ -20,8 +21,17 @@ from appliance.storage.mongo_database import MongoDatabase
 from appliance.storage.mongo_documents import Document, Documents, path_of, shape_of
 from appliance.storage.mongo_errors import DUPLICATE_KEY
 from appliance.storage.mongo_plans import Checked, Table, check
-from appliance.storage.mongo_writes import BATCH_FIELD, erase_all, raise_generation
-from appliance.storage.records import Change, Damaged, Page, StoredRow, Where
+from appliance.storage.mongo_writes import (
+    BATCH,
+    BATCH_FIELD,
+    FREE,
+    erase_all,
+    raise_generation,
+    stamped,
+    unchanged,
+    with_stamp,
+)
+from appliance.storage.records import Change, Damaged, Duplicate, Page, StoredRow, StoreUnavailable, Where
 
 PAGE_ROWS = 1000
 """Rows looked at in one question where what is wanted of them is fewer: their different values, or their owners."""
@@ -208,39 +218,54 @@ class MongoRecords:
 
     def _at_once(self, change: Checked) -> int | None:
         """Make a change that is one write of one document; None where it is more."""
-        collection, stored = change.table.collection, self._stored(change.table.collection)
-        with self._database.translated(collection):
-            if change.raised:
-                return raise_generation(self._database.__getitem__, change.raised)
-            if change.document is not None:
-                stored.insert_one(change.document)
-                return 1
-            if change.where is None or not change.where.names_one:
-                return None
-            if change.changes is None:
-                return stored.delete_one(change.where.filter).deleted_count
-            if change.clear is not None:
-                update = change.table.documents.changes(change.clear)
-                return stored.update_one(change.where.filter, update).matched_count
-        return self._reseal(change.table, change.where, change.changes)
+        table, stored = change.table, self._stored(change.table.collection)
+        try:
+            with self._database.translated(table.collection):
+                if change.raised:
+                    return raise_generation(self._database.__getitem__, change.raised)
+                if change.document is not None:
+                    stored.insert_one(with_stamp(change.document))
+                    return 1
+                if change.where is None or not change.where.names_one:
+                    return None
+                if change.changes is None:
+                    return self._write_one(stored, change.where, lambda met: stored.delete_one(met).deleted_count)
+                if change.clear is None:
+                    return self._reseal(table, change.where, change.changes)
+                update = stamped(table.documents.changes(change.clear))
+                return self._write_one(stored, change.where, lambda met: stored.update_one(met, update).matched_count)
+        except Duplicate:
+            # What is there may be of a batch that is taken back: as a batch of one change it is looked at closely.
+            return None
+
+    def _write_one(self, stored: Stored[Document], where: Condition, write: Callable[[Document], int]) -> int:
+        """Make a write of the one document that meets a condition, when no batch is at it."""
+        touched = write({"$and": [where.filter, FREE]})
+        while not touched:
+            found = stored.find_one(where.filter, {BATCH: 1})
+            if found is None:
+                return 0
+            if not self._batches.release([found.get(BATCH, "")]):
+                touched = write({"$and": [where.filter, unchanged(found)]})
+        return touched
 
     def _reseal(self, table: Table, where: Condition, changes: Row) -> int:
-        """Change sealed fields of one document, as often as somebody else has sealed others there meanwhile."""
+        """Change sealed fields of one document, as often as somebody else has changed it meanwhile."""
         stored = self._stored(table.collection)
-        while True:
-            with self._database.translated(table.collection):
-                before = stored.find_one(where.filter)
-            if before is None:
-                return 0
-            update = table.resealed(before, changes)
-            unchanged = {"$and": [where.filter, {"sealed": before["sealed"]}]}
-            with self._database.translated(table.collection):
-                if stored.update_one(unchanged, update).matched_count:
+        while (before := stored.find_one(where.filter)) is not None:
+            if not self._batches.release([before.get(BATCH, "")]):
+                update = stamped(table.resealed(before, changes))
+                if stored.update_one(unchanged(before), update).matched_count:
                     return 1
+        return 0
 
     def _erase(self, collection: Collection, met: Condition) -> int:
+        def ready(stamps: Iterable[str]) -> bool:
+            self._batches.release(stamps)
+            return True
+
         with self._database.translated(collection):
-            return erase_all(self._stored(collection), met.filter)
+            return erase_all(self._stored(collection), met.filter, ready)
 
     def _values(self, table: Table, field: str, met: Condition, after: object, newest_first: bool) -> list[object]:
         """Some different values of a field behind this one, in their order; none where there are no more."""
@@ -257,13 +282,16 @@ class MongoRecords:
             return list(dict.fromkeys(table.documents.plain(document[path]) for document in found))
 
     def _settle_now_and_then(self) -> None:
-        # One thread is enough, and nobody waits for it.
+        # One thread is enough, and no other waits for it.
         if time.monotonic() - self._settled_at < SETTLE_EVERY_S or not self._settling.acquire(blocking=False):
             return
         try:
             self.settle()
-            self._settled_at = time.monotonic()
+        except StoreUnavailable:
+            # A server that is away says so to the question that this is beside; what somebody has left can wait.
+            pass
         finally:
+            self._settled_at = time.monotonic()
             self._settling.release()
 
 

@@ -1,28 +1,44 @@
 """Several changes on MongoDB are made as one, whoever dies in the middle and whoever is taken for dead."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count
 
 import pytest
-from interrupted_batch import BATCH, BEFORE, RIVAL, continued, killed_before, rows, stopped_before
+from interrupted_batch import (
+    BATCH,
+    BEFORE,
+    RIVAL,
+    continued,
+    killed_after_a_stop_before,
+    killed_before,
+    rows,
+    stopped_before,
+)
 from mongod import Mongod
 from pymongo.errors import OperationFailure
 from storage_backends import MongoBackend, SqliteBackend
 from stored_values import a_row, an_event, an_id
 
-from appliance.privacy.declarations import ACCOUNTS, ALIASES, EVENTS, ROUTING_CHANGES
+from appliance.privacy.declarations import ACCOUNTS, ALIASES, DOMAINS, EVENTS, ROUTING_CHANGES
 from appliance.routing.changes import announcement
 from appliance.storage.codec import RowRefused
 from appliance.storage.event_rows import event_to_row
-from appliance.storage.mongo_batches import LARGEST_INTENT
-from appliance.storage.records import Change, Delete, Duplicate, Insert, Raise, StoreUnavailable, Update
+from appliance.storage.mongo_batches import FORGOTTEN_AFTER, LARGEST_INTENT, TAKEN_BACK
+from appliance.storage.records import Change, Delete, Duplicate, Insert, Raise, RecordStore, StoreUnavailable, Update
 
-FIRST_INSERTS = 6
-"""The step of the batch that inserts the first rows: before it come the intent, two accounts, an event and a domain."""
+ADDING = 7
+"""The step of the batch that adds the first rows: behind the intent, changes of accounts, an event and a domain, a note
+of how far it has come, and a domain erased."""
 
-CLOSING = 13
-"""The step of the batch that erases its intent, when all is done."""
+ERASING = 6
+"""The step that erases a domain."""
+
+DECIDING = 11
+"""The step that decides that the batch is made. What comes behind it is made by its condition."""
+
+SETTING_ALL, REMOVING_ALL, CLOSING = DECIDING + 1, DECIDING + 2, DECIDING + 4
+"""Both conditions, and behind the generation the step that erases the intent."""
 
 BAD_VALUE = 2
 """What a server says that will never do what it is asked for."""
@@ -48,13 +64,21 @@ def whole(sqlite: SqliteBackend) -> dict[str, list[dict[str, object]]]:
 
 def unsettled(house: MongoBackend) -> int:
     with house.server.client() as client:
-        return client[house.database]["intents"].count_documents({"writes": {"$exists": True}})
+        return client[house.database]["intents"].count_documents({"outcome": {"$ne": TAKEN_BACK}})
 
 
 def age_intents(house: MongoBackend) -> None:
     """Make every intent one that nobody has been at for long."""
     with house.server.client() as client:
         client[house.database]["intents"].update_many({}, {"$set": {"at": datetime.fromtimestamp(0, UTC)}})
+
+
+def outcome(records: RecordStore, changes: Sequence[Change]) -> object:
+    """What comes of these changes."""
+    try:
+        return records.apply(changes)
+    except Duplicate:
+        return Duplicate
 
 
 def test_a_batch_leaves_what_a_transaction_leaves(house: MongoBackend, sqlite: SqliteBackend) -> None:
@@ -75,132 +99,190 @@ def test_a_process_that_dies_before_any_step_leaves_all_or_nothing(
         house.records().apply(BEFORE)
         nothing = rows(house.records())
         printed = killed_before(step, house.url)
-        # Whoever opens the store next finishes what was left, and finds nothing more to finish.
+        # Whoever opens the store next brings to its end what was left, and finds nothing more.
         records = house.records(abandoned_ms=0)
         found = rows(records)
         assert found in (nothing, whole), f"killed before step {step}"
-        assert (records.generation("routing") > 0) == (found == whole)
+        # Whoever has looked in between has to look again.
+        assert records.generation("routing") > 0 or step == 1
         assert records.settle() == unsettled(house) == 0
         house.close()
         if printed:
             break
         left.append(found == whole)
-    # Nothing is left of one that died before its intent was there.
-    assert left[0] is False
-    assert all(left[1:])
-    assert len(left) > 10
+    assert left == [False] * DECIDING + [True] * (CLOSING - DECIDING)
 
 
 def test_a_duplicate_in_the_middle_takes_everything_back(house: MongoBackend) -> None:
     records = house.records()
     nothing = rows(records)
-    with stopped_before(FIRST_INSERTS, house.url) as process:
+    with stopped_before(ADDING, house.url) as process:
         assert rows(records) != nothing
         records.apply(RIVAL)
         assert continued(process) == "duplicate reference"
     found = rows(records)
     assert found.pop("aliases")[:-1] == nothing.pop("aliases")
     assert found == nothing
-    # Whoever has looked in between has to look again.
-    assert records.generation("routing") == 1
+    assert records.generation("routing") > 0
     assert unsettled(house) == 0
 
 
-def test_what_a_dead_process_has_left_is_undone_where_it_is_a_duplicate_by_now(house: MongoBackend) -> None:
-    nothing = rows(house.records())
-    assert killed_before(FIRST_INSERTS, house.url) == ""
-    house.records().apply(RIVAL)
+def test_a_name_that_only_a_dead_process_has_given_away_is_free(house: MongoBackend) -> None:
     records = house.records(abandoned_ms=0)
+    nothing = rows(records)
+    assert killed_before(DECIDING, house.url) == ""
+    records.apply(RIVAL)
     found = rows(records)
     assert found.pop("aliases")[:-1] == nothing.pop("aliases")
     assert found == nothing
 
 
-@pytest.mark.parametrize("step", [2, FIRST_INSERTS, FIRST_INSERTS + 2, 12])
+@pytest.mark.parametrize("step", range(2, CLOSING + 1))
 def test_who_is_taken_for_dead_and_goes_on_does_no_harm(
     house: MongoBackend, whole: dict[str, list[dict[str, object]]], step: int
 ) -> None:
+    nothing = rows(house.records())
     with stopped_before(step, house.url) as process:
         records = house.records(abandoned_ms=0)
-        assert rows(records) == whole
+        assert rows(records) == (whole if step > DECIDING else nothing)
+        # What has been taken back is begun anew.
         assert continued(process).startswith("done")
     assert rows(records) == whole
     assert unsettled(house) == 0
 
 
-def test_who_is_taken_for_dead_and_undone_hears_of_it(house: MongoBackend) -> None:
+@pytest.mark.parametrize("step", [2, 3, ERASING, DECIDING - 1])
+def test_who_is_taken_for_dead_and_killed_when_it_goes_on_has_changed_nothing(house: MongoBackend, step: int) -> None:
+    records = house.records(abandoned_ms=0)
+    nothing = rows(records)
+    with killed_after_a_stop_before(step, house.url):
+        assert records.settle() == 1
+        assert rows(records) == nothing
+    assert rows(records) == nothing
+
+
+def test_a_row_that_is_added_so_late_does_not_stay(house: MongoBackend) -> None:
+    records = house.records(abandoned_ms=0)
+    nothing = rows(records)
+    with killed_after_a_stop_before(ADDING, house.url):
+        assert records.settle() == 1
+        assert rows(records) == nothing
+    # It had time for one more row.
+    assert rows(records)["accounts"] == [*nothing["accounts"], a_row(ACCOUNTS, 4)]
+    assert records.settle() == 0
+    assert rows(records) == nothing
+
+
+def test_who_is_taken_for_dead_hears_of_a_duplicate_that_there_is_by_now(house: MongoBackend) -> None:
     nothing = rows(house.records())
     with stopped_before(2, house.url) as process:
-        house.records().apply(RIVAL)
-        records = house.records(abandoned_ms=0)
-        printed = continued(process)
-    assert printed.startswith(("duplicate", "unavailable"))
-    found = rows(records)
+        house.records(abandoned_ms=0).apply(RIVAL)
+        assert continued(process) == "duplicate reference"
+    found = rows(house.records())
     assert found.pop("aliases")[:-1] == nothing.pop("aliases")
     assert found == nothing
     assert unsettled(house) == 0
 
 
-def test_who_is_undone_when_all_was_done_hears_of_it(
-    house: MongoBackend, whole: dict[str, list[dict[str, object]]]
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param([Update(ACCOUNTS, {"id": an_id(1)}, {"role": "another"})], id="a clear field"),
+        pytest.param([Update(EVENTS, {"id": an_id(1)}, {"reason": "another"})], id="a sealed field"),
+        pytest.param([Delete(ACCOUNTS, {"id": an_id(3)})], id="a row erased"),
+        pytest.param([Insert(ALIASES, a_row(ALIASES, 3))], id="a row added"),
+        pytest.param(
+            [Update(ALIASES, {"id": an_id(number)}, {"enabled": False}) for number in (2, 1)], id="one row and one gone"
+        ),
+        pytest.param([Update(ACCOUNTS, {}, {"role": "another"})], id="all rows"),
+    ],
+)
+@pytest.mark.parametrize("step", [ADDING, DECIDING, SETTING_ALL, CLOSING])
+def test_what_others_write_is_behind_all_of_a_batch_or_it_is_behind_none_of_it(
+    house: MongoBackend, sqlite: SqliteBackend, changes: list[Change], step: int
 ) -> None:
-    nothing = rows(house.records())
-    with stopped_before(CLOSING, house.url) as process:
-        records = house.records()
-        assert rows(records) == whole
-        age_intents(house)
-        with house.server.failing(["update"], times=1, errorCode=BAD_VALUE, appName="onward"):
-            assert records.settle() == 1
-        assert continued(process).startswith("unavailable")
-    assert rows(records)["accounts"] == nothing["accounts"]
+    records, file = house.records(abandoned_ms=100_000), sqlite.records()
+    file.apply(BEFORE)
+    if step > DECIDING:
+        file.apply(BATCH)
+    assert killed_before(step, house.url) == ""
+    age_intents(house)
+    assert outcome(records, changes) == outcome(file, changes)
+    house.records(abandoned_ms=0).settle()
+    assert rows(records) == rows(file)
     assert unsettled(house) == 0
 
 
-def test_what_another_batch_has_written_since_is_not_undone(house: MongoBackend) -> None:
+def test_what_others_write_is_not_undone_with_a_batch_that_is_still_under_way(house: MongoBackend) -> None:
     records = house.records()
-    with stopped_before(FIRST_INSERTS, house.url) as process:
+    with stopped_before(ADDING, house.url) as process:
         assert records.count(ACCOUNTS, {"id": an_id(1), "plan": "premium"}) == 1
-        records.apply([Update(ACCOUNTS, {"id": an_id(1)}, {"plan": "another"}), Raise("routing")])
+        records.apply([Update(ACCOUNTS, {"id": an_id(1)}, {"plan": "another"})])
         records.apply(RIVAL)
         assert continued(process) == "duplicate reference"
     assert [each["plan"] for each in records.find(ACCOUNTS, {})] == ["another", "plan 2", "plan 3"]
 
 
-@pytest.mark.parametrize("step", [FIRST_INSERTS, CLOSING])
-def test_what_others_have_written_since_stays_when_a_batch_is_finished(house: MongoBackend, step: int) -> None:
-    records = house.records()
-    assert killed_before(step, house.url) == ""
-    records.apply([Update(ACCOUNTS, {"id": an_id(1)}, {"plan": "another"}), Raise("routing")])
-    records.apply([Delete(ACCOUNTS, {"id": an_id(4)}), Raise("routing")])
-    age_intents(house)
-    assert records.settle() == 1
-    never_had = ["plan 4"] if step == FIRST_INSERTS else []
-    assert [each["plan"] for each in records.find(ACCOUNTS, {})] == ["another", "plan 2", "premium", *never_had]
-    assert unsettled(house) == 0
+@pytest.mark.parametrize("step", [SETTING_ALL, REMOVING_ALL])
+def test_who_is_taken_for_dead_touches_nothing_that_is_newer_than_its_batch(house: MongoBackend, step: int) -> None:
+    newer = a_row(ACCOUNTS, 7) | {"plan": "premium"}
+    alias = a_row(ALIASES, 7) | {"domain_id": "domain_id 1"}
+    with stopped_before(step, house.url) as process:
+        records = house.records(abandoned_ms=0)
+        records.apply([Insert(ACCOUNTS, newer)])
+        records.apply([Insert(ALIASES, alias)])
+        assert continued(process).startswith("done")
+    assert records.get(ACCOUNTS, {"id": an_id(7)}) == newer
+    assert records.get(ALIASES, {"id": an_id(7)}) == alias
 
 
-def test_a_row_of_a_batch_that_others_have_changed_since_is_no_duplicate(
-    house: MongoBackend, whole: dict[str, list[dict[str, object]]]
+def test_a_row_that_somebody_has_erased_does_not_come_back(house: MongoBackend) -> None:
+    records = house.records(abandoned_ms=0)
+    with stopped_before(ADDING + 1, house.url):
+        assert records.count(ACCOUNTS, {"id": an_id(4)}) == 1
+        records.apply([Delete(ACCOUNTS, {"id": an_id(4)})])
+        records.settle()
+        assert records.count(ACCOUNTS, {"id": an_id(4)}) == 0
+
+
+@pytest.mark.parametrize("step", [2, ERASING - 1])
+def test_a_row_that_a_dead_process_had_not_begun_to_erase_and_others_have_does_not_come_back(
+    house: MongoBackend, step: int
 ) -> None:
-    records = house.records()
-    assert killed_before(FIRST_INSERTS + 1, house.url) == ""
-    records.apply([Update(ACCOUNTS, {"id": an_id(4)}, {"plan": "another"}), Raise("routing")])
-    age_intents(house)
+    records = house.records(abandoned_ms=0)
+    assert killed_before(step, house.url) == ""
+    assert records.apply([Delete(DOMAINS, {"id": an_id(1)})]) == [1]
+    records.settle()
+    assert records.count(DOMAINS, {"id": an_id(1)}) == 0
+
+
+def test_a_name_that_a_batch_had_freed_stays_with_who_has_it_when_the_batch_is_taken_back(house: MongoBackend) -> None:
+    records = house.records(abandoned_ms=0)
+    assert killed_before(DECIDING, house.url) == ""
+    freed = a_row(ALIASES, 2) | {"id": an_id(9), "reference": "reference 9"}
+    records.apply([Insert(ALIASES, freed)])
     assert records.settle() == 1
-    found = rows(records)
-    assert found.pop("accounts")[-1]["plan"] == "another"
-    assert found == {name: of_one for name, of_one in whole.items() if name != "accounts"}
+    assert unsettled(house) == 0
+    assert records.get(ALIASES, {"id": an_id(9)}) == freed
+    assert records.count(ALIASES, {"pattern": "another"}) == 1
+    assert records.apply([Update(ALIASES, {"id": an_id(2)}, {"pattern": "a third"})]) == [1]
 
 
-def test_a_batch_that_can_never_be_made_is_undone_and_stops_nobody(house: MongoBackend) -> None:
+def test_of_a_batch_that_is_taken_back_only_ids_are_kept_and_not_for_ever(house: MongoBackend) -> None:
+    assert killed_before(ADDING, house.url) == ""
+    records = house.records(abandoned_ms=0)
+    with house.server.client() as client:
+        (kept,) = client[house.database]["intents"].find()
+        assert b"premium" not in kept["writes"]
+        assert len(kept["writes"]) < 500
+        for _ in range(FORGOTTEN_AFTER):
+            records.settle()
+        assert client[house.database]["intents"].count_documents({}) == 0
+
+
+def test_a_batch_that_can_never_be_made_is_taken_back(house: MongoBackend) -> None:
     records = house.records()
     nothing = rows(records)
-    assert killed_before(FIRST_INSERTS, house.url) == ""
-    assert rows(records) != nothing
-    age_intents(house)
-    with house.server.failing(["insert"], times=1, errorCode=BAD_VALUE, appName="onward"):
-        assert records.settle() == 1
-    assert rows(records) == nothing
     with (
         house.server.failing(["insert"], times=1, errorCode=BAD_VALUE, appName="onward"),
         pytest.raises(OperationFailure),
@@ -208,6 +290,58 @@ def test_a_batch_that_can_never_be_made_is_undone_and_stops_nobody(house: MongoB
         records.apply(BATCH)
     assert rows(records) == nothing
     assert unsettled(house) == 0
+
+
+def test_a_batch_that_nobody_can_bring_to_its_end_stops_nobody(
+    house: MongoBackend,
+    whole: dict[str, list[dict[str, object]]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("appliance.storage.mongo_records.SETTLE_EVERY_S", 0.0)
+    records = house.records()
+    assert killed_before(SETTING_ALL, house.url) == ""
+    with house.server.client() as client:
+        database = client[house.database]
+        for name in ("before", "broken"):
+            database["intents"].insert_one({"_id": name, "at": datetime.now(UTC), "writes": b"not ours"})
+        database["accounts"].update_one({"_id": an_id(2)}, {"$set": {"batch": "broken"}})
+    age_intents(house)
+    for _ in range(5):
+        assert records.generation("routing") == 1
+    # Each has been tried once, and is tried again when that may be of use.
+    assert len(caplog.records) == 2
+    assert "not ours" not in caplog.text
+    assert rows(records) == whole
+    assert records.apply([Update(ACCOUNTS, {"id": an_id(2)}, {"plan": "another"})]) == [1]
+
+
+def test_who_has_other_things_to_do_is_not_kept_by_a_batch_that_erases_many_rows(
+    house: MongoBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = house.records(abandoned_ms=0)
+    records.apply(
+        [Insert(ALIASES, a_row(ALIASES, number) | {"domain_id": "domain_id 1"}) for number in range(10, 4600)]
+    )
+    assert killed_before(REMOVING_ALL, house.url) == ""
+    monkeypatch.setattr("appliance.storage.mongo_batches.SETTLING_S", 0.0)
+    assert records.settle() == 0
+    assert records.count(ALIASES, {"domain_id": "domain_id 1"}) > 0
+    monkeypatch.undo()
+    assert records.settle() == 1
+    assert records.count(ALIASES, {"domain_id": "domain_id 1"}) == 0
+
+
+def test_a_batch_that_can_not_be_brought_to_its_end_now_is_later(
+    house: MongoBackend, whole: dict[str, list[dict[str, object]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    records = house.records(abandoned_ms=0)
+    assert killed_before(SETTING_ALL, house.url) == ""
+    with house.server.failing(["update"], errorCode=BAD_VALUE, appName="onward"):
+        assert records.settle() == 0
+    assert len(caplog.records) == 1
+    assert records.settle() == 1
+    assert rows(records) == whole
 
 
 def test_what_is_under_way_is_left_alone(house: MongoBackend) -> None:
@@ -236,7 +370,7 @@ def test_a_process_that_asks_for_generations_finishes_what_others_have_left(
 ) -> None:
     monkeypatch.setattr("appliance.storage.mongo_records.SETTLE_EVERY_S", 0.0)
     records = house.records(abandoned_ms=0)
-    assert killed_before(FIRST_INSERTS, house.url) == ""
+    assert killed_before(SETTING_ALL, house.url) == ""
     assert records.generation("routing") == 1
     assert rows(records) == whole
 

@@ -1,8 +1,8 @@
 """A batch of changes on MongoDB in a process of its own, which is killed or stopped before any write that it sends.
 
-`python interrupted_batch.py URL STEP SIGNAL` opens the record store at that URL, sends itself the signal before the
-STEP-th write of the batch (0: never), and prints what came of it. Imported, it is how a test starts that, and what the
-batch is about.
+`python interrupted_batch.py URL STEP SIGNAL [AND_KILLED]` opens the record store at that URL, sends itself the signal
+before the STEP-th write of the batch (0: never), and prints what came of it; with AND_KILLED it kills itself before the
+next write. Imported, it is how a test starts that, and what the batch is about.
 """
 
 import os
@@ -70,6 +70,20 @@ def stopped_before(step: int, url: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@contextmanager
+def killed_after_a_stop_before(step: int, url: str) -> Iterator[None]:
+    """A process that has stopped before this step; when the block is left it makes that step, and is killed."""
+    process = _started(url, step, signal.SIGSTOP, "and killed")
+    try:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), process.communicate()
+        yield
+        assert continued(process) == ""
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def continued(process: subprocess.Popen[str]) -> str:
     """What one prints that goes on."""
     process.send_signal(signal.SIGCONT)
@@ -83,10 +97,10 @@ def killed_before(step: int, url: str) -> str:
     return printed.strip()
 
 
-def _started(url: str, step: int, how: signal.Signals) -> subprocess.Popen[str]:
+def _started(url: str, step: int, how: signal.Signals, *more: str) -> subprocess.Popen[str]:
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
     return subprocess.Popen(
-        [sys.executable, __file__, url, str(step), str(int(how))],
+        [sys.executable, __file__, url, str(step), str(int(how)), *more],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
@@ -96,8 +110,9 @@ def _started(url: str, step: int, how: signal.Signals) -> subprocess.Popen[str]:
 class _Interruption(pymongo.monitoring.CommandListener):
     """Sends this process a signal before it sends a certain write."""
 
-    def __init__(self, step: int, how: int) -> None:
+    def __init__(self, step: int, how: int, and_killed: bool) -> None:
         self.armed = False
+        self._and_killed = and_killed
         self._left = step
         self._how = how
 
@@ -106,6 +121,8 @@ class _Interruption(pymongo.monitoring.CommandListener):
             self._left -= 1
             if self._left == 0:
                 os.kill(os.getpid(), self._how)
+            elif self._left < 0 and self._and_killed:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def succeeded(self, event: pymongo.monitoring.CommandSucceededEvent) -> None:
         pass
@@ -114,8 +131,8 @@ class _Interruption(pymongo.monitoring.CommandListener):
         pass
 
 
-def _main(url: str, step: str, how: str) -> None:
-    interruption = _Interruption(int(step), int(how))
+def _main(url: str, step: str, how: str, *and_killed: str) -> None:
+    interruption = _Interruption(int(step), int(how), bool(and_killed))
     pymongo.monitoring.register(interruption)
     records = MongoRecords(url, a_keyring())
     interruption.armed = True
