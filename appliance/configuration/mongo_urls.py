@@ -37,6 +37,9 @@ OPTIONS: Final = (
     "appName",
 )
 
+MECHANISMS: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509")
+"""How who we are can be proven: by a password, or by a certificate. All else wants programs that are not in here."""
+
 _ADVICE = (
     'write "sqlite:", or the URL of a MongoDB, like "mongodb://user@host/onward?replicaSet=rs0" or '
     '"mongodb+srv://host/onward"'
@@ -114,5 +117,7 @@ def _check_options(query: str) -> None:
         seen.add(name)
         if name in ("tls", "directConnection", "retryWrites") and value not in ("true", "false"):
             raise Impossible(f"has {name} as neither true nor false")
+        if name == "authMechanism" and value not in MECHANISMS:
+            raise Impossible(f"has an authMechanism that is none of {', '.join(MECHANISMS)}")
         if name == "w" and value != "majority":
             raise Impossible("wants writes to be acknowledged by less than a majority; leave w out")

@@ -468,8 +468,11 @@ def _page(store: SpoolStore, wanted: QueueFilter, after: str | None) -> tuple[li
     if wanted.within == {}:
         # An account without a verified domain has no mail: nobody looks through everybody's for that.
         return [], None
-    if wanted.id is not None and (delivery := store.delivery(wanted.id)) is not None:
-        return [delivery], None
+    if wanted.id is not None:
+        # A delivery's, or a message's: both are known to an index, whether or not there is anything.
+        delivery = store.delivery(wanted.id)
+        named = store.deliveries_of(wanted.id) if delivery is None else [delivery]
+        return [each for each in named if each.id > (after or "")], None
     found = store.deliveries(after, PAGE)
     return found, found[-1].id if len(found) == PAGE else None
 

@@ -46,7 +46,8 @@ LONG_CLAIM_S = 0.05
 """
 
 REST = 5
-"""How many times as long the next claim waits then: claims are made by the thread that also writes what is accepted."""
+"""How many times as long the next claim waits then: claims are made by the thread that also writes what is accepted, or
+are questions to a server that others ask, too."""
 
 LONGEST_REST_S = 5.0
 """What is due is never found later for that than this."""

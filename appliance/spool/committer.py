@@ -11,15 +11,28 @@ which it was. If this process ends before, they have not been answered, and send
 
 import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import outcome
 import trio
 
 from appliance.storage.records import Damaged, StoreFull, StoreUnavailable
-from appliance.storage.spool import BeingChanged, Operation, Prepared, SpoolStore, Undecided
+from appliance.storage.spool import (
+    BeingChanged,
+    Complete,
+    Keep,
+    LeaseLost,
+    Operation,
+    Prepared,
+    SpoolStore,
+    Turn,
+    Undecided,
+    at_once,
+)
 from smtp.histogram import Histogram
 
 MAX_GROUP_UNITS = 512
@@ -27,6 +40,10 @@ MAX_GROUP_UNITS = 512
 
 GROUP_UNITS = (1, 2, 4, 8, 16, 32, 64, 128, 256, MAX_GROUP_UNITS)
 """By which sizes groups are counted."""
+
+PARTS_S = 10.0
+"""For so long a group that was refused is tried in parts. On a store that takes seconds for each, the last of it would
+wait for many minutes, and so would who comes behind: they are told to come again."""
 
 T = TypeVar("T")
 
@@ -39,6 +56,10 @@ class Committer(Protocol):
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run a function of the store in the writing thread, between two groups."""
+
+    async def beside(self, do: Callable[[Turn], T]) -> T:
+        """Run one that has to look for what it does, beside that thread where looking may take long; what it has found
+        it does in there, by the `Turn` that it is given."""
 
 
 class _Unit:
@@ -107,6 +128,16 @@ class GroupCommitter:
         """See Committer."""
         self._gather(_Unit(None, function))
         return cast(T, await trio.lowlevel.wait_task_rescheduled(_cannot_abort))
+
+    async def beside(self, do: Callable[[Turn], T]) -> T:
+        """See Committer. Where nodes share the store, each look is a question to a server."""
+        if not self._store.shared:
+            return await self.call(partial(do, at_once))
+        return await trio.to_thread.run_sync(do, self._turn)
+
+    def _turn(self, function: Callable[[], T]) -> T:
+        """A `Turn`, for threads that a task of ours waits for."""
+        return trio.from_thread.run(self.call, function)
 
     def pending_s(self) -> float:
         """For how many seconds at most the oldest of what was handed in has waited; 0 where nothing waits."""
@@ -194,26 +225,71 @@ class GroupCommitter:
         self.groups += 1
         self.units += len(group)
         self.group_units.observe(len(group))
-        writing = [(unit, unit.prepared) for unit in group if unit.prepared is not None]
+        writing = [unit for unit in group if unit.prepared is not None]
         if writing:
-            result = outcome.capture(self._store.write, [prepared for _, prepared in writing])
             self.last_failure = None
-            if isinstance(result, outcome.Error):
-                if isinstance(result.error, StoreUnavailable):
-                    self.last_failure = str(result.error)
-                for unit, _ in writing:
-                    # An outcome can be delivered once, so each task gets one of its own.
-                    unit.result = outcome.Error(result.error)
-                if len(writing) > 1 and (
-                    isinstance(result.error, StoreFull | Damaged | BeingChanged)
-                    or not isinstance(result.error, StoreUnavailable)
-                ):
-                    # One unit is to blame, or together they are too much, and nothing was done: each for itself now.
-                    for unit, prepared in writing:
-                        unit.result = outcome.capture(self._store.write, [prepared])
+            self._write(writing)
         for unit in group:
             if unit.function is not None:
                 unit.result = outcome.capture(unit.function)
+
+    def _write(self, writing: list[_Unit]) -> None:
+        """Write units as one group. Where some of them are to blame, or together they are too much, nothing was done:
+        then in parts, down to those that are refused by themselves."""
+        began, some_have_ended = time.monotonic(), False
+        waiting = [writing]
+        while waiting:
+            if some_have_ended and time.monotonic() - began >= PARTS_S:
+                self._refuse(waiting, "the store is too slow to be asked about each by itself")
+                return
+            units = waiting.pop()
+            result = outcome.capture(self._store.write, [unit.prepared for unit in units if unit.prepared is not None])
+            if isinstance(result, outcome.Error):
+                if _is_for_all(result.error):
+                    self._answer(units, result.error)
+                    self._refuse(waiting, str(result.error))
+                    return
+                if len(units) > 1:
+                    waiting += _parts(units, result.error)
+                    continue
+                self._answer(units, result.error)
+            some_have_ended = True
+
+    def _answer(self, units: Iterable[_Unit], error: BaseException) -> None:
+        if isinstance(error, StoreUnavailable) and not isinstance(error, BeingChanged):
+            self.last_failure = str(error)
+        for unit in units:
+            # An outcome can be delivered once, so each task gets one of its own.
+            unit.result = outcome.Error(error)
+
+    def _refuse(self, untried: Iterable[Iterable[_Unit]], why: str) -> None:
+        """Of these it is certain that nothing was done, whatever became of the others."""
+        for units in untried:
+            self._answer(units, StoreUnavailable(why))
+
+
+def _parts(units: list[_Unit], error: BaseException) -> list[list[_Unit]]:
+    """What a group that was refused is written in, the last first."""
+    if isinstance(error, LeaseLost):
+        concerned = [unit for unit in units if _is_about(unit, error.delivery_ids)]
+        if concerned:
+            others = [unit for unit in units if unit not in concerned]
+            return [*([unit] for unit in concerned), *([others] if others else [])]
+    middle = len(units) // 2
+    return [units[middle:], units[:middle]]
+
+
+def _is_about(unit: _Unit, delivery_ids: Collection[str]) -> bool:
+    return any(
+        (operation.delivery_id if isinstance(operation, Complete) else operation.delivery.id) in delivery_ids
+        for operation in unit.operations or ()
+        if isinstance(operation, Complete | Keep)
+    )
+
+
+def _is_for_all(error: BaseException) -> bool:
+    """Whether the store refuses whatever it is asked now, and not only these units."""
+    return isinstance(error, StoreUnavailable) and not isinstance(error, StoreFull | Damaged | BeingChanged)
 
 
 def _is_undecided(unit: _Unit) -> bool:

@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 
 async def keep_sharing(spool: Spool, clocks: Clocks, lost: Callable[[Collection[str]], Awaitable[None]]) -> None:
-    """Renew leases until cancelled, and follow the clocks of the nodes that are further.
+    """Renew leases until cancelled, follow the clocks of the nodes that are further, and tidy.
 
     `lost` is told of deliveries (ids) that others have taken over. Returns at once where the store is one node's alone.
     """
@@ -30,6 +30,7 @@ async def keep_sharing(spool: Spool, clocks: Clocks, lost: Callable[[Collection[
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_leases, spool, lost)
             nursery.start_soon(_follow_clocks, spool, clocks)
+            nursery.start_soon(spool.keep_tidy)
 
 
 async def _keep_leases(spool: Spool, lost: Callable[[Collection[str]], Awaitable[None]]) -> None:
@@ -39,7 +40,7 @@ async def _keep_leases(spool: Spool, lost: Callable[[Collection[str]], Awaitable
                 taken = await spool.renew()
             except StoreUnavailable:
                 # Where the others have taken it for dead, it is one of them again after that.
-                await spool.committer.call(spool.store.tidy)
+                await spool.tidy_now()
                 await trio.sleep(RETRY_S)
                 continue
             if taken:

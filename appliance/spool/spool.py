@@ -5,6 +5,7 @@ Begin, append, commit and abort for what arrives; claim, settle and content for 
 
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -35,8 +36,7 @@ TIDY_S = 5.0
 """How often the store is asked to go on with what it could not do before."""
 
 LONG_TIDY_S = 1.0
-"""From here on it took long, and rests for as long: it is done by the thread that also writes what is accepted, which a
-store that is slow would have tidy all the time."""
+"""From here on it took long, and rests for as long: a store that is slow would be tidied all the time."""
 
 MAX_ABANDONED = 10_000
 """Receptions whose parts could not be erased that are remembered; what is beyond, the next start finds."""
@@ -76,7 +76,7 @@ class Incoming:
         self.size += len(octets)
         while self._held >= PART_OCTETS:
             gathered = b"".join(self._pieces)
-            await self._spool.tidy()
+            await self._spool.tidy_first()
             await self._spool.committer.commit([AddPart(self.message_id, self._parts, gathered[:PART_OCTETS])])
             self._parts += 1
             self._pieces = [gathered[PART_OCTETS:]]
@@ -160,8 +160,20 @@ class Spool:
             return
         self._abandoned.pop(message_id, None)
 
+    async def tidy_first(self) -> None:
+        """Tidy before parts are taken or claims made: that may give them room. Where nodes share the store, it is done
+        apart from them (`keep_tidy`): there it makes none, and takes many questions to a server."""
+        if not self.store.shared:
+            await self.tidy()
+
+    async def keep_tidy(self) -> None:
+        """Tidy now and then, until cancelled."""
+        while True:
+            await self.tidy()
+            await trio.sleep(min(max(0.0, self._tidy_at - trio.current_time()), TIDY_S))
+
     async def tidy(self) -> None:
-        """Every few seconds, do what could not be done before. Called before parts are taken and before a claim."""
+        """Every few seconds, do what could not be done before."""
         began = trio.current_time()
         if began < self._tidy_at:
             return
@@ -169,11 +181,15 @@ class Spool:
         try:
             for message_id in list(self._abandoned)[:TIDY_ABANDONED]:
                 await self.abandon(message_id)
-            await self.committer.call(self.store.tidy)
+            await self.tidy_now()
         finally:
             now = trio.current_time()
             took_s = now - began
             self._tidy_at = max(began + TIDY_S, now + (took_s if took_s >= LONG_TIDY_S else 0))
+
+    async def tidy_now(self) -> None:
+        """The same for the store alone, whenever it was done before."""
+        await self.committer.beside(self.store.tidy)
 
     # ------------------------------------------------------------------ leaving
 
@@ -183,12 +199,12 @@ class Spool:
         Which ones go first is said at `SpoolStore.claim`. Those to a destination in `without` (domains in lower case)
         are left for later.
         """
-        await self.tidy()
-        return await self.committer.call(lambda: self.store.claim(now, limit, without))
+        await self.tidy_first()
+        return await self.committer.beside(partial(self.store.claim, now, limit, without))
 
     async def next_due(self, without: Collection[str] = (), after: int = 0) -> int | None:
         """When the next waiting delivery is due, later than `after`, leaving out these destinations."""
-        return await self.committer.call(lambda: self.store.next_due(without, after))
+        return await self.committer.beside(lambda _: self.store.next_due(without, after))
 
     async def settle(self, operations: Sequence[Operation]) -> None:
         """Write down what has already happened in the world. Does not return before it is durable.

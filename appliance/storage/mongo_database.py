@@ -7,10 +7,12 @@ What a write promises: `w: majority` and `j: true`, so that it survives the loss
 power loss where there is but one. Reads are of what a majority has, from the primary. Nothing is asked for that needs
 sessions, transactions, change streams or collations: what remains is the same on every server of version 6.0 or later.
 
-Every wait has an end with a name. pymongo is not fork-safe: open a database after the fork.
+Every wait has an end with a name, and of a server that does not answer only the first has to find that out
+(`mongo_rest.py`). pymongo is not fork-safe: open a database after the fork.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +22,12 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import IndexModel, MongoClient
 from pymongo.collection import Collection as Stored
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import ConnectionFailure, DuplicateKeyError, InvalidOperation, OperationFailure
 
 from appliance.privacy.declarations import COLLECTIONS, Collection, Store
 from appliance.storage.mongo_documents import Document, Shape
-from appliance.storage.mongo_errors import translated
+from appliance.storage.mongo_errors import NoAnswer, translated
+from appliance.storage.mongo_rest import Rest
 from appliance.storage.records import SchemaMismatch
 
 DEFAULT_DATABASE = "onward"
@@ -104,6 +107,7 @@ class MongoDatabase:
         self._shapes = (_SCHEMA, *shapes)
         with translated(self.place):
             self._client: MongoClient[Document] = _client(url)
+        self._rest = Rest(self.place, self._ping)
         self._database: Database[Document] = self._client.get_default_database(DEFAULT_DATABASE)
         try:
             with translated(self.place), pymongo.timeout(OPERATION_MS / 1000):
@@ -123,9 +127,32 @@ class MongoDatabase:
         """A collection of pymongo's. What it raises is to be met with `translated`."""
         return self._database[name]
 
-    def translated(self, collection: Collection | None = None) -> contextlib.AbstractContextManager[None]:
-        """Turn what pymongo raises inside into the errors of the house; see `mongo_errors.translated`."""
-        return translated(self.place, collection)
+    @property
+    def trouble(self) -> str | None:
+        """Why the server is taken for away; None where it is not. Asks nobody."""
+        return self._rest.cause
+
+    @contextlib.contextmanager
+    def translated(self, collection: Collection | None = None) -> Iterator[None]:
+        """Turn what pymongo raises inside into the errors of the house; see `mongo_errors.translated`.
+
+        While the server is away, raises NotAsked in place of entering the block.
+        """
+        self._rest.enter()
+        began = time.monotonic()
+        try:
+            with translated(self.place, collection):
+                yield
+        except NoAnswer as error:
+            # Where connections break, the next one may find another primary at once: only who has waited says no.
+            if time.monotonic() - began >= CONNECT_MS / 1000:
+                self._rest.begin(str(error))
+            raise
+
+    def wait_for_it(self) -> None:
+        """Where the server is away, wait until it answers, for as long as an operation may take: in place of asking it
+        oneself, for what has to be tried. Never raises."""
+        self._rest.wait(OPERATION_MS / 1000)
 
     def now(self) -> int:
         """The server's clock: milliseconds since the epoch. Raises StoreUnavailable."""
@@ -157,7 +184,18 @@ class MongoDatabase:
 
     def close(self) -> None:
         """Let go of the server; a second time does nothing."""
+        self._rest.close()
         self._client.close()
+
+    def _ping(self) -> bool:
+        try:
+            self._client.admin.command("ping")
+        except ConnectionFailure:
+            return False
+        except (OperationFailure, InvalidOperation):
+            # An answer, if not the one that was hoped for; or it has been closed.
+            return True
+        return True
 
     # -------------------------------------------------------------- at the start
 

@@ -3,7 +3,8 @@
 The documents of each priority stand in the index by the time at which they are due. So what is looked at is what is
 due, and a step for each priority that there is, however much waits for a later time. What is found is then marked as
 claimed where that was not done by another node in between: the condition of that change, not the finding, says whose it
-is. Three commands take hundreds, where a find_one_and_update for each would take hundreds.
+is. Three commands take hundreds, where a find_one_and_update for each would take hundreds. And to look needs no turn of
+the thread that writes: where the server is slow, only taking holds up what comes in.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,16 +30,24 @@ class Due:
         self._lease_ms = lease_ms
         self._deliveries = database["deliveries"]
 
-    def claim(self, now: int, limit: int, left_out: Sequence[object], token: str, lease: Document) -> list[Document]:
-        """Take what is due, `limit` at most; `lease` is what is written at each, and its token nobody else's."""
-        claimed: list[Document] = []
-        while len(claimed) < limit:
-            found = self._found(now, limit - len(claimed), left_out)
-            if not found:
-                break
-            claimed += self._taken(found, token, lease)
-            # Where others were quicker there may be more behind it.
-        return claimed
+    def found(self, now: int, limit: int, left_out: Sequence[object]) -> list[str]:
+        """The ids of what is due, `limit` at most. Takes nothing."""
+        with self._database.translated():
+            due = {priority: self._waiting(priority, {"$lte": now}, left_out, limit) for priority in self._priorities()}
+        shares = divide(
+            {priority: [each["next_attempt_at"] for each in found] for priority, found in due.items()}, limit
+        )
+        return [each["_id"] for priority, count in shares.items() for each in due[priority][:count]]
+
+    def take(self, found: Sequence[str], token: str, lease: Document) -> list[Document]:
+        """Take of these what still waits; `lease` is what is written at each, and its token nobody else's."""
+        until = {"$add": [NOW, self._lease_ms]}
+        with self._database.translated():
+            self._deliveries.update_many(
+                {"_id": {"$in": found}, "state": _WAITING, "unit": ABSENT},
+                [{"$set": {"state": _UNDER_WAY, "lease": {"$mergeObjects": [{"$literal": lease}, {"until": until}]}}}],
+            )
+            return list(self._deliveries.find({"_id": {"$in": found}, "lease.token": token}))
 
     def renew(self, node: str) -> set[str]:
         """Renew the leases of a node; returns the ids of the deliveries that it has."""
@@ -55,23 +64,6 @@ class Due:
                 found = self._waiting(priority, {"$gt": after}, left_out, 1)
                 times += [int(each["next_attempt_at"]) for each in found]
         return min(times, default=None)
-
-    def _found(self, now: int, limit: int, left_out: Sequence[object]) -> list[str]:
-        with self._database.translated():
-            due = {priority: self._waiting(priority, {"$lte": now}, left_out, limit) for priority in self._priorities()}
-        shares = divide(
-            {priority: [each["next_attempt_at"] for each in found] for priority, found in due.items()}, limit
-        )
-        return [each["_id"] for priority, count in shares.items() for each in due[priority][:count]]
-
-    def _taken(self, found: Sequence[str], token: str, lease: Document) -> list[Document]:
-        until = {"$add": [NOW, self._lease_ms]}
-        with self._database.translated():
-            self._deliveries.update_many(
-                {"_id": {"$in": found}, "state": _WAITING, "unit": ABSENT},
-                [{"$set": {"state": _UNDER_WAY, "lease": {"$mergeObjects": [{"$literal": lease}, {"until": until}]}}}],
-            )
-            return list(self._deliveries.find({"_id": {"$in": found}, "lease.token": token}))
 
     def _waiting(self, priority: int, due: Document, left_out: Sequence[object], limit: int) -> list[Document]:
         condition: dict[str, Any] = {"state": _WAITING, "priority": priority, "next_attempt_at": due}

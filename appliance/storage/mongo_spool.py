@@ -13,9 +13,10 @@ whether it can be opened by then.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Collection, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from appliance.model.delivery import Delivery, DeliveryState
 from appliance.model.hold import Hold
@@ -27,15 +28,18 @@ from appliance.storage.delivery_rows import row_to_delivery, row_to_hold, row_to
 from appliance.storage.mongo_database import MongoDatabase
 from appliance.storage.mongo_documents import Document
 from appliance.storage.mongo_due import Due
+from appliance.storage.mongo_errors import NotAsked
+from appliance.storage.mongo_keys import keys_in_use
 from appliance.storage.mongo_room import Room
 from appliance.storage.mongo_spool_groups import Groups
 from appliance.storage.mongo_spool_leases import Leases
 from appliance.storage.mongo_spool_leftovers import Leftovers
 from appliance.storage.mongo_spool_nodes import ABSENT, LEASE_MS, Membership
 from appliance.storage.mongo_spool_rows import SHAPES, SpoolRows, gathered
+from appliance.storage.mongo_spool_sights import Sights
 from appliance.storage.mongo_spool_units import Units
 from appliance.storage.records import Damaged, StoredRow, StoreFull, StoreUnavailable
-from appliance.storage.spool import ClockMarks, LeaseLost, Node, Operation, Prepared, ReturnPath
+from appliance.storage.spool import ClockMarks, LeaseLost, Node, Operation, Prepared, ReturnPath, Turn, at_once
 
 _log = logging.getLogger(__name__)
 
@@ -46,13 +50,10 @@ KEYS_KEPT = 4096
 """
 
 TIDY_STEPS = 16
-"""Steps of one tidying: nobody waits longer than for a large group."""
+"""Steps of one tidying; what comes in is written between two of them."""
 
 RECOVERY_STEPS = 32
 """Steps that a start takes before mail flows: a small spool is tidy by then."""
-
-SAMPLE = 5
-"""Documents of a collection that are tried from either end: one may be damaged, and the oldest of a key before."""
 
 _SEEN = {"fresh": ABSENT}
 """The condition that a document counts."""
@@ -76,6 +77,7 @@ class MongoSpool:
         self._leftovers = Leftovers(
             self._database, self._node, self._leases, self._groups, self._units, self._may_go_on
         )
+        self._sights = Sights(self._database, self._node, self._groups, self._units)
         self._due = Due(self._database, lease_ms)
         self._room = Room(self._database)
         self._lease_s = lease_ms / 1000
@@ -85,8 +87,11 @@ class MongoSpool:
         self._beaten_at = self._heard_again_at = _awake()
         self._server_ahead_ms = 0
         self._failure: str | None = None
+        self._left: set[str] = set()
+        """Ids that this node had, under which leases of its own may still stand."""
         self._is_stuck = False
         self._is_closed = False
+        self._tidying = threading.Lock()
         try:
             self._enter()
         except BaseException:
@@ -100,8 +105,8 @@ class MongoSpool:
 
     @property
     def degraded(self) -> str | None:
-        """See `SpoolStore`. As far as it was heard of when the node last said that it is alive."""
-        return self._failure
+        """See `SpoolStore`. As far as it was heard of since the node last said that it is alive."""
+        return self._database.trouble or self._failure
 
     @property
     def undecided(self) -> bool:
@@ -134,34 +139,39 @@ class MongoSpool:
             self._room.is_full()
             raise
 
-    def claim(self, now: int, limit: int, without: Collection[str] = ()) -> list[Delivery]:
+    def claim(self, now: int, limit: int, without: Collection[str] = (), turn: Turn = at_once) -> list[Delivery]:
         """See `SpoolStore`."""
-        self._see_that_it_is_in()
         left_out = [self._destination_key(domain) for domain in without]
-        token = self._node.next_unit()
-        try:
-            found = self._due.claim(now, limit, left_out, token, self._leases.lease(token, self._node.id))
-        except StoreUnavailable:
-            # It may have been done: `tidy` sets back what nobody has.
-            self._groups.doubt()
-            raise
-        again = set(self._leases.take([document["_id"] for document in found], token))
-        if _awake() - self._beaten_at >= self._lease_s / 2:
-            found = self._still_ours(found)
-        claimed = [self._opened_or_held(document) for document in found if document["_id"] not in again]
-        opened = [delivery for delivery in claimed if delivery is not None]
-        opened.sort(key=lambda delivery: (delivery.next_attempt_at, delivery.id))
-        return opened
+        claimed: list[Delivery] = []
+        while wanted := limit - len(claimed):
+            try:
+                found = self._due.found(now, wanted, left_out)
+                claimed += turn(partial(self._take, found)) if found else []
+            except StoreUnavailable:
+                if claimed:
+                    break
+                raise
+            if len(found) < wanted:
+                break
+            # Where others were quicker there may be more behind it.
+        claimed.sort(key=lambda delivery: (delivery.next_attempt_at, delivery.id))
+        return claimed
 
     def renew(self) -> Collection[str]:
         """See `SpoolStore`."""
-        before = self._leases.held()
+        # It is not refused untried: what a lease is worth depends on it.
+        self._database.wait_for_it()
+        before, id = self._leases.held(), self._node.id
         try:
             if not self._node.beat():
                 raise StoreUnavailable(f"{self._database.place}: this node was taken for dead by the others")
             self._is_heard()
             self._failure = None
+            has_moved = not self._left
             found = self._renewed()
+            if not has_moved or self._left or id != self._node.id:
+                # Its leases still bear the name that it had before: they are not lost for that.
+                raise StoreUnavailable(f"{self._database.place}: this node is about to be one of them again")
         except StoreUnavailable as error:
             self._failure = str(error)
             raise
@@ -188,23 +198,16 @@ class MongoSpool:
             self._is_stuck = True
             _log.warning("what earlier runs have left behind can't be cleared away now: %s", error)
 
-    def tidy(self) -> bool:
+    def tidy(self, turn: Turn = at_once) -> bool:
         """See `SpoolStore`."""
-        try:
-            self._see_that_it_is_in(certainly=True)
-            self._groups.settle_up()
-            # Where the server was away, the others could not say either that they are alive. First they are to.
-            self._leftovers.take_over(silent=_awake() - self._heard_again_at >= self._lease_s / 2)
-            for _ in range(TIDY_STEPS):
-                if not self._leftovers:
-                    break
-                self._leftovers.step()
-            self._room.measure()
-        except StoreUnavailable as error:
-            if not self._is_stuck:
-                _log.warning("the spool can't be tidied now: %s", error)
-            self._is_stuck = True
-            return False
+        with self._tidying:
+            try:
+                self._tidy(turn)
+            except StoreUnavailable as error:
+                if not self._is_stuck:
+                    _log.warning("the spool can't be tidied now: %s", error)
+                self._is_stuck = True
+                return False
         self._is_stuck = False
         return not self._leftovers
 
@@ -242,6 +245,12 @@ class MongoSpool:
         """See `SpoolStore`."""
         found = self._one("deliveries", {"_id": delivery_id, **_SEEN})
         return None if found is None else self._opened(found)
+
+    def deliveries_of(self, message_id: str) -> list[Delivery]:
+        """See `SpoolStore`."""
+        with self._database.translated():
+            documents = list(self._database["deliveries"].find({"message_id": message_id, **_SEEN}).sort("_id", 1))
+        return [delivery for document in documents if (delivery := self._opened(document)) is not None]
 
     def depth(self) -> tuple[int, int | None]:
         """See `SpoolStore`. Counted in an index: whoever asks for it every few seconds must not read a long queue."""
@@ -315,20 +324,8 @@ class MongoSpool:
 
     def keys_in_use(self) -> dict[str, bool]:
         """The names of the keys that something is sealed under, and whether any of it opens. Needs no key."""
-        found: dict[str, bool] = {}
         rows = self._rows
-        for sealed in (rows.deliveries, rows.content, rows.outbox, rows.return_paths, rows.holds):
-            name = sealed.collection.sealed_under
-            if found.get(name):
-                continue
-            sample: list[Document] = []
-            for direction in (1, -1):
-                with self._database.translated():
-                    stored = self._database[sealed.collection.name].find().sort("_id", direction)
-                    sample += list(stored.limit(SAMPLE))
-            if sample:
-                found[name] = any(sealed.opens(document) for document in sample)
-        return found
+        return keys_in_use(self._database, (rows.deliveries, rows.content, rows.outbox, rows.return_paths, rows.holds))
 
     def close(self) -> None:
         """See `SpoolStore`. The other nodes take at once what is left here."""
@@ -373,19 +370,72 @@ class MongoSpool:
             raise StoreUnavailable(f"{self._database.place}: it has been closed")
         if certainly and self._node.beat():
             self._is_heard()
-        if not self._node.is_out:
-            return
-        _log.warning("the other nodes have taken this one for dead; it goes on under a new name")
-        before = self._node.id
-        # What it was in the middle of is brought to its end, or taken back, by who comes first.
-        self._groups.settle_up()
-        self._enter()
-        tokens = list(set(self._leases.held().values()))
+        if self._node.is_out:
+            _log.warning("the other nodes have taken this one for dead; it goes on under a new name")
+            # What it was in the middle of is brought to its end, or taken back, by who comes first.
+            self._groups.settle_up()
+            self._left.add(self._node.id)
+            self._enter()
+        if self._left:
+            self._bring_leases_along()
+
+    def _bring_leases_along(self) -> None:
+        """Keep under its present id what this node had under earlier ones. Raises StoreUnavailable."""
+        before, tokens = list(self._left), list(set(self._leases.held().values()))
         with self._database.translated():
             self._database["deliveries"].update_many(
-                {"lease.node": before, "lease.token": {"$in": tokens}}, {"$set": {"lease.node": self._node.id}}
+                {"lease.node": {"$in": before}, "lease.token": {"$in": tokens}},
+                {"$set": {"lease.node": self._node.id}},
             )
         self._renewed()
+        self._left.clear()
+
+    def _tidy(self, turn: Turn) -> None:
+        """Raises StoreUnavailable."""
+        if self._node.beat():
+            self._is_heard()
+        last_unit = turn(self._settled_up)
+        # Where the server was away, the others could not say either that they are alive. First they are to.
+        silent = _awake() - self._heard_again_at >= self._lease_s / 2
+        if self._sights.anything(last_unit, silent=silent):
+            turn(partial(self._leftovers.take_over, silent=silent))
+            self._sights.is_seen_to()
+        for _ in range(TIDY_STEPS):
+            if not self._leftovers:
+                break
+            turn(self._leftovers.step)
+        self._room.measure()
+
+    def _settled_up(self) -> str:
+        """Bring to its end what this node was in the middle of; returns the name of a group that is later than all that
+        it has begun. For the writing thread. Raises StoreUnavailable."""
+        self._see_that_it_is_in()
+        self._groups.settle_up()
+        return self._node.next_unit()
+
+    def _take(self, found: Sequence[str]) -> list[Delivery]:
+        """Claim of these what still waits. For the writing thread. Raises StoreUnavailable."""
+        self._see_that_it_is_in()
+        token = self._node.next_unit()
+        try:
+            taken = self._due.take(found, token, self._leases.lease(token, self._node.id))
+        except NotAsked:
+            raise
+        except StoreUnavailable:
+            # It may have been done: `tidy` sets back what nobody has.
+            self._groups.doubt()
+            raise
+        again = set(self._leases.take([document["_id"] for document in taken], token))
+        try:
+            if _awake() - self._beaten_at >= self._lease_s / 2:
+                taken = self._still_ours(taken)
+            claimed = [self._opened_or_held(document) for document in taken if document["_id"] not in again]
+        except StoreUnavailable:
+            # Nobody here hears of them.
+            self._leases.release(document["_id"] for document in taken if document["_id"] not in again)
+            self._groups.doubt()
+            raise
+        return [delivery for delivery in claimed if delivery is not None]
 
     def _still_ours(self, claimed: list[Document]) -> list[Document]:
         """Of what was claimed just now, what this node has. It may have stood still in between, and others may have

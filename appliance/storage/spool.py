@@ -5,9 +5,9 @@ delivery are leftovers of a reception that never ended, and recovery erases them
 its deliveries: `Complete` erases the content in the same group.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -16,6 +16,8 @@ from appliance.model.event import DeliveryEvent
 from appliance.model.hold import Hold
 from appliance.privacy.declarations import Retention
 from appliance.storage.records import StoredRow, StoreUnavailable
+
+T = TypeVar("T")
 
 PART_OCTETS = 1 << 18
 """Content is kept in parts of at most this size: a session holds one part in memory, never a large message."""
@@ -190,12 +192,27 @@ class Node:
     """It has ended, or has not been seen for so long that others have its work."""
     under_way: int
     """Deliveries that it is at."""
+    clock_ahead_ms: int
+    """By how much the clock of its machine is ahead of the server's; negative where it is behind."""
+
+
+class Turn(Protocol):
+    """Runs a function in the thread that writes, and returns what it returns."""
+
+    def __call__(self, function: Callable[[], T]) -> T:
+        """Raises what the function does."""
+
+
+def at_once(function: Callable[[], T]) -> T:
+    """The `Turn` of whoever is that thread."""
+    return function()
 
 
 class SpoolStore(Protocol):
     """What the spool needs of a backend. Every method may raise StoreUnavailable, and then nothing has happened.
 
-    `apply`, `write`, `claim`, `recover` and `tidy` are called by one thread, the others by any.
+    `apply`, `write` and `recover` are called by one thread, the others by any; of `claim` and `tidy` what must not
+    happen beside these is done in that thread, by way of `turn`.
     """
 
     @property
@@ -224,7 +241,7 @@ class SpoolStore(Protocol):
         of the deliveries is another's by now.
         """
 
-    def claim(self, now: int, limit: int, without: Collection[str] = ()) -> list[Delivery]:
+    def claim(self, now: int, limit: int, without: Collection[str] = (), turn: Turn = at_once) -> list[Delivery]:
         """Take due deliveries (WAITING, `next_attempt_at` <= now) and mark them UNDER_WAY.
 
         Those of higher priority first, and of one priority the earliest; but of a full `limit` one in OLDEST_EVERY is
@@ -254,7 +271,7 @@ class SpoolStore(Protocol):
         What other nodes have under way, or are receiving, is left to them.
         """
 
-    def tidy(self) -> bool:
+    def tidy(self, turn: Turn = at_once) -> bool:
         """Go on with what could not be done before, and see that there is room in reserve, for some moments at most.
 
         Returns whether nothing is left to do. To be called every few seconds; never raises StoreUnavailable.
@@ -271,6 +288,9 @@ class SpoolStore(Protocol):
 
     def delivery(self, delivery_id: str) -> Delivery | None:
         """One delivery; None where it is done."""
+
+    def deliveries_of(self, message_id: str) -> list[Delivery]:
+        """Those of one message that are not done, in the order of their ids, without looking through the queue."""
 
     def depth(self) -> tuple[int, int | None]:
         """How many deliveries are in the queue, and when the one with the lowest id, the oldest, was accepted."""

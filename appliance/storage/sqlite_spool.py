@@ -50,6 +50,8 @@ from appliance.storage.spool import (
     Operation,
     Prepared,
     ReturnPath,
+    Turn,
+    at_once,
 )
 from appliance.storage.sqlite_ages import ages
 from appliance.storage.sqlite_conditions import Bindings, outlived
@@ -154,9 +156,14 @@ class SqliteSpool:
                 self._database.cut_log()
                 raise
 
-    def claim(self, now: int, limit: int, without: Collection[str] = ()) -> list[Delivery]:
-        """See `SpoolStore`. Without an fsync: `recover` makes of it what a lost claim would have been."""
-        left_out = self._destination_keys(without)
+    def claim(self, now: int, limit: int, without: Collection[str] = (), turn: Turn = at_once) -> list[Delivery]:
+        """See `SpoolStore`. Without an fsync: `recover` makes of it what a lost claim would have been.
+
+        To look for what is due takes microseconds, so all of it is done in turn.
+        """
+        return turn(partial(self._claim, now, limit, self._destination_keys(without)))
+
+    def _claim(self, now: int, limit: int, left_out: Sequence[StoredValue]) -> list[Delivery]:
         values = [
             (_UNDER_WAY, _WAITING, priority, now, *left_out, count)
             for priority, count in self._due.shares(now, limit, left_out).items()
@@ -193,8 +200,11 @@ class SqliteSpool:
             self._is_stuck = True
             _log.warning("what the last run has left behind can't be cleared away now: %s", error)
 
-    def tidy(self) -> bool:
+    def tidy(self, turn: Turn = at_once) -> bool:
         """See `SpoolStore`."""
+        return turn(self._tidy)
+
+    def _tidy(self) -> bool:
         try:
             self._database.salvage()
             for _ in range(TIDY_STEPS):
@@ -250,6 +260,11 @@ class SqliteSpool:
         """See `SpoolStore`."""
         rows = self._database.read(texts.SELECT_DELIVERY, (delivery_id,))
         return self._opened(rows[0]) if rows else None
+
+    def deliveries_of(self, message_id: str) -> list[Delivery]:
+        """See `SpoolStore`."""
+        rows = self._database.read(texts.SELECT_DELIVERIES_OF, (message_id,))
+        return [delivery for stored in rows if (delivery := self._opened(stored)) is not None]
 
     def depth(self) -> tuple[int, int | None]:
         """See `SpoolStore`. From indexes: whoever asks for it every few seconds must not read a long queue through."""

@@ -108,6 +108,7 @@ SELECT_OLDEST = sql.select(DELIVERIES, "ORDER BY id LIMIT 1", ["accepted_at"])
 
 SELECT_DELIVERIES = sql.select(DELIVERIES, "WHERE id > ? ORDER BY id LIMIT ?")
 SELECT_DELIVERY = sql.select(DELIVERIES, "WHERE id = ?")
+SELECT_DELIVERIES_OF = sql.select(DELIVERIES, "WHERE message_id = ? ORDER BY id")
 SELECT_PART = sql.select(CONTENT, "WHERE message_id = ? AND part = ?")
 SELECT_RETURN_PATH = sql.select(RETURN_PATHS, "WHERE token = ?")
 SELECT_HOLDS = sql.select(HOLDS, "ORDER BY id")

@@ -4,11 +4,17 @@ Both get the same flood in turns, so that a machine that is busy for a while is 
 the rounds. Then the one with the queue is killed in the middle of a flood, and started again.
 
     python tests/bench/backlog.py --deferred 1000000 --rounds 5
+    python tests/bench/backlog.py --mongodb
 
-The aims: at most a tenth of the throughput, 150 MB of memory, and a greeting within seconds.
+With --mongodb both have their mail in one MongoDB, a replica set of one with the smallest cache there is, each in a
+database of its own.
+
+The aims: at most a tenth of the throughput, 150 MB of memory, and a greeting within seconds. Beside that it is told how
+long it takes to look at either queue, as people and programs do.
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 import statistics
@@ -16,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,11 +30,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
-from appliance_process import Appliance
+from appliance_process import Appliance, Settings
 from dns_server import DnsServer
 from flood import Load, free_port, source_command
+from graphql_client import GraphqlClient
+from mongod import Mongod
 
 from appliance.configuration import load
+from appliance.configuration.mongo_urls import SQLITE
 from appliance.model.delivery import Delivery, Recipient
 from appliance.model.ids import id_source
 from appliance.model.time import DAY_MS, HOUR_MS, wall_clock
@@ -48,6 +57,10 @@ from tests.bench.forward import (
     one_round,
 )
 
+LOOKS = 5
+"""Of each kind."""
+NOT_THERE = "0" * 26
+"""No delivery has this id."""
 DESTINATIONS = 10_000
 """To which the queue is meant, as many to each."""
 GROUP = 2000
@@ -74,6 +87,8 @@ class Costs:
     empty_start_s: float
     start_s: float
     """From the start to the first 220, after SIGKILL."""
+    looks: dict[str, tuple[float, float]]
+    """How many seconds each look at the queue takes: at the one with nothing in it, and at the long one."""
 
 
 def deferred(count: int) -> Iterator[list[Operation]]:
@@ -106,9 +121,13 @@ def deferred(count: int) -> Iterator[list[Operation]]:
         yield group
 
 
-def prepared(directory: Path, dns: DnsServer, sink: Sink) -> Appliance:
-    """An appliance that forwards the alias, not yet started."""
-    settings = {"smtp": {"max_connections_per_client": 1000}, "delivery": {"max_per_destination": 20}}
+def prepared(directory: Path, dns: DnsServer, sink: Sink, store: str) -> Appliance:
+    """An appliance that forwards the alias, not yet started; `store` is the URL of where its mail is."""
+    settings: Settings = {
+        "smtp": {"max_connections_per_client": 1000},
+        "delivery": {"max_per_destination": 20},
+        "store": {"url": store},
+    }
     appliance = Appliance(directory, nameserver=dns.nameserver, delivery_port=sink.port, settings=settings)
     appliance.add_domain(ALIAS.partition("@")[2])
     appliance.add_alias(ALIAS, TARGET)
@@ -118,7 +137,7 @@ def prepared(directory: Path, dns: DnsServer, sink: Sink) -> Appliance:
 def fill(appliance: Appliance, count: int) -> float:
     """Put deferred deliveries in its queue; returns how many seconds that took."""
     began = time.monotonic()
-    spool = open_spool(load(appliance.config))
+    spool = open_spool(load(appliance.config), "filling")
     try:
         for group in deferred(count):
             spool.apply(group)
@@ -147,6 +166,55 @@ def killed_at_work(appliance: Appliance, sink: Sink, flood: Load) -> None:
         source.wait()
 
 
+def look_at(appliance: Appliance) -> dict[str, float]:
+    """How many seconds each way of looking at a queue takes: the median of a few."""
+
+    def ask(asked: str, **variables: object) -> Callable[[], object]:
+        def answered() -> object:
+            with GraphqlClient(appliance.data_dir / "control.sock") as client:
+                return client.data(asked, **variables)
+
+        return answered
+
+    def metrics() -> object:
+        with GraphqlClient(appliance.data_dir / "control.sock") as client:
+            return client.send("GET", "/metrics").body
+
+    page = "query ($f: QueueFilter) { queue(first: 100, filter: $f) { edges { node { id why } } } }"
+    ways: dict[str, Callable[[], object]] = {
+        "onward queue holds": lambda: appliance.done("queue", "holds"),
+        "onward queue list --id": lambda: appliance.done("queue", "list", "--id", NOT_THERE),
+        "API, status": ask("{ status { healthy queued oldestQueuedAt nodes { name queued } } }"),
+        "API, first page": ask(page),
+        "API, page of what is held": ask(page, f={"state": "HELD"}),
+        "API, page of a destination": ask(page, f={"destinationDomain": f"dead{DESTINATIONS - 1}.test"}),
+        "metrics": metrics,
+    }
+    return {name: statistics.median(_seconds(way) for _ in range(LOOKS)) for name, way in ways.items()}
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def stores(directory: Path, *, mongodb: bool) -> Iterator[tuple[tuple[str, str], Mongod | None]]:
+    """The URLs of two stores, and the server that both are in, where there is one."""
+    if not mongodb:
+        yield (SQLITE, SQLITE), None
+        return
+    place = directory / "mongod"
+    place.mkdir()
+    server = Mongod(place, replica_set=True, parameters=["ttlMonitorEnabled=false"])
+    server.start()
+    try:
+        yield (server.url_of("empty"), server.url_of("full")), server
+    finally:
+        server.kill()
+
+
 def measure(arguments: argparse.Namespace) -> Costs:
     """Fill, measure both, kill, start again."""
     flood = Load(arguments.messages, arguments.sessions, 4096, connections_kept=True)
@@ -159,11 +227,15 @@ def measure(arguments: argparse.Namespace) -> Costs:
     try:
         with ExitStack() as stack:
             dns = stack.enter_context(DnsServer(records, ttl=600))
-            empty, full = (prepared(directory / name, dns, sink) for name in ("empty", "full"))
+            urls, mongod = stack.enter_context(stores(directory, mongodb=arguments.mongodb))
+            empty, full = (
+                prepared(directory / name, dns, sink, url) for name, url in zip(("empty", "full"), urls, strict=True)
+            )
             filled_s = fill(full, arguments.deferred)
-            spool_mib = sum(file.stat().st_size for file in full.data_dir.glob("spool*")) / 2**20
+            files = (directory / "mongod" / "data").glob("**/*") if mongod else full.data_dir.glob("spool*")
+            spool_mib = sum(file.stat().st_size for file in files if file.is_file()) / 2**20
             systems = [
-                System(name, appliance.smtp_port, "127.0.0.1", appliance.pid)
+                System(name, appliance.smtp_port, "127.0.0.1", appliance.pid, mongod.pid if mongod else None)
                 for name, appliance in (("empty", stack.enter_context(empty)), ("full", stack.enter_context(full)))
             ]
             for system in systems:
@@ -173,6 +245,7 @@ def measure(arguments: argparse.Namespace) -> Costs:
                 # Who goes first goes second the next time: a disk that slows down is nobody's fault.
                 for system in systems if number % 2 else reversed(systems):
                     rounds[system.name].append(one_round(system, sink, flood))
+            looks = [look_at(appliance) for appliance in (empty, full)]
             started = []
             for appliance in (empty, full):
                 killed_at_work(appliance, sink, flood)
@@ -195,6 +268,7 @@ def measure(arguments: argparse.Namespace) -> Costs:
             rss_more_mib=at_work.peak_rss_mib - at_rest.peak_rss_mib,
             empty_start_s=started[0],
             start_s=started[1],
+            looks={name: (alone, looks[1][name]) for name, alone in looks[0].items()},
         )
     finally:
         sink.process.kill()
@@ -210,6 +284,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=20, help="connections of smtp-source at once")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--directory", default="/var/tmp", help="on a disk: where the queues are")
+    parser.add_argument("--mongodb", action="store_true", help="both have their mail in one MongoDB")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if shutil.which("smtp-source") is None:
@@ -218,8 +293,13 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(asdict(costs), indent=2))
         return
-    for name, figure in asdict(costs).items():
+    figures = asdict(costs)
+    looks = figures.pop("looks")
+    for name, figure in figures.items():
         print(f"{name.replace('_', ' '):28}{figure:12.3f}" if isinstance(figure, float) else f"{name:28}{figure:12}")
+    print(f"{'seconds to look at':34}{'empty':>10}{'full':>10}")
+    for name, (alone, full) in looks.items():
+        print(f"{name:34}{alone:10.3f}{full:10.3f}")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ from appliance.spool.spool import Spool
 from appliance.storage.codec import Codec
 from appliance.storage.delivery_rows import delivery_to_row
 from appliance.storage.event_rows import event_to_row
-from appliance.storage.spool import Accept, AddPart, Complete, Forget, Operation, Prepared
+from appliance.storage.spool import Accept, AddPart, Complete, Forget, Operation, Prepared, Turn, at_once
 from appliance.storage.sqlite_records import SqliteRecords
 from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
@@ -270,11 +270,14 @@ class _NullCommitter:
     async def call(self, function: Callable[[], Any]) -> Any:
         return function()
 
+    async def beside(self, do: Callable[[Turn], Any]) -> Any:
+        return do(at_once)
+
 
 class _NullStore:
     """Has nothing in it."""
 
-    def tidy(self) -> bool:
+    def tidy(self, turn: Turn) -> bool:
         return True
 
     def claim(self, *asked: object) -> list[Delivery]:

@@ -15,6 +15,7 @@ from appliance.configuration.values import Impossible
         "mongodb://host:27018/onward",
         "mongodb://192.0.2.1,[2001:db8::1]:27018,third.example./mail-2?replicaSet=rs0",
         "mongodb://onward@host/onward?authSource=admin&tls=true&tlsCAFile=/etc/ca.pem",
+        "mongodb://host/onward?authMechanism=MONGODB-X509&tlsCertificateKeyFile=/etc/own.pem",
         "mongodb+srv://a%40b@cluster.example/onward?retryWrites=true&w=majority&appName=Mail",
     ],
 )
@@ -52,6 +53,10 @@ def test_a_store_is_taken_as_it_is_written(url: str) -> None:
         ("mongodb://host/onward?replicaSet=", "has replicaSet without a value"),
         ("mongodb://host/onward?tls=true&tls=false", "has tls without a value, or twice"),
         ("mongodb://host/onward?tls=hunter2", "has tls as neither true nor false"),
+        (
+            "mongodb://host/onward?authMechanism=hunter2",
+            "has an authMechanism that is none of SCRAM-SHA-256, SCRAM-SHA-1",
+        ),
         ("mongodb://host/onward?w=1", "wants writes to be acknowledged by less than a majority"),
     ],
 )

@@ -452,6 +452,27 @@ async def test_an_account_sees_its_own_mail_and_of_what_others_get_with_it_its_o
         assert [(each["id"], each["recipient"]) for each in everybody] == [("d2", "info@other.example")]
 
 
+async def test_one_delivery_or_those_of_a_message_are_found_without_looking_through_the_queue(
+    store: SqliteSpool, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(store) as world:
+        later = NOW + HOUR_MS
+        await world.accept(*(delivery(f"d{number}", "m1", next_attempt_at=later) for number in range(3)))
+        await world.accept(delivery("d3", "m3", next_attempt_at=later))
+
+        async def found(id: str, after: str | None = None, limit: int = 10) -> list[str]:
+            return [each["id"] for each in await world.operator.page(QueueFilter(id=id), after, limit)]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "deliveries", None)
+            assert await found("d3") == ["d3"]
+            assert await found("m3") == ["d3"]
+            assert await found("nothing") == []
+            assert await found("m1", limit=2) == ["d0", "d1"]
+            assert await found("m1", after="d1") == ["d2"]
+            assert await world.operator.count(QueueFilter(id="m1")) == 3
+
+
 @pytest.mark.parametrize("verb", ["retry", "hold", "release", "fail", "drop"])
 async def test_an_account_changes_nothing_that_is_for_others_too(
     store: SqliteSpool, autojump_clock: trio.testing.MockClock, verb: str

@@ -6,6 +6,7 @@ The spool's disk is slow, and at times it refuses, so that what scheduler and op
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -25,7 +26,7 @@ from appliance.delivery.operator import QueueFilter
 from appliance.model.delivery import Deferred, Delivery, Outcome
 from appliance.privacy.sealing import Sealer
 from appliance.storage.records import StoreUnavailable
-from appliance.storage.spool import Operation
+from appliance.storage.spool import Operation, Turn, at_once
 from appliance.storage.sqlite_spool import SqliteSpool
 from smtp.address import Address
 
@@ -66,6 +67,10 @@ class SlowCommitter:
             for _ in range(self._draw.randint(0, 3)):
                 await trio.lowlevel.checkpoint()
         return result
+
+    async def beside(self, do: Callable[[Turn], T]) -> T:
+        """See `Committer`."""
+        return await self.call(partial(do, at_once))
 
 
 class Life:

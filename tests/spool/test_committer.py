@@ -1,5 +1,6 @@
 """Group commit with a real spool on a real disk: who waits, who is told what, and that nobody suffers for another."""
 
+import contextlib
 import threading
 from collections.abc import AsyncIterable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from appliance.privacy.sealing import Sealer
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.spool import Spool
 from appliance.storage.records import Damaged, Duplicate, StoreFull, StoreUnavailable
-from appliance.storage.spool import PART_OCTETS, Accept, AddPart, Complete, Prepared, Undecided
+from appliance.storage.spool import PART_OCTETS, Accept, AddPart, Complete, LeaseLost, Prepared, Undecided
 from appliance.storage.sqlite_spool import SqliteSpool
 
 
@@ -174,6 +175,98 @@ async def test_what_is_too_much_together_is_written_one_by_one(store: SqliteSpoo
     assert max(narrow.groups) > 1
     assert refused == [7]
     assert len(store.deliveries()) == 9
+
+
+async def test_of_a_large_group_only_the_one_that_is_to_blame_is_written_by_itself(store: SqliteSpool) -> None:
+    """On a slow store each try costs seconds, and there may be hundreds."""
+    tried: list[int] = []
+
+    class WithDamage(Watched):
+        def write(self, units: Sequence[Prepared]) -> None:
+            tried.append(len(units))
+            if "'m77'" in str(units):
+                raise Damaged("the file is damaged")
+            self._store.write(units)
+
+    async def try_to(committer: GroupCommitter, number: int) -> None:
+        with contextlib.suppress(Damaged):
+            await committer.commit([Accept([delivery(f"d{number}", f"m{number}")])])
+
+    async with GroupCommitter(WithDamage(store)) as committer, trio.open_nursery() as nursery:  # type: ignore[arg-type]
+        for number in range(256):
+            nursery.start_soon(try_to, committer, number)
+    assert len(store.deliveries()) == 255
+    assert len(tried) < 30
+
+
+class Lost(Watched):
+    """Other nodes have deliveries 7 and 9 by now, as long as `failing` says nothing else."""
+
+    lost = frozenset({"d7", "d9"})
+
+    def write(self, units: Sequence[Prepared]) -> None:
+        found = {each for each in self.lost if f"'{each}'" in str(units)}
+        if found and self.failing is None:
+            self.groups.append(len(units))
+            raise LeaseLost(found)
+        super().write(units)
+
+
+async def completed_together(committer: GroupCommitter, count: int) -> dict[int, str]:
+    """Say of so many deliveries, in one group, that they are done; returns what was refused."""
+    told: dict[int, str] = {}
+    let_go = threading.Event()
+
+    async def complete(number: int) -> None:
+        try:
+            await committer.commit([Complete(f"d{number}", f"m{number}")])
+        except (LeaseLost, StoreUnavailable) as error:
+            told[number] = type(error).__name__
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(committer.call, let_go.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(count):
+            nursery.start_soon(complete, number)
+        await trio.testing.wait_all_tasks_blocked()
+        let_go.set()
+    return told
+
+
+async def test_what_others_have_taken_over_is_told_apart_in_three_tries(store: SqliteSpool) -> None:
+    for number in range(20):
+        store.apply([AddPart(f"m{number}", 0, b"x"), Accept([delivery(f"d{number}", f"m{number}")])])
+    some_are_lost = Lost(store)
+    async with GroupCommitter(some_are_lost) as committer:  # type: ignore[arg-type]
+        assert await completed_together(committer, 20) == {7: "LeaseLost", 9: "LeaseLost"}
+    assert {each.id for each in store.deliveries()} == {"d7", "d9"}
+    assert some_are_lost.groups == [20, 18, 1, 1]
+
+
+async def test_a_store_that_goes_away_in_the_middle_of_the_parts_is_not_asked_for_the_rest(store: SqliteSpool) -> None:
+    class GoingAway(Lost):
+        def write(self, units: Sequence[Prepared]) -> None:
+            if len(self.groups) == 1:
+                self.failing = Undecided("there was no answer")
+            super().write(units)
+
+    away = GoingAway(store)
+    async with GroupCommitter(away) as committer:  # type: ignore[arg-type]
+        told = await completed_together(committer, 20)
+        assert away.groups == [20, 18]
+        assert committer.last_failure == "there was no answer"
+    # Nobody knows of what was tried; what was not has not happened.
+    assert told == {**dict.fromkeys(range(20), "Undecided"), 7: "StoreUnavailable", 9: "StoreUnavailable"}
+
+
+async def test_a_store_that_is_slow_does_not_hold_up_everybody_with_its_parts(
+    store: SqliteSpool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.spool.committer.PARTS_S", 0)
+    some_are_lost = Lost(store)
+    async with GroupCommitter(some_are_lost) as committer:  # type: ignore[arg-type]
+        assert await completed_together(committer, 20) == {7: "StoreUnavailable", 9: "StoreUnavailable"}
+    assert some_are_lost.groups == [20, 18]
 
 
 async def test_a_reception_that_could_not_be_abandoned_is_so_later(

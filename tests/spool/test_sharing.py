@@ -1,7 +1,7 @@
 """A node that shares its spool: it stays one of them, hears what it has lost, and begins nothing of another's."""
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from appliance.model.ids import id_source
 from appliance.spool import sharing
 from appliance.spool import spool as spool_module
 from appliance.spool.clocks import Clocks
+from appliance.spool.committer import GroupCommitter
 from appliance.spool.sharing import keep_sharing
 from appliance.spool.spool import Spool
 from appliance.storage.mongo_spool import MongoSpool
@@ -152,6 +153,38 @@ async def test_nothing_is_begun_before_it_is_certain_whose_it_is(nodes: Nodes, m
         await spool.renew()
         with trio.fail_after(LIMIT_S):
             await begun.wait()
+
+
+async def claim(spool: Spool) -> None:
+    assert len(await spool.claim(NOON, 1)) == 1
+
+
+async def tidy(spool: Spool) -> None:
+    await spool.tidy()
+
+
+@pytest.mark.parametrize(("look", "command"), [(claim, "find"), (tidy, "distinct")])
+async def test_what_comes_in_does_not_wait_while_somebody_looks(
+    mongod: Mongod, nodes: Nodes, look: Callable[[Spool], Awaitable[None]], command: str
+) -> None:
+    """For what is due, or for what the dead have left."""
+    one, _ = nodes
+    has_looked = trio.Event()
+
+    async def look_now(spool: Spool) -> None:
+        await look(spool)
+        has_looked.set()
+
+    one.apply([Accept([a_delivery(1)])])
+    held = {"blockConnection": True, "blockTimeMS": 1500, "appName": "onward"}
+    async with GroupCommitter(one) as committer, trio.open_nursery() as nursery:
+        with mongod.failing([command], times=1, **held):
+            nursery.start_soon(look_now, Spool(one, committer, id_source()))
+            for number in range(2, 20):
+                await committer.commit([Accept([a_delivery(number)])])
+            assert not has_looked.is_set()
+            with trio.fail_after(LIMIT_S):
+                await has_looked.wait()
 
 
 async def test_a_node_alone_has_nothing_to_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

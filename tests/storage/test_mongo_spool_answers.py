@@ -179,10 +179,15 @@ def test_nobody_is_told_anything_while_it_is_not_known_what_counts(
     server: Mongod, raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server hangs with the word on its way. Who waits for it hears what is true, when it goes on."""
-    # The word waits in the server for a moment: enough to see the marks, and to let the server hang.
+    # The word waits in the server for a moment: enough to see that it is there, and to let the server hang.
     block = {"blockConnection": True, "blockTimeMS": LONG_MS * 3 // 4}
     spool = opened_with(LONG_MS, server.url_of(raw.name), monkeypatch)
     heard: list[bool] = []
+    words = raw.client.admin.command("configureFailPoint", "failCommand", mode="off")["count"]
+
+    def the_word_is_there() -> None:
+        waited_for = {"timesEntered": words + 1, "maxTimeMS": int(LIMIT_S * 1000)}
+        raw.client.admin.command("waitForFailPoint", "failCommand", **waited_for)
 
     async def wait_for_the_250(committer: GroupCommitter) -> None:
         try:
@@ -195,8 +200,7 @@ def test_nobody_is_told_anything_while_it_is_not_known_what_counts(
     async def play() -> None:
         async with GroupCommitter(spool) as committer, trio.open_nursery() as nursery:
             nursery.start_soon(wait_for_the_250, committer)
-            while not heard and await trio.to_thread.run_sync(raw["deliveries"].count_documents, {"fresh": True}) == 0:
-                await trio.sleep(0.005)
+            await trio.to_thread.run_sync(the_word_is_there)
             server.freeze()
             while not spool.undecided:
                 await trio.sleep(0.01)

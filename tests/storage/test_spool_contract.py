@@ -378,6 +378,15 @@ def test_the_queue_is_listed_page_by_page(spool: SpoolStore) -> None:
     assert spool.deliveries(after=an_id(3)) == []
 
 
+def test_the_deliveries_of_a_message_are_those_that_are_not_done(spool: SpoolStore) -> None:
+    of_one = [a_delivery(number, message_id=an_id(9)) for number in (2, 1, 3)]
+    spool.apply([Accept([*of_one, a_delivery(4)])])
+    assert [delivery.id for delivery in spool.deliveries_of(an_id(9))] == [an_id(1), an_id(2), an_id(3)]
+    spool.apply([Complete(an_id(2), an_id(9))])
+    assert [delivery.id for delivery in spool.deliveries_of(an_id(9))] == [an_id(1), an_id(3)]
+    assert spool.deliveries_of(an_id(8)) == []
+
+
 def test_the_depth_of_the_queue(spool: SpoolStore) -> None:
     assert spool.depth() == (0, None)
     spool.apply([Accept([a_delivery(2, accepted_at=NOON + 5), a_delivery(1, accepted_at=NOON)])])

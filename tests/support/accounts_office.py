@@ -44,7 +44,9 @@ class Office:
     def delete(self, email: str) -> dict[str, int]:
         """Delete an account, and return how much went, by the name of the collection."""
         nothing_there = dict.fromkeys(owned_elsewhere(), lambda account_id: 0)
-        deletion = Deletion(self.records, Signer(bytes(32)), "mx.onward.test", lambda domain: 0, nothing_there)
+        deletion = Deletion(
+            self.records, Signer(bytes(32)), "mx.onward.test", lambda domain: 0, lambda given_up: None, nothing_there
+        )
         receipt = deletion.delete(self.accounts.of(email))
         return {each.collection: each.count for each in receipt.removed}
 

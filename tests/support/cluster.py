@@ -55,10 +55,13 @@ class Cluster:
         nodes: int = 3,
         on_lines: bool = False,
         program: Sequence[str] = PROGRAM,
+        store: str | None = None,
     ) -> None:
         """`domains`: hosted domains beside those that the aliases name, with options for `domain set`.
 
-        `on_lines`: the nodes are on loopback and have lines to the servers, whatever else could be had.
+        `on_lines`: the nodes are on loopback and have lines to the servers, whatever else could be had. `store`: the
+        URL of a MongoDB on loopback that is there already, in place of one of the cluster's own; needs `on_lines`, and
+        there is no line to it.
         """
         self._directory = directory
         self._town = town
@@ -67,6 +70,7 @@ class Cluster:
         self._number = nodes
         self._on_lines = on_lines
         self._program = program
+        self._store = store
         self._exits = contextlib.ExitStack()
         self.network: Network
         self.mongod: Mongod
@@ -187,14 +191,15 @@ class Cluster:
     def _build(self) -> None:
         made = self.network = self._exits.enter_context(lines() if self._on_lines else network(self._number))
         elsewhere = "" if made.servers == LOOPBACK else made.servers
-        directory = self._directory / "mongod"
-        directory.mkdir(parents=True)
-        self.mongod = Mongod(
-            directory, replica_set=True, addresses=f"{LOOPBACK},{elsewhere}" if elsewhere else LOOPBACK
-        )
-        self._starter = self._exits.enter_context(ThreadPoolExecutor(1))
-        self._exits.callback(self.mongod.kill)
-        self.start_mongod()
+        if self._store is None:
+            directory = self._directory / "mongod"
+            directory.mkdir(parents=True)
+            self.mongod = Mongod(
+                directory, replica_set=True, addresses=f"{LOOPBACK},{elsewhere}" if elsewhere else LOOPBACK
+            )
+            self._starter = self._exits.enter_context(ThreadPoolExecutor(1))
+            self._exits.callback(self.mongod.kill)
+            self.start_mongod()
         # What it reads last counts. Who is not on this machine is in a network of the test's own.
         lets_nodes_in = (f"bind {LOOPBACK} {elsewhere}", "protected-mode no") if elsewhere else ()
         self.redis = self._exits.enter_context(PrivateRedis(self._directory / "redis", *lets_nodes_in))
@@ -230,7 +235,7 @@ class Cluster:
 
     def _node(self, number: int, port: int) -> Appliance:
         made = self.network
-        mongod, redis = (made.port_of(number, each.port) for each in (self.mongod, self.redis))
+        redis = made.port_of(number, self.redis.port)
         node = Appliance(
             self._directory / f"node{number}",
             nameserver=self.dns.nameserver,
@@ -239,8 +244,7 @@ class Cluster:
                 "": {"hostname": f"mx{number}.onward.test"},
                 "forwarding": {"srs_domain": SRS_DOMAIN},
                 "store": {
-                    # A member of a replica set would be asked where the others are, and told of one on loopback.
-                    "url": f"mongodb://{made.servers}:{mongod}/onward?directConnection=true",
+                    "url": self._store or self._store_of(number),
                     "ephemeral": f"redis://{made.servers}:{redis}/0",
                 },
             },
@@ -249,6 +253,11 @@ class Cluster:
         )
         node.configure(self._settings)
         return node
+
+    def _store_of(self, number: int) -> str:
+        port = self.network.port_of(number, self.mongod.port)
+        # A member of a replica set would be asked where the others are, and told of one on loopback.
+        return f"mongodb://{self.network.servers}:{port}/onward?directConnection=true"
 
     def _settle(self) -> None:
         first = self.nodes[0]

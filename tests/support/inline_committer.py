@@ -1,11 +1,12 @@
 """A committer without a thread, for tests under a clock that jumps while threads work."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import trio
 
-from appliance.storage.spool import Operation, SpoolStore
+from appliance.storage.spool import Operation, SpoolStore, Turn, at_once
 
 T = TypeVar("T")
 
@@ -25,3 +26,7 @@ class InlineCommitter:
         """See `Committer`."""
         await trio.lowlevel.checkpoint()
         return function()
+
+    async def beside(self, do: Callable[[Turn], T]) -> T:
+        """See `Committer`."""
+        return await self.call(partial(do, at_once))

@@ -16,6 +16,7 @@ import hashlib
 import random
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -87,6 +88,8 @@ class Ledger:
     """The replies that refused something, and how often."""
     digests: dict[int, bytes] = field(default_factory=dict)
     arrivals: dict[int, list[float]] = field(default_factory=dict)
+    accepted_at: list[float] = field(default_factory=list)
+    """Instants at which a sender was told 250, in seconds since the epoch."""
     changed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -116,6 +119,12 @@ class Ledger:
         with self.lock:
             self.refusals[str(reply)] += 1
         return Fate.REFUSED
+
+    def accept(self) -> Fate:
+        """Somebody was told 250."""
+        with self.lock:
+            self.accepted_at.append(time.time())
+        return Fate.ACCEPTED
 
     def of(self, fate: Fate) -> set[int]:
         """The messages with this fate."""
@@ -201,7 +210,7 @@ class Sender(threading.Thread):
         connection.send(content)
         connection.send(b".\r\n")
         reply = connection.reply()
-        return Fate.ACCEPTED if reply.code == 250 else self.ledger.refuse(reply)
+        return self.ledger.accept() if reply.code == 250 else self.ledger.refuse(reply)
 
     def hang_up(self) -> None:
         """Close without a word, as clients do."""

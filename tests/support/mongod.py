@@ -1,7 +1,8 @@
 """A real mongod on loopback: standalone, or a replica set of one; started, stopped, frozen, killed and come back.
 
 Where it comes from, tests/install-peers says. Its data are in a directory of its own, and it dies with whoever started
-it. TTL indexes are looked at each second instead of each minute, and it can be told to fail (`failing`).
+it. TTL indexes are looked at each second instead of each minute, and it can be told to fail (`failing`). Sets of
+several are in `replica_set.py`.
 """
 
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Files, authority_file
 from peer_programs import HOW_TO_GET_THEM, LIMIT_S, PLACE, free_port
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -24,7 +26,7 @@ PROGRAM = PLACE / "mongod" / "mongod"
 """Beside it are the libraries that it wants."""
 
 REPLICA_SET = "onward"
-"""The name of the set that one started with `replica_set` is the only member of."""
+"""The name of the set that one started with `replica_set` is a member of."""
 
 _CACHE_GIGABYTES = "0.25"
 """Its smallest: several stand beside each other when tests run in parallel."""
@@ -48,15 +50,25 @@ class Mongod:
         directory: Path,
         *,
         replica_set: bool = False,
+        has_peers: bool = False,
         parameters: Sequence[str] = (),
         addresses: str = "127.0.0.1",
+        tls: Files | None = None,
+        asks_for_certificates: bool = False,
     ) -> None:
         """The directory is its own, and there already.
 
+        `has_peers`: somebody else brings it together with other members of its set, and chooses no primary among one.
         `parameters`: each `name=value` for --setParameter. `addresses`: where it listens, with commas between them.
+        `tls`: it is spoken with under TLS only; who shows it a certificate must have one of the tests' authority, and
+        with `asks_for_certificates` everybody must.
         """
         self.port = free_port()
         self.replica_set = replica_set
+        self._has_peers = has_peers
+        self._tls = tls
+        self._asks_for_certificates = asks_for_certificates
+        self._is_frozen = False
         self._addresses = addresses
         self._directory = directory
         self._parameters = parameters
@@ -67,12 +79,22 @@ class Mongod:
     @property
     def url(self) -> str:
         """What a client connects to, without the name of a database."""
-        return f"mongodb://127.0.0.1:{self.port}/{f'?replicaSet={REPLICA_SET}' if self.replica_set else ''}"
+        return f"mongodb://{self.address}/{f'?replicaSet={REPLICA_SET}' if self.replica_set else ''}"
 
     def url_of(self, database: str) -> str:
         """The same with the name of a database, as `store.url` takes it."""
         before, _, after = self.url.rpartition("/")
         return f"{before}/{database}{after}"
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def can_answer(self) -> bool:
+        """It runs, and is not frozen."""
+        return self._process is not None and not self._is_frozen
 
     @property
     def pid(self) -> int:
@@ -81,7 +103,8 @@ class Mongod:
         return self._process.pid
 
     def start(self) -> None:
-        """Run it until `stop` or `kill`; it takes writes when this returns. Raises RuntimeError where it does not."""
+        """Run it until `stop` or `kill`. When this returns it takes writes, or answers where it has peers. Raises
+        RuntimeError where it does not."""
         data = self._directory / "data"
         data.mkdir(exist_ok=True)
         log = self._directory / "mongod.log"
@@ -100,8 +123,10 @@ class Mongod:
             *("--wiredTigerCacheSizeGB", _CACHE_GIGABYTES, "--nounixsocket", "--logpath", str(log), "--logappend"),
             *(("--replSet", REPLICA_SET) if self.replica_set else ()),
             *(part for setting in settings for part in ("--setParameter", setting)),
+            *self._tls_options(),
             *self.options,
         ]
+        self._is_frozen = False
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -110,7 +135,7 @@ class Mongod:
             env={**os.environ, "LD_LIBRARY_PATH": str(PROGRAM.parent)},
         )
         try:
-            self._await_writable()
+            self._await_ready()
         except BaseException:
             self.kill()
             raise
@@ -137,19 +162,19 @@ class Mongod:
     def freeze(self) -> None:
         """SIGSTOP: its connections stand, and nobody answers."""
         assert self._process is not None
+        self._is_frozen = True
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """SIGCONT."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+        self._is_frozen = False
 
     @contextmanager
-    def client(self) -> Iterator[MongoClient[dict[str, Any]]]:
-        """A client with nothing of ours in between."""
-        client: MongoClient[dict[str, Any]] = MongoClient(
-            f"mongodb://127.0.0.1:{self.port}/?directConnection=true", serverSelectionTimeoutMS=int(LIMIT_S * 1000)
-        )
+    def client(self, **options: Any) -> Iterator[MongoClient[dict[str, Any]]]:
+        """A client with nothing of ours in between. `options` are of MongoClient."""
+        client = self._client(**{"serverSelectionTimeoutMS": int(LIMIT_S * 1000), **options})
         try:
             yield client
         finally:
@@ -169,20 +194,41 @@ class Mongod:
             finally:
                 client.admin.command("configureFailPoint", "failCommand", mode="off")
 
-    def _await_writable(self) -> None:
+    def _client(self, **options: Any) -> MongoClient[dict[str, Any]]:
+        secured: dict[str, Any] = {}
+        if self._tls is not None:
+            secured = {"tls": True, "tlsCAFile": str(authority_file()), "tlsCertificateKeyFile": str(self._own_file())}
+            # Its certificate may be for whoever a test likes.
+            secured["tlsAllowInvalidHostnames"] = True
+        return MongoClient(f"mongodb://{self.address}/?directConnection=true", **secured, **options)
+
+    def _own_file(self) -> Path:
+        """Its certificate and its key; for who looks whether it is well, too."""
+        assert self._tls is not None
+        both = self._directory / "certificate-and-key.pem"
+        both.write_bytes(self._tls.certificate.read_bytes() + self._tls.key.read_bytes())
+        return both
+
+    def _tls_options(self) -> Sequence[str]:
+        if self._tls is None:
+            return ()
+        return (
+            *("--tlsMode", "requireTLS", "--tlsCertificateKeyFile", str(self._own_file())),
+            *("--tlsCAFile", str(authority_file())),
+            *(() if self._asks_for_certificates else ("--tlsAllowConnectionsWithoutCertificates",)),
+        )
+
+    def _await_ready(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + LIMIT_S
-        client: MongoClient[dict[str, Any]] = MongoClient(
-            f"mongodb://127.0.0.1:{self.port}/?directConnection=true", serverSelectionTimeoutMS=100
-        )
-        with client:
+        with self._client(serverSelectionTimeoutMS=100) as client:
             while True:
                 try:
                     hello = client.admin.command("hello")
-                    if hello["isWritablePrimary"]:
+                    if hello["isWritablePrimary"] or self._has_peers:
                         return
                     if self.replica_set and "setName" not in hello:
-                        member = {"_id": 0, "host": f"127.0.0.1:{self.port}"}
+                        member = {"_id": 0, "host": self.address}
                         client.admin.command("replSetInitiate", {"_id": REPLICA_SET, "members": [member]})
                 except PyMongoError:
                     pass
@@ -193,11 +239,24 @@ class Mongod:
 
 
 @contextmanager
-def running_mongod(*, replica_set: bool = False, parameters: Sequence[str] = ()) -> Iterator[Mongod]:
-    """A fresh one for as long as the block lasts. Skips the test where there is none."""
+def running_mongod(
+    *,
+    replica_set: bool = False,
+    parameters: Sequence[str] = (),
+    options: Sequence[str] = (),
+    tls: Files | None = None,
+    asks_for_certificates: bool = False,
+) -> Iterator[Mongod]:
+    """A fresh one for as long as the block lasts. Skips the test where there is none.
+
+    `options` are of its command; the others as in `Mongod`.
+    """
     require_mongod()
     directory = Path(tempfile.mkdtemp(prefix="onward-mongod-"))
-    server = Mongod(directory, replica_set=replica_set, parameters=parameters)
+    server = Mongod(
+        directory, replica_set=replica_set, parameters=parameters, tls=tls, asks_for_certificates=asks_for_certificates
+    )
+    server.options = options
     try:
         server.start()
         yield server

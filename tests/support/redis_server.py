@@ -92,6 +92,7 @@ class PrivateRedis:
                 return
             except redis.RedisError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.kill()
                     raise RuntimeError(f"redis-server does not start: {self._log.read_text()[-2000:]}") from None
                 time.sleep(0.01)
             else:

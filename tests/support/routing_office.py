@@ -59,7 +59,9 @@ class RandomOffice:
         self._blocks = Blocks(records, clock, ids)
         self._ownership = Ownership(records, "mx.onward.test", Sealer(bytes(32)), self._look_up, clock)
         elsewhere = dict.fromkeys(owned_elsewhere(), lambda account_id: 0)
-        self._deletion = Deletion(records, Signer(bytes(32)), "mx.onward.test", lambda domain: 0, elsewhere, clock)
+        self._deletion = Deletion(
+            records, Signer(bytes(32)), "mx.onward.test", lambda domain: 0, lambda given_up: None, elsewhere, clock
+        )
         self._ways: list[tuple[int, Callable[[], object]]] = [
             (2, self._add_account),
             (1, self._change_plan),
