@@ -16,7 +16,7 @@ import click
 import trio
 
 from appliance.accounts.rows import get
-from appliance.command_line.check_stores import check_mongodb, check_nodes, check_redis
+from appliance.command_line.check_stores import check_clock, check_mongodb, check_nodes, check_redis
 from appliance.command_line.findings import Finding, Grade
 from appliance.command_line.invocation import Command, Invocation, json_option, pass_invocation
 from appliance.command_line.output import counted, plain, print_json, say
@@ -281,6 +281,7 @@ CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
     check_source_addresses,
     check_smarthost,
     check_redis,
+    check_clock,
     check_nodes,
     check_records,
     check_smtp_ports,
@@ -292,7 +293,7 @@ CHECKS: tuple[Callable[[Configuration], Finding], ...] = (
 )
 
 
-IN_THE_STORE = (check_secrets, check_certificate, check_records, check_postmaster)
+IN_THE_STORE = (check_secrets, check_certificate, check_clock, check_records, check_postmaster)
 """What is asked of the MongoDB where there is one. Where that is at fault, each would wait for it and say the same."""
 
 

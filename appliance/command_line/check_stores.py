@@ -7,11 +7,16 @@ from appliance.configuration import Configuration
 from appliance.privacy.secrets import SecretRefused
 from appliance.run import CannotStart
 from appliance.run.ephemeral import redis_server
+from appliance.run.server_clock import clock_ahead_ms
 from appliance.run.stores import is_shared, shared_url
 from appliance.storage.records import SchemaMismatch, StoreUnavailable
 
 OLDEST_REDIS = (7, 0)
 """Every command that is used is in this one; it is what Debian 12 has."""
+
+MAX_SKEW_MS = 1000
+"""By how much the clock of this machine may differ from the one of the MongoDB. Those that are kept in time differ by
+milliseconds. Mail flows all the same, but the log and every limit of a day, an hour or a minute go by it."""
 
 _CANNOT = (CannotStart, SecretRefused, OSError)
 
@@ -41,6 +46,25 @@ def check_mongodb(config: Configuration) -> Finding:
         advice = "give it three members: with fewer, the loss of one stops all mail"
         return Finding(Grade.WARNING, name, f"{told}, a replica set of {about.members}", advice)
     return Finding(Grade.OK, name, f"{told}, a replica set of {about.members}")
+
+
+def check_clock(config: Configuration) -> Finding:
+    """Does the clock of this machine agree with those of the others? All of them ask the MongoDB."""
+    name = "clock"
+    if not is_shared(config):
+        return Finding(Grade.OK, name, "this machine's own")
+    from appliance.storage.mongo_database import MongoDatabase
+
+    try:
+        with closing(MongoDatabase(shared_url(config), ())) as database:
+            ahead = clock_ahead_ms(database.now)
+    except (StoreUnavailable, SchemaMismatch, *_CANNOT) as error:
+        return Finding(Grade.WARNING, name, f"the MongoDB can't be asked for its time: {error}", "try again later")
+    told = f"{abs(ahead) / 1000:.1f} s {'ahead of' if ahead > 0 else 'behind'} that of the MongoDB"
+    if abs(ahead) > MAX_SKEW_MS:
+        advice = "have the time of all machines synchronised, this one and the servers: chrony, or systemd-timesyncd"
+        return Finding(Grade.WARNING, name, f"it is {told}", advice)
+    return Finding(Grade.OK, name, f"it agrees with that of the MongoDB to {MAX_SKEW_MS / 1000:g} s")
 
 
 def check_redis(config: Configuration) -> Finding:

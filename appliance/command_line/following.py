@@ -1,7 +1,7 @@
 """Following the log of the running appliance: a websocket on its `control.sock` that is opened again when it breaks.
 
 The protocol is graphql-transport-ws. Whatever breaks, nothing is lost and nothing told twice: each time it is resumed
-somewhat before the last event that was told, and what was told already is passed over.
+behind the last event that was told.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from appliance.command_line.api_ids import api_id, own_id
 from appliance.command_line.control import not_answering
 from appliance.logbook.remembered import Told
 from appliance.model.event import DeliveryEvent, EventType
-from appliance.model.ids import first_id_at, id_before
-from appliance.model.time import MINUTE_MS, parse_instant, wall_clock
+from appliance.model.ids import first_id_at
+from appliance.model.time import parse_instant, wall_clock
 from appliance.wire import WireError
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ RETRY_S = 1.0
 
 MAX_MESSAGE = 1 << 20
 """Octets of a message. An event has a few thousand."""
-
-LATE_MS = 2 * MINUTE_MS
-"""How far back one who resumes looks for what came to the log meanwhile: another node takes over what a dead one had to
-tell, within a minute. What was told already is known by its id."""
 
 _PASSING = frozenset({"UNAVAILABLE", "RATE_LIMITED"})
 """Errors that are worth another try."""
@@ -85,7 +81,7 @@ class _Following:
         self._began = None if since is None else first_id_at(since - 1000)
         """What sorts before all that is to be told."""
         self._last = ""
-        """The greatest id that was told."""
+        """The id that was told last."""
         self._told = Told()
         self._has_begun = False
         self._is_away = False
@@ -142,8 +138,7 @@ class _Following:
             # From now on. Whoever comes again begins where it began the first time.
             self._began = first_id_at(wall_clock())
         else:
-            after = max(self._began, id_before(self._last, LATE_MS) if self._last else "")
-            variables["after"] = api_id("DeliveryEvent", after)
+            variables["after"] = api_id("DeliveryEvent", self._last or self._began)
         await _say(
             connection, id="1", type="subscribe", payload={"query": operation("follow_log"), "variables": variables}
         )
@@ -164,9 +159,10 @@ class _Following:
                 if payload.get("errors"):
                     self._refused(payload["errors"])
                 event = event_of(payload["data"]["deliveryEvents"])
-                if self._told.add(event.id) and (self._since is None or event.at >= self._since):
+                # A node that was cut off while it brought an event to the log may have to bring it once more.
+                if self._told.add(event.id, event.id) and (self._since is None or event.at >= self._since):
                     self._tell(event)
-                self._last = max(self._last, event.id)
+                self._last = event.id
             case "error":
                 self._refused(message["payload"])
             case "complete":

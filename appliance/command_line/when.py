@@ -4,6 +4,13 @@ import click
 
 from appliance.model.time import Clock, parse_duration, parse_instant, wall_clock
 
+_PRESENT = f"{__name__}.present"
+
+
+def present(ctx: click.Context | None, clock: Clock = wall_clock) -> int:
+    """Now, and for one command the same each time: what counts from now, and now itself, are to fit together."""
+    return clock() if ctx is None else int(ctx.meta.setdefault(_PRESENT, clock()))
+
 
 class When(click.ParamType[int]):
     """WHEN, in milliseconds since the epoch. A span counts from now, towards the past or the future."""
@@ -18,7 +25,7 @@ class When(click.ParamType[int]):
         """Read it; what is no time is an error of the command line."""
         text = str(value)
         try:
-            return self._clock() + self._sign * parse_duration(text)
+            return present(ctx, self._clock) + self._sign * parse_duration(text)
         except ValueError:
             pass
         try:

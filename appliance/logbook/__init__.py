@@ -7,5 +7,8 @@ engine's side of following; `feed.py` the control process's, which follows the e
 durable in the same group as what they report; so a crash neither loses nor doubles one. `counts.py` counts what became
 of deliveries, whatever a level says, because a number is about nobody.
 
+Where several nodes write the log, `horizon.py` says how far it is whole, and `places.py` where what came late has its
+place; `sources.py` is where the feed hears of it.
+
 Beside it is the log of HTTP: `requests.py`.
 """

@@ -6,22 +6,22 @@ way from the one to the other is in neither: an engine tells of an event when it
 moments later. So the order is always the same, here and after the source was away: listen, have the log catch up, read
 it, go on with what was heard meanwhile, and pass over what the log had already.
 
-Events are told in the order of their ids, which is that of the log: only so does one id say how far somebody was. They
-become durable in almost that order; what arrives within a moment is put right here.
+Events are told in the order of their places, which is that of the log and mostly that of their ids (`places.py`): only
+so does one id say how far somebody was. They become durable in almost that order; what arrives within a moment is put
+right here.
 """
 
 import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from functools import partial
 from heapq import heappop, heappush
 
 import trio
 
 from appliance import wire
-from appliance.logbook.reading import read
+from appliance.logbook.places import Entry, place_of
 from appliance.logbook.remembered import OVERLAP_MS, Had, Recent, Told
-from appliance.logbook.sources import PAGE, Source
+from appliance.logbook.sources import Source, stored_entries
 from appliance.logbook.subscribers import Interest, Subscriber
 from appliance.model.event import DeliveryEvent
 from appliance.model.ids import first_id_at
@@ -35,8 +35,8 @@ MAX_OF_ONE = 300
 """Of these, of one account."""
 
 SETTLE_S = 0.2
-"""How long an event is held back, so that one with a smaller id that becomes durable together with it goes first. The
-longest that can lie between is the reading of what a bounce quotes."""
+"""How long an event is held back, so that one with a place before it that becomes durable together with it goes first.
+The longest that can lie between is the reading of what a bounce quotes."""
 
 LOOK_BACK_MS = HOUR_MS
 """How far back one who resumes while the source is away has it looked for what was not in the log yet, once it is back:
@@ -71,10 +71,10 @@ class Feed:
         self._is_heard = False
         """The source is listened to, and what was missed before has been told."""
         self._begins = ""
-        """Behind which id the log is looked through once the source is listened to."""
+        """Behind which place the log is looked through once the source is listened to."""
         self._told = Told()
         self._recent = Recent()
-        self._held_back: list[tuple[str, DeliveryEvent]] = []
+        self._held_back: list[tuple[str, Entry]] = []
         """A heap."""
         self._arrived, self._arrivals = trio.open_memory_channel[tuple[float, str]](float("inf"))
 
@@ -90,8 +90,8 @@ class Feed:
             if after is None:
                 self._follow(subscriber)
                 while True:
-                    yield await subscriber.next()
-            had = Had(after)
+                    yield (await subscriber.next()).event
+            had = Had(await trio.to_thread.run_sync(place_of, self._records, after))
             # One who is far behind reads in peace: nothing gathers for it meanwhile.
             async with aclosing(self._wanted_of_log(subscriber, had)) as wanted:
                 async for event in wanted:
@@ -103,9 +103,9 @@ class Feed:
                 async for event in wanted:
                     yield event
             while True:
-                event = await subscriber.next()
-                if event.id not in had:
-                    yield event
+                entry = await subscriber.next()
+                if entry not in had:
+                    yield entry.event
 
     def recent(self, key: str) -> tuple[DeliveryEvent, ...]:
         """The events of the message of this name that are at hand. Of one that is under way the log may have less.
@@ -127,7 +127,8 @@ class Feed:
         finally:
             self._known.discard(subscriber)
             self._subscribers.discard(subscriber)
-            if not self._subscribers:
+            # One that nobody has set yet is waited for.
+            if not self._subscribers and self._wanted.is_set():
                 self._wanted = trio.Event()
 
     def _follow(self, subscriber: Subscriber) -> None:
@@ -138,25 +139,18 @@ class Feed:
 
     async def _wanted_of_log(self, subscriber: Subscriber, had: Had) -> AsyncGenerator[DeliveryEvent]:
         async with aclosing(self._stored(had.last, subscriber.interest.domain_ids)) as stored:
-            async for event in stored:
+            async for entry in stored:
                 if subscriber.ended is not None:
                     raise subscriber.ended
-                had.add(event.id)
-                if subscriber.interest.wants(event):
-                    yield event
+                had.add(entry)
+                if subscriber.interest.wants(entry.event):
+                    yield entry.event
 
-    async def _stored(self, after: str, domain_ids: Sequence[str] | None) -> AsyncGenerator[DeliveryEvent]:
+    async def _stored(self, after: str, domain_ids: Sequence[str] | None) -> AsyncGenerator[Entry]:
         until = await self._source.whole_until()
-        while True:
-            page = partial(read, self._records, domain_ids=domain_ids, after=after, limit=PAGE)
-            events = await trio.to_thread.run_sync(page)
-            for event in events:
-                if until is not None and event.id >= until:
-                    return
-                yield event
-            if len(events) < PAGE:
-                return
-            after = events[-1].id
+        async with aclosing(stored_entries(self._records, after, until, domain_ids)) as stored:
+            async for entry in stored:
+                yield entry
 
     async def _catch_up(self, after: str) -> None:
         """Have the log catch up with what is durable now. Where the source is away, that is looked for later."""
@@ -190,23 +184,23 @@ class Feed:
                 # It says first that all from before is in the log.
                 await anext(told)
                 async with aclosing(self._stored(self._begins, None)) as missed:
-                    async for event in missed:
-                        self._tell(event, missed=True)
+                    async for entry in missed:
+                        self._tell(entry, missed=True)
                 self._is_heard = True
                 async for each in told:
                     assert each is not None, "that is said once"
-                    heappush(self._held_back, (each.id, each))
-                    self._arrived.send_nowait((trio.current_time(), each.id))
+                    heappush(self._held_back, (each.place, each))
+                    self._arrived.send_nowait((trio.current_time(), each.place))
         except (wire.NotRunning, StopAsyncIteration):
             pass
         except (wire.WireError, StoreUnavailable) as error:
             _logger.warning("events can't be followed now: %s", error)
 
     async def _release(self) -> None:
-        """Tell each event when it has been held back, after all with smaller ids that have come by then."""
-        async for arrived_at, id in self._arrivals:
+        """Tell each event when it has been held back, after all with places before it that have come by then."""
+        async for arrived_at, place in self._arrivals:
             await trio.sleep_until(arrived_at + SETTLE_S)
-            while self._held_back and self._held_back[0][0] <= id:
+            while self._held_back and self._held_back[0][0] <= place:
                 self._tell(heappop(self._held_back)[1], missed=False)
 
     async def _look_who_follows(self) -> None:
@@ -221,11 +215,11 @@ class Feed:
                 for subscriber, why in await trio.to_thread.run_sync(_no_longer, list(self._known)):
                     subscriber.end(why)
 
-    def _tell(self, event: DeliveryEvent, *, missed: bool) -> None:
-        if self._told.add(event.id):
-            self._recent.add(event)
+    def _tell(self, entry: Entry, *, missed: bool) -> None:
+        if self._told.add(entry.event.id, entry.place):
+            self._recent.add(entry.event)
             for subscriber in self._subscribers:
-                subscriber.tell(event, missed=missed)
+                subscriber.tell(entry, missed=missed)
 
 
 def _no_longer(subscribers: Sequence[Subscriber]) -> list[tuple[Subscriber, Exception]]:

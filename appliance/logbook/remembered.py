@@ -3,6 +3,7 @@
 from collections import deque
 
 from appliance.logbook.messages import message_key
+from appliance.logbook.places import Entry
 from appliance.model.event import DeliveryEvent
 from appliance.model.ids import id_before
 from appliance.model.time import SECOND_MS
@@ -21,24 +22,24 @@ RECENT = 5000
 
 
 class Told:
-    """The ids that were told last."""
+    """The events that were told last."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
-        self._in_order: deque[str] = deque()
+        self._in_order: deque[tuple[str, str]] = deque()
         self.forgotten = ""
-        """The greatest of those that were told and are not remembered any more."""
+        """The greatest place of those that were told and are not remembered any more."""
 
-    def add(self, id: str) -> bool:
-        """Remember an id. Returns whether it is a new one."""
+    def add(self, id: str, place: str) -> bool:
+        """Remember the id of an event. Returns whether it is a new one."""
         if id in self._ids:
             return False
         self._ids.add(id)
-        self._in_order.append(id)
+        self._in_order.append((id, place))
         if len(self._in_order) > REMEMBERED:
-            oldest = self._in_order.popleft()
+            oldest, left = self._in_order.popleft()
             self._ids.discard(oldest)
-            self.forgotten = max(self.forgotten, oldest)
+            self.forgotten = max(self.forgotten, left)
         return True
 
 
@@ -68,23 +69,26 @@ class Recent:
 class Had:
     """What one who resumed has had already: what is not behind where it resumed, and what came from the log since."""
 
-    def __init__(self, after: str) -> None:
-        self.last = after
-        """The id that came last."""
-        self._last: deque[str] = deque()
+    def __init__(self, place: str) -> None:
+        self.last = place
+        """The place of what came last."""
+        self._last: deque[Entry] = deque()
         self._ids: set[str] = set()
-        self._earlier = after
-        """Up to this id everything was there to be had."""
+        self._earlier = place
+        """Up to this place everything was there to be had."""
 
-    def add(self, id: str) -> None:
+    def add(self, entry: Entry) -> None:
         """They come in order."""
-        self.last = id
-        self._last.append(id)
-        self._ids.add(id)
+        self.last = entry.place
+        self._last.append(entry)
+        self._ids.add(entry.event.id)
         if len(self._last) > HAD:
-            self._earlier = self._last.popleft()
-            self._ids.discard(self._earlier)
+            oldest = self._last.popleft()
+            self._earlier = oldest.place
+            self._ids.discard(oldest.event.id)
 
-    def __contains__(self, id: str) -> bool:
-        # What is told now, and is much older by its id, was made after the clock was set back: it is new.
-        return id in self._ids or id_before(self._earlier, OVERLAP_MS) < id <= self._earlier
+    def __contains__(self, entry: Entry) -> bool:
+        if entry.event.id in self._ids:
+            return True
+        # What is told now, and has a much older place, was made after the clock was set back: it is new.
+        return id_before(self._earlier, OVERLAP_MS) < entry.place <= self._earlier

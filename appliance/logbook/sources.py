@@ -1,6 +1,6 @@
 """Where the feed hears of events: from the engine of this machine, or from the log that several nodes write."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -9,25 +9,24 @@ from typing import Any, Protocol
 import trio
 
 from appliance import wire
-from appliance.logbook.horizon import Horizons
-from appliance.logbook.reading import read
+from appliance.logbook.horizon import GONE_S, Horizons
+from appliance.logbook.places import Entry, in_time, read_on
 from appliance.model.event import DeliveryEvent, EventType
-from appliance.model.ids import first_id_at, id_before
-from appliance.model.time import MINUTE_MS, Clock
+from appliance.model.ids import first_id_at
+from appliance.model.time import Clock
 from appliance.storage.records import RecordStore, StoreUnavailable
 
 CATCH_UP_S = 10.0
 """How long the log may take to have what is durable, until that is called a failure."""
+
+ALL_CATCH_UP_S = GONE_S + 5
+"""The same for the log of several nodes: one that has just died is waited for, first."""
 
 LOOK_S = 0.3
 """How often the log is looked at, while anybody follows it."""
 
 PAGE = 500
 """Events that are read from the log at once."""
-
-LATE_MS = 5 * MINUTE_MS
-LATE_LOOK_S = 5.0
-"""How far back, and how often, the log is looked through for what a node has brought late that was gone for a while."""
 
 
 class Source(Protocol):
@@ -39,9 +38,21 @@ class Source(Protocol):
     async def catch_up(self) -> None:
         """Return once the log has every event that was durable at the call."""
 
-    def events(self) -> AsyncGenerator[DeliveryEvent | None]:
+    def events(self) -> AsyncGenerator[Entry | None]:
         """None, which says that what is told from now on is all that is not in the log by now; then each event, some
         perhaps twice. Ends where the source does. Whoever stops reading closes it."""
+
+
+async def stored_entries(
+    records: RecordStore, after: str, until: str | None, domain_ids: Sequence[str] | None = None
+) -> AsyncGenerator[Entry]:
+    """What the log has behind one place and before another (None: all), in order. Raises StoreUnavailable."""
+    behind: str | None = after
+    while behind is not None:
+        page = partial(read_on, records, behind, until, domain_ids, PAGE)
+        entries, behind = await trio.to_thread.run_sync(page)
+        for entry in entries:
+            yield entry
 
 
 class EngineEvents:
@@ -58,20 +69,21 @@ class EngineEvents:
         """See Source."""
         await wire.ask(self._engine_socket, "log.catchUp", CATCH_UP_S)
 
-    async def events(self) -> AsyncGenerator[DeliveryEvent | None]:
+    async def events(self) -> AsyncGenerator[Entry | None]:
         """See Source."""
         async with aclosing(wire.listen(self._engine_socket, "events", CATCH_UP_S, caughtUp=True)) as told:
             # The first result says that all from before is in the log.
             await anext(told)
             yield None
             async for each in told:
-                yield _event(each)
+                yield in_time(_event(each))
 
 
 class SharedLog:
     """The events of all nodes, as soon as the log is whole as far as them (`horizon.py`)."""
 
     def __init__(self, records: RecordStore, clock: Clock) -> None:
+        """`clock` is that of the store's server."""
         self._records = records
         self._clock = clock
         self._horizons = Horizons(records, clock)
@@ -85,39 +97,23 @@ class SharedLog:
     async def catch_up(self) -> None:
         """See Source."""
         wanted = first_id_at(self._clock())
-        with trio.move_on_after(CATCH_UP_S):
+        with trio.move_on_after(ALL_CATCH_UP_S):
             while await self.whole_until() < wanted:
                 await trio.sleep(LOOK_S)
             return
         raise StoreUnavailable("the log of the other nodes does not come up to now")
 
-    async def events(self) -> AsyncGenerator[DeliveryEvent | None]:
+    async def events(self) -> AsyncGenerator[Entry | None]:
         """See Source."""
-        begins = position = await self.whole_until()
+        position = await self.whole_until()
         yield None
-        look_back_at = trio.current_time() + LATE_LOOK_S
         while True:
             await trio.sleep(LOOK_S)
             reached = await self.whole_until()
-            after = position
-            if trio.current_time() >= look_back_at:
-                look_back_at = trio.current_time() + LATE_LOOK_S
-                after = max(begins, id_before(position, LATE_MS))
-            async with aclosing(self._stored(after, reached)) as stored:
-                async for event in stored:
-                    yield event
+            async with aclosing(stored_entries(self._records, position, reached)) as stored:
+                async for entry in stored:
+                    yield entry
             position = max(position, reached)
-
-    async def _stored(self, after: str, until: str) -> AsyncGenerator[DeliveryEvent]:
-        while True:
-            events = await trio.to_thread.run_sync(partial(read, self._records, after=after, limit=PAGE))
-            for event in events:
-                if event.id >= until:
-                    return
-                yield event
-            if len(events) < PAGE:
-                return
-            after = events[-1].id
 
 
 def _event(told: Mapping[str, Any]) -> DeliveryEvent:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import trio
 
+from appliance.logbook.places import Entry
 from appliance.model.event import DeliveryEvent
 
 MAX_BEHIND = 1000
@@ -38,22 +39,22 @@ class Subscriber:
     """One who follows: what was told to it and is not read yet."""
 
     def __init__(self, interest: Interest, begins: str) -> None:
-        """`begins`: of what was missed while the engine was away, only what is behind this id is told."""
+        """`begins`: of what was missed while the engine was away, only what is behind this place is told."""
         self.interest = interest
         self.begins = begins
         self.ended: Exception | None = None
         """Why nothing is told any more."""
-        self._waiting: deque[DeliveryEvent] = deque()
+        self._waiting: deque[Entry] = deque()
         self._news = trio.Event()
 
-    def tell(self, event: DeliveryEvent, *, missed: bool) -> None:
+    def tell(self, entry: Entry, *, missed: bool) -> None:
         """Have this read next, where it is wanted. Never waits."""
-        if self.ended is not None or not self.interest.wants(event) or (missed and event.id <= self.begins):
+        if self.ended is not None or not self.interest.wants(entry.event) or (missed and entry.place <= self.begins):
             return
         if len(self._waiting) >= MAX_BEHIND:
             self.end(TooSlow("you have fallen too far behind: resume behind the last event that you have"))
         else:
-            self._waiting.append(event)
+            self._waiting.append(entry)
             self._news.set()
 
     def end(self, why: Exception) -> None:
@@ -62,8 +63,8 @@ class Subscriber:
         self._waiting.clear()
         self._news.set()
 
-    async def next(self) -> DeliveryEvent:
-        """The next event. Raises TooSlow, or why it has ended."""
+    async def next(self) -> Entry:
+        """The next one. Raises TooSlow, or why it has ended."""
         while True:
             if self.ended is not None:
                 raise self.ended

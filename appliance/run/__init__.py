@@ -10,8 +10,9 @@ one of them needs: `hosts.py` (the way out), `explanation.py` (where a message w
 systemd, `log.py` says how a line of the log looks, `doubts.py` what deserves one at the start, `measurements.py` and
 `watching.py` what the two children tell of their own work, `certificates.py` what is shown to who encrypts
 (`own_certificate.py`: where none is configured), `post_office.py` who carries the letters of the appliance's own. For
-nodes that share a store: `cluster_keys.py` (their keys), `shared_certificate.py` (what they show) and `chores.py` (what
-one of them does for all); `lost_keys.py` says what to do without a key.
+nodes that share a store: `node_name.py` (which of them this is), `server_clock.py` (the time that they agree on),
+`cluster_keys.py` (their keys), `shared_certificate.py` (what they show) and `chores.py` (what
+one of them does for all, as part of what `sweeping.py` does); `lost_keys.py` says what to do without a key.
 
 The two children share nothing but the data directory and the socket in it on which the engine answers (`engine.sock`).
 """

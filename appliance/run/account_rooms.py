@@ -1,11 +1,13 @@
-"""The rooms that delete and export accounts, put together for the command line and for the control process."""
+"""The rooms that delete and export accounts, put together for the command line and for the control process; and what
+becomes of mail that an account has held, when its domain is removed or goes with it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from appliance.access.sessions import Sessions
-from appliance.accounts.deletion import Deletion, DropQueued, EraseElsewhere
+from appliance.accounts.deletion import Deletion, DropQueued, EraseElsewhere, LetGo
 from appliance.accounts.export import Export
 from appliance.configuration import Configuration
 from appliance.privacy.declarations import SESSIONS
@@ -19,6 +21,10 @@ Engine = Callable[..., Iterator[Any]]
 """Asks the engine: a verb and its arguments lead to the results (`appliance.wire.call`)."""
 
 
+LOOKING_S = 20.0
+"""How long the engine may look through the queue for what was held of a domain."""
+
+
 def deletion(config: Configuration, records: RecordStore, engine: Engine, sessions: Sessions | None) -> Deletion:
     """What deletes accounts. Makes the key of the receipts at its first use. Raises SecretRefused or OSError.
 
@@ -26,7 +32,8 @@ def deletion(config: Configuration, records: RecordStore, engine: Engine, sessio
     """
     signer = Signer(secrets(config).key(RECEIPT_KEY))
     erase_sessions: EraseElsewhere = _nothing if sessions is None else sessions.erase
-    return Deletion(records, signer, config.hostname, drop_queued(engine), {SESSIONS.name: erase_sessions})
+    elsewhere = {SESSIONS.name: erase_sessions}
+    return Deletion(records, signer, config.hostname, drop_queued(engine), let_go(engine), elsewhere)
 
 
 def export(records: RecordStore, sessions: Sessions) -> Export:
@@ -45,6 +52,17 @@ def drop_queued(engine: Engine) -> DropQueued:
         return int(told["affected"])
 
     return drop
+
+
+def let_go(engine: Engine) -> LetGo:
+    """What lifts the holds of domains that are given up, by the queue's verbs."""
+
+    def lift(given_up: Mapping[str, str]) -> None:
+        for name, id in given_up.items():
+            with suppress(NotRunning, WireError):
+                list(engine("queue.release", limit_s=LOOKING_S, within={name: id}, domain=name))
+
+    return lift
 
 
 def _nothing(account_id: str) -> int:

@@ -42,6 +42,15 @@ def turn(records: RecordStore, chore: str, node: str, clock: Clock, lasts_ms: in
                 pass  # It ends by itself.
 
 
+def is_due(records: RecordStore, chore: str, node: str, clock: Clock, every_ms: int) -> bool:
+    """Whether it is this node's turn at a chore that need not be done more often than this, whoever does it.
+
+    The turn is not given back: until its time is over, nobody else has one. Raises StoreUnavailable.
+    """
+    now = clock()
+    return _taken(records, chore, node, now, now + every_ms)
+
+
 def _taken(records: RecordStore, chore: str, node: str, now: int, until: int) -> bool:
     mine = {"node": node, "until": until}
     # Its end may be as far away as ours would be, and as much again for clocks that differ.

@@ -24,6 +24,7 @@ from appliance.run.child import Ready
 from appliance.run.ephemeral import open_ephemeral
 from appliance.run.furnishing import furnish
 from appliance.run.post_office import post_office
+from appliance.run.server_clock import ServerClock, shared_clock
 from appliance.run.stores import open_records
 from appliance.run.watching import Watching
 
@@ -48,8 +49,9 @@ def main(
         engine = partial(wire.call, config.engine_socket)
         ephemeral, key = open_ephemeral(config)
         post = post_office(config, engine)
-        rooms = furnish(config, records, ephemeral, engine, post, errands, ephemeral_key=key)
-        trio.run(_serve, config, rooms, errands, http_listeners, local_listener, ready)
+        with shared_clock(config) as clock:
+            rooms = furnish(config, records, ephemeral, engine, post, errands, ephemeral_key=key, server_clock=clock)
+            trio.run(_serve, config, rooms, errands, clock, http_listeners, local_listener, ready)
     finally:
         records.close()
 
@@ -64,6 +66,7 @@ async def _serve(
     config: Configuration,
     rooms: Rooms,
     errands: ErrandThread,
+    clock: ServerClock | None,
     http_listeners: list[socket.socket],
     local_listener: socket.socket,
     ready: Ready,
@@ -81,6 +84,8 @@ async def _serve(
             lasting.start_soon(trio.to_thread.run_sync, errands.run)
             lasting.start_soon(rooms.feed.run)
             lasting.start_soon(watching.log.run)
+            if clock is not None:
+                lasting.start_soon(clock.keep_looking)
             try:
                 async with trio.open_nursery() as nursery:
                     # Without an address to serve on there is still the operator.

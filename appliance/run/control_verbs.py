@@ -1,12 +1,11 @@
-"""What the engine answers on engine.sock: its status, the queue's verbs, letters to be sent, and events as they happen
-(`wire.py`)."""
+"""What the engine answers on engine.sock: its health and status, the queue's verbs, letters to be sent, and events as
+they happen (`wire.py`)."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-import trio
 from msgspec import structs
 
 from appliance import wire
@@ -18,8 +17,8 @@ from appliance.model.hold import Hold
 from appliance.model.letter import Letter
 from appliance.reception.submission import Submission
 from appliance.run.measurements import Measurements
+from appliance.run.present_queue import PresentQueue, QueueState
 from appliance.storage.records import StoreUnavailable
-from appliance.storage.spool import SpoolStore
 from smtp.address import AddressError, parse_domain
 from smtp.server.trio_server import Statistics
 
@@ -32,7 +31,7 @@ class ControlVerbs:
 
     queue: QueueOperator
     submission: Submission
-    store: SpoolStore
+    present_queue: PresentQueue
     live: LiveStream
     statistics: Statistics
     measurements: Measurements
@@ -45,6 +44,7 @@ class ControlVerbs:
     def by_name(self) -> dict[str, wire.Verb]:
         """Every verb, by the name that it is called by."""
         verbs: dict[str, wire.Verb] = {
+            "health": self._health,
             "status": self._status,
             "metrics": self._metrics,
             "queue.page": self._queue_page,
@@ -63,25 +63,22 @@ class ControlVerbs:
         }
         return {name: _patient(verb) for name, verb in verbs.items()}
 
+    async def _health(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        """What is known already: nobody is asked for it."""
+        yield self._known_health()
+
     async def _status(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
-        queued, oldest = await trio.to_thread.run_sync(self.store.depth)
-        states = await trio.to_thread.run_sync(self.store.states)
-        trouble = self.trouble()
+        queue = await self.present_queue.state()
         yield {
-            "healthy": trouble is None,
-            "trouble": trouble,
+            **self._known_health(),
             "startedAt": self.started_at,
-            "queued": queued,
-            "waiting": states.get(DeliveryState.WAITING, 0),
-            "held": states.get(DeliveryState.HELD, 0),
-            "oldestQueuedAt": oldest,
             "openConnections": self.statistics.connections_open,
-            "nodes": [
-                {"name": each.name, "seenAt": each.seen_at, "queued": each.under_way}
-                for each in await trio.to_thread.run_sync(self.store.nodes)
-                if not each.gone
-            ],
+            **({} if queue is None else _shown_queue(queue)),
         }
+
+    def _known_health(self) -> dict[str, Any]:
+        trouble = self.trouble()
+        return {"healthy": trouble is None, "trouble": trouble}
 
     async def _metrics(self, arguments: Mapping[str, Any]) -> AsyncGenerator[Any]:
         yield await self.measurements.taken(healthy=self.trouble() is None)
@@ -164,6 +161,25 @@ class ControlVerbs:
         finally:
             follower.close()
         raise wire.WireError("you have fallen too far behind: read on from the log")
+
+
+def _shown_queue(queue: QueueState) -> dict[str, Any]:
+    return {
+        "queued": queue.queued,
+        "waiting": queue.states.get(DeliveryState.WAITING, 0),
+        "held": queue.states.get(DeliveryState.HELD, 0),
+        "oldestQueuedAt": queue.oldest_at,
+        "nodes": [
+            {
+                "name": each.name,
+                "seenAt": each.seen_at,
+                "queued": each.under_way,
+                "clockAheadMs": each.clock_ahead_ms,
+            }
+            for each in queue.nodes
+            if not each.gone
+        ],
+    }
 
 
 def _patient(verb: wire.Verb) -> wire.Verb:

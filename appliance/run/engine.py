@@ -17,13 +17,12 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 import trio
 
 from appliance import wire
-from appliance.configuration import Configuration, retention_ms
-from appliance.logbook.horizon import OwnHorizon
+from appliance.configuration import Configuration
+from appliance.logbook.horizon import NameTaken
 from appliance.logbook.live import LiveStream
-from appliance.logbook.mover import BATCH, keep_moving, move_events
+from appliance.logbook.mover import BATCH, SharedLogWriter, keep_moving, move_events
 from appliance.model.ids import id_source
-from appliance.model.time import wall_clock
-from appliance.privacy.sweeper import Sweeper
+from appliance.model.time import Clock, wall_clock
 from appliance.reception.day_counts import DayCounts, keep_written, stored_counts, write_down
 from appliance.reception.transit import Waits
 from appliance.routing.snapshot import Settings
@@ -33,10 +32,13 @@ from appliance.run.control_verbs import ControlVerbs
 from appliance.run.hosts import smarthost
 from appliance.run.measurements import Measurements
 from appliance.run.neighbours import keep_hearing
-from appliance.run.node_name import node_name
+from appliance.run.node_name import named, refusal
+from appliance.run.present_queue import PresentQueue
 from appliance.run.present_routing import PresentRouting
+from appliance.run.server_clock import ServerClock, shared_clock
 from appliance.run.shared_certificate import keep_current
 from appliance.run.stores import RECORDS_FILE, is_shared, open_records, open_spool
+from appliance.run.sweeping import broom, keep_swept
 from appliance.spool.clocks import Clocks
 from appliance.spool.committer import GroupCommitter
 from appliance.spool.sharing import keep_sharing
@@ -81,16 +83,17 @@ def main(
     # A password that is missing is told now, and not from within.
     smarthost(config)
     records = open_records(config)
-    node = node_name(config) if is_shared(config) else ""
-    store = open_spool(config, node)
-    try:
-        store.recover()
-        engine = _Engine(config, records, store, tls, node)
-        _rest_the_collector()
-        trio.run(engine.run, smtp_listeners, engine_listener, ready)
-    finally:
-        store.close()
-        records.close()
+    with shared_clock(config) as clock:
+        node, shared_log = ("", None) if clock is None else named(config, records, clock)
+        store = open_spool(config, node)
+        try:
+            store.recover()
+            engine = _Engine(config, records, store, tls, node, clock, shared_log)
+            _rest_the_collector()
+            trio.run(engine.run, smtp_listeners, engine_listener, ready)
+        finally:
+            store.close()
+            records.close()
 
 
 def _rest_the_collector() -> None:
@@ -107,11 +110,24 @@ class _Engine:
     """Everything that is put together for one run."""
 
     def __init__(
-        self, config: Configuration, records: RecordStore, store: SpoolStore, tls: ssl.SSLContext | None, node: str
+        self,
+        config: Configuration,
+        records: RecordStore,
+        store: SpoolStore,
+        tls: ssl.SSLContext | None,
+        node: str,
+        clock: ServerClock | None,
+        shared_log: SharedLogWriter | None,
     ) -> None:
-        """`node`: the name of this one among those that share the stores; empty where they are its alone."""
+        """`node`: the name of this one among those that share the stores; empty where they are its alone, and then
+        there is neither a clock of theirs nor a log."""
         self._config = config
-        self._horizon = OwnHorizon(records, node, wall_clock) if node else None
+        self._node = node
+        self._server_clock = clock
+        self._shared_log = shared_log
+        self._wall: Clock = clock or wall_clock
+        """One for all that share a store: what one has taken in, another gives up, counts and erases."""
+        self._new_id = id_source(self._wall)
         self._tls = tls
         self._records = records
         self._store = store
@@ -119,13 +135,13 @@ class _Engine:
         self._routing = PresentRouting(records, settings)
         self._live = LiveStream()
         self._statistics = Statistics()
-        self._started_at = wall_clock()
+        self._started_at = self._wall()
         here, elsewhere = stored_counts(records, self._started_at, node)
         self._day_counts = DayCounts(here, self._started_at, node=node)
         self._day_counts.learn(elsewhere, self._started_at)
-        self._clocks = Clocks(wall_clock, store.clock_marks())
+        self._clocks = Clocks(self._wall, store.clock_marks())
         self._uses = Uses(store.uses())
-        self._sweeper = Sweeper(records, store, lambda setting: retention_ms(config, setting))
+        self._sweeper = broom(config, records, store, node, self._wall)
         self._records_path = None if node else config.data_dir / RECORDS_FILE
         self._records_file = None if self._records_path is None else _identity(os.stat(self._records_path))
         """Which file of that name the records are read from and written to."""
@@ -139,13 +155,16 @@ class _Engine:
     ) -> None:
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             async with GroupCommitter(self._store) as committer, trio.open_nursery() as background:
-                spool = Spool(self._store, committer, id_source())
+                spool = Spool(self._store, committer, self._new_id)
                 background.start_soon(self._watch_spool, spool, committer)
                 await self._serve(spool, committer, background, signals, smtp_listeners, engine_listener, ready)
                 background.cancel_scope.cancel()
             if not self._records_replaced:
                 await self._move_the_rest()
-                await write_down(self._day_counts, self._records, wall_clock())
+                try:
+                    await write_down(self._day_counts, self._records, self._wall())
+                except StoreUnavailable as error:
+                    _logger.warning("what accounts have received today can't be written down now: %s", error)
 
     async def _serve(
         self,
@@ -168,10 +187,12 @@ class _Engine:
         if self._tls is not None and is_shared(self._config) and not self._config.tls.certificate:
             node = f"{self._config.hostname} {spool.new_id()}"
             background.start_soon(keep_current, self._tls, self._records, self._config.hostname, node)
-        background.start_soon(self._sweep)
+        background.start_soon(keep_swept, self._sweeper, self._clocks.latest)
         background.start_soon(self._keep_moving, spool, committer)
+        if self._server_clock is not None:
+            background.start_soon(self._server_clock.keep_looking)
         background.start_soon(self._keep_time, spool)
-        background.start_soon(keep_written, self._day_counts, self._records, wall_clock)
+        background.start_soon(keep_written, self._day_counts, self._records, self._wall)
         background.start_soon(rooms.queue.finish)
         if self._store.shared:
             background.start_soon(keep_sharing, spool, self._clocks, rooms.scheduler.lose)
@@ -245,19 +266,22 @@ class _Engine:
                         _logger.info("the spool takes mail again")
 
     async def _keep_moving(self, spool: Spool, committer: GroupCommitter) -> None:
-        marking = None if self._horizon is None else (self._horizon, committer)
+        marking = None if self._shared_log is None else (self._shared_log, committer)
         patience_s = HEARD_WITHIN_S if self._store.shared else 0.0
         with self._moving:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(keep_moving, spool, self._records, marking)
-                nursery.start_soon(keep_showing, self._uses, spool, self._records, self._use_counters, patience_s)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(keep_moving, spool, self._records, marking)
+                    nursery.start_soon(keep_showing, self._uses, spool, self._records, self._use_counters, patience_s)
+            except* NameTaken:
+                raise refusal(self._config, self._node) from None
 
     def _use_counters(self) -> Collection[str]:
         return self._routing.snapshot.use_counters
 
     async def _catch_up(self, spool: Spool) -> None:
         """Return once the log has every event that was durable at the call."""
-        while not self._records_replaced and await move_events(spool, self._records) == BATCH:
+        while not self._records_replaced and await move_events(spool, self._records, self._shared_log) == BATCH:
             pass
 
     async def _keep_time(self, spool: Spool) -> None:
@@ -270,28 +294,17 @@ class _Engine:
                 await spool.committer.commit([MarkClocks(self._clocks.marks())])
             await trio.sleep(MARK_S)
 
-    async def _sweep(self) -> None:
-        while True:
-            try:
-                erased = await trio.to_thread.run_sync(self._sweeper.sweep, self._clocks.latest())
-            except StoreUnavailable as error:
-                _logger.warning("what has had its time can't be erased now: %s", error)
-            else:
-                if any(erased.values()):
-                    _logger.info("swept %s", " ".join(f"{name}={count}" for name, count in erased.items() if count))
-            await trio.sleep(self._sweeper.interval_ms() / 1000)
-
     async def _move_the_rest(self) -> None:
         """The last events, after the last session and the last courier."""
         async with GroupCommitter(self._store) as committer:
-            spool = Spool(self._store, committer, id_source())
+            spool = Spool(self._store, committer, self._new_id)
             try:
                 await committer.commit([MarkClocks(self._clocks.marks())])
-                while await move_events(spool, self._records):
+                while await move_events(spool, self._records, self._shared_log):
                     pass
                 await show(self._uses, self._records)
-                if self._horizon is not None:
-                    await trio.to_thread.run_sync(self._horizon.forget)
+                if self._shared_log is not None:
+                    await trio.to_thread.run_sync(self._shared_log.horizon.forget)
             except StoreUnavailable as error:
                 _logger.warning("events wait in the outbox for the next start: %s", error)
 
@@ -304,7 +317,7 @@ class _Engine:
         verbs = ControlVerbs(
             queue=rooms.queue,
             submission=rooms.submission,
-            store=self._store,
+            present_queue=PresentQueue(self._store),
             live=self._live,
             statistics=self._statistics,
             measurements=Measurements(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from appliance.configuration import Configuration
 from appliance.privacy.sealing import KEY_OCTETS, Sealer
 from appliance.run import CannotStart
+from appliance.run.lost_keys import how_to_hand_over
 from appliance.run.stores import EPHEMERAL_KEY, keyring, secrets
 from appliance.storage.ephemeral import EphemeralStore
 from appliance.storage.memory_ephemeral import MemoryEphemeral
@@ -49,8 +50,5 @@ def redis_server(config: Configuration, address: RedisAddress) -> RedisServer:
     password = own.load(PASSWORD)
     if address.user and not password:
         path = config.data_dir / "secrets" / PASSWORD
-        raise CannotStart(
-            f"store.ephemeral names a user, and there is no password: write it into {path} (umask 077), or have "
-            "systemd hand it over (LoadCredential=)"
-        )
+        raise CannotStart(f"store.ephemeral names a user, and there is no password: {how_to_hand_over(path)}")
     return RedisServer(address, password, own.load(SENTINEL_PASSWORD))

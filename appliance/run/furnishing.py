@@ -26,7 +26,7 @@ from appliance.model.letter import Post, links
 from appliance.model.time import Clock, wall_clock
 from appliance.privacy.canary import Canaries
 from appliance.privacy.sealing import KEY_OCTETS, Sealer
-from appliance.run.account_rooms import deletion, export
+from appliance.run.account_rooms import deletion, export, let_go
 from appliance.run.dns_questions import DnsQuestions
 from appliance.run.explanation import Explainer
 from appliance.run.stores import is_shared, keyring
@@ -47,9 +47,11 @@ def furnish(
     clock: Clock = wall_clock,
     hasher: PasswordHasher | None = None,
     ephemeral_key: Sealer | None = None,
+    server_clock: Clock | None = None,
 ) -> Rooms:
     """Every room of the API. Takes as long as one password hash. Raises SecretRefused or OSError.
 
+    `server_clock` is that of the store, where several nodes share it.
     `ephemeral_key` is that of an ephemeral store which outlives the process; without it one is drawn for the process.
     `hasher` hashes passwords otherwise than `appliance.access.passwords` would.
     """
@@ -82,7 +84,7 @@ def furnish(
         accounts=Accounts(records, config.plans, clock),
         domains=Domains(records, config.plans, own_names, clock),
         reach=Reach(records, help_),
-        feed=Feed(_events(config, records, clock), records, clock),
+        feed=Feed(_events(config, records, server_clock or clock), records, server_clock or clock),
         # Rooms are called in worker threads of Trio; DNS is asked by Trio itself.
         ownership=Ownership(records, config.hostname, accounts_key, DnsQuestions(config, trio.from_thread.run)),
         explain=Explainer(config, records, trio.from_thread.run, clock),
@@ -91,6 +93,7 @@ def furnish(
         help=help_,
         blocks=Blocks(records, clock),
         deletion=deletion(config, records, engine, way_in.sessions),
+        let_go=let_go(engine),
         export=export(records, way_in.sessions),
         canaries=Canaries(records, clock),
     )

@@ -7,6 +7,7 @@ from appliance.delivery.smarthost import PASSWORD, Smarthost
 from appliance.network import is_of_this_machine, is_public
 from appliance.run import CannotStart
 from appliance.run.certificates import verifying
+from appliance.run.lost_keys import how_to_hand_over
 from appliance.run.stores import secrets
 from smtp.client.authentication import Login
 from smtp.tls import opportunistic_context
@@ -60,10 +61,7 @@ def _login(config: Configuration, user: str) -> Login:
     path = config.data_dir / "secrets" / PASSWORD
     password = secrets(config).load(PASSWORD)
     if not password:
-        raise PasswordMissing(
-            f"delivery.smarthost names a user, and there is no password: write it into {path} (umask 077), or have "
-            "systemd hand it over (LoadCredential=)"
-        )
+        raise PasswordMissing(f"delivery.smarthost names a user, and there is no password: {how_to_hand_over(path)}")
     try:
         return Login(user, password)
     except ValueError:

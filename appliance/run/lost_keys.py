@@ -1,4 +1,6 @@
-"""What to do when a key is lost under which something is sealed."""
+"""What to do when a key is lost under which something is sealed, and when a password is not there."""
+
+from pathlib import Path
 
 from appliance.privacy.secrets import SecretRefused
 from appliance.run import CannotStart
@@ -22,3 +24,11 @@ class KeyLost(CannotStart, SecretRefused):
 def advice(name: str, key: object, away: str) -> str:
     """What to do without this key, whose file is at `key`; `away` is how to have a store begin anew."""
     return _ADVICE.get(name, _PLAIN).format(key=key, away=away)
+
+
+def how_to_hand_over(path: Path) -> str:
+    """How an operator gives us a password, or the like, whose file would be this one. It may be before any start."""
+    return (
+        f"write it as one line into {path}: (umask 077; mkdir -p {path.parent}; cat > {path}), or have systemd hand it "
+        f"over (LoadCredential={path.name}:...)"
+    )

@@ -8,6 +8,7 @@ from appliance.letters.postmark import TOKEN, BadToken, Postmark
 from appliance.model.letter import Letter, LetterRefused, NotPosted, Post
 from appliance.run import CannotStart
 from appliance.run.certificates import verifying
+from appliance.run.lost_keys import how_to_hand_over
 from appliance.run.stores import secrets
 from appliance.wire import NotRunning, WireError
 
@@ -52,8 +53,7 @@ def postmark_of(config: Configuration) -> Postmark:
     token = secrets(config).load(TOKEN)
     if not token:
         raise TokenMissing(
-            f"mail.provider is postmark, and there is no token: write that of your server there into {path} "
-            "(umask 077), or have systemd hand it over (LoadCredential=)"
+            f"mail.provider is postmark, and there is no token of your server there: {how_to_hand_over(path)}"
         )
     tls, why = verifying()
     if tls is None:

@@ -99,12 +99,19 @@ async def keep_current(
 ) -> None:
     """Have those who connect see what the store has, until cancelled. Where it is away, what was shown stays."""
     pem: bytes | None = None
+    why: type[Exception] | None = None
+    """Why it was last said that the certificate stays as it is: once for each trouble, and not each half minute."""
     while True:
         try:
             found = await trio.to_thread.run_sync(look, records, hostname, node, clock)
         except (StoreUnavailable, CertificateUnfit) as error:
-            _log.warning("our own certificate stays as it is: %s", error)
+            if type(error) is not why:
+                _log.warning("our own certificate stays as it is: %s", error)
+            why = type(error)
         else:
+            if why is not None:
+                _log.info("our own certificate can be looked at again")
+            why = None
             if found is not None and found != pem:
                 pem = found
                 show(shown, found)

@@ -22,7 +22,7 @@ from appliance.privacy.sealing import Keyring, Sealer
 from appliance.privacy.secrets import Secrets
 from appliance.run import CannotStart
 from appliance.run.cluster_keys import ClusterSecrets
-from appliance.run.lost_keys import KeyLost, advice
+from appliance.run.lost_keys import KeyLost, advice, how_to_hand_over
 from appliance.storage.copying import is_unfinished
 from appliance.storage.directory import make_private_directory
 from appliance.storage.records import RecordStore
@@ -124,10 +124,7 @@ def shared_url(config: Configuration) -> str:
         # Who we are is said by the certificate.
         return url
     path = config.data_dir / "secrets" / MONGODB_PASSWORD
-    raise CannotStart(
-        f"store.url names a user, and there is no password: write it into {path} (umask 077), or have systemd hand it "
-        "over (LoadCredential=)"
-    )
+    raise CannotStart(f"store.url names a user, and there is no password: {how_to_hand_over(path)}")
 
 
 class _Sealed(Protocol):

@@ -126,7 +126,7 @@ class _Supervisor:
     # -------------------------------------------------------------- the four phases
 
     def run(self, first_time: bool) -> int:
-        """Start, watch, reload, stop."""
+        """Start, watch, reload, stop. Raises CannotStart where it never came to watching."""
         # The pipe first: with a handler and no pipe, a signal would be heard by nobody.
         signal.set_wakeup_fd(self._signals_in.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
@@ -142,6 +142,10 @@ class _Supervisor:
         for number in _SIGNALS:
             # There is nothing left to stop; the next signal must not turn a clean end into a killed one.
             signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+        self._signals.close()
+        self._signals_in.close()
         if failure is not None:
             raise failure
         return 0 if drained else 1

@@ -1,6 +1,7 @@
 """What the control process notes of its own work: the log of HTTP, and the numbers that `/metrics` shows."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,9 @@ from appliance.configuration import Configuration
 from appliance.logbook.requests import RequestLog
 from appliance.storage.disk import THE_DISK
 from appliance.storage.records import StoreUnavailable
+
+CHECK_S = 0.5
+"""How long the store of sessions may take to answer who asks how we are: he has to hear at once what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +54,22 @@ class Watching:
 
 
 def stores_away(rooms: Rooms) -> Callable[[], Awaitable[Sequence[str]]]:
-    """What asks whether the store of sessions answers: without it nobody signs in, and mail goes on."""
+    """What asks whether the store of sessions answers, soon: without it nobody signs in, and mail goes on."""
 
     async def away() -> Sequence[str]:
-        try:
-            await trio.to_thread.run_sync(rooms.ephemeral.check)
-        except StoreUnavailable:
-            return ["ephemeral"]
-        return []
+        with suppress(StoreUnavailable), trio.move_on_after(CHECK_S):
+            await trio.to_thread.run_sync(rooms.ephemeral.check, abandon_on_cancel=True)
+            return []
+        return ["ephemeral"]
 
     return away
 
 
 def engine_status(config: Configuration) -> Callable[[], Awaitable[Mapping[str, object] | None]]:
-    """What asks the engine of this configuration for its status. The callable returns None where none is told."""
+    """What asks the engine of this configuration how it is. The callable returns None where none is told."""
 
     async def status() -> Mapping[str, object] | None:
-        return await _asked(config, "status")
+        return await _asked(config, "health")
 
     return status
 

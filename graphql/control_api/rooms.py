@@ -9,7 +9,7 @@ from appliance.accounts.accounts import Accounts
 from appliance.accounts.aliases import Aliases
 from appliance.accounts.blocks import Blocks
 from appliance.accounts.consent import Consent
-from appliance.accounts.deletion import Deletion
+from appliance.accounts.deletion import Deletion, LetGo
 from appliance.accounts.domains import Domains
 from appliance.accounts.export import Export
 from appliance.accounts.help import Help
@@ -68,5 +68,6 @@ class Rooms:
     help: Help
     blocks: Blocks
     deletion: Deletion
+    let_go: LetGo
     export: Export
     canaries: Canaries

@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -283,6 +283,36 @@ async def test_a_clock_that_was_set_back_silences_nobody(engine: Engine, records
         await until(lambda: engine.caught_up > 0)
         made = [engine.happens() for _ in range(3)]
         await until(lambda: reader.had == ids(made))
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_goes_before_it_follows_keeps_nobody_from_hearing(engine: Engine, records: RecordStore) -> None:
+    class MayBeAway:
+        is_away = False
+
+        def __getattr__(self, name: str) -> Any:
+            if self.is_away:
+                raise StoreUnavailable("away")
+            return getattr(records, name)
+
+    store = MayBeAway()
+    begins = engine.happens()
+    engine.move()
+    async with engine.running(), feeding(engine, cast(RecordStore, store)) as feed, trio.open_nursery() as nursery:
+        first, second = Reader(), Reader()
+        nursery.start_soon(first.read, feed)
+        await until(lambda: engine.listeners == 1)
+        first.stop()
+        # It has hung up, and waits for somebody who follows.
+        await until(lambda: feed._wanted.statistics().tasks_waiting == 1)
+        store.is_away = True
+        with pytest.raises(StoreUnavailable):
+            await anext(feed.events(EVERYTHING, begins.id))
+        store.is_away = False
+        nursery.start_soon(second.read, feed, EVERYTHING, begins.id)
+        await until(lambda: engine.listeners == 1)
+        told = engine.happens()
+        await until(lambda: second.had == [told.id])
         nursery.cancel_scope.cancel()
 
 

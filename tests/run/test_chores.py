@@ -7,7 +7,7 @@ from threading import Barrier
 import pytest
 
 from appliance.privacy.sealing import Keyring
-from appliance.run.chores import TURN_MS, turn
+from appliance.run.chores import TURN_MS, is_due, turn
 from appliance.storage.records import RecordStore
 
 NOON = 1_750_000_000_000
@@ -34,6 +34,13 @@ def test_a_turn_is_one_nodes_until_it_is_given_back(records: RecordStore) -> Non
         assert taken(records, "two", NOON + 1, chore="dust")
     assert taken(records, "two", NOON + 1)
     assert taken(records, "one", NOON + 1)
+
+
+def test_what_is_done_now_and_then_is_done_by_one_of_all(records: RecordStore) -> None:
+    asked = [(NOON + second * 1000, node) for second in range(0, 130, 10) for node in ("one", "two", "three")]
+    done = [now for now, node in asked if is_due(records, "dust", node, lambda: now, 60_000)]  # noqa: B023
+    assert [now - NOON for now in done] == [0, 70_000]
+    assert taken(records, "two", NOON + 80_000), "another chore has turns of its own"
 
 
 def test_a_turn_is_given_back_by_one_that_fails_too(records: RecordStore) -> None:

@@ -36,8 +36,8 @@ async def _asked(data_dir: Path, answer: bytes | None) -> tuple[Mapping[str, obj
 
 
 async def test_the_engine_is_asked_one_line_and_answers_one(tmp_path: Path) -> None:
-    status = await _asked(tmp_path, b'{"result": {"healthy": true, "queued": 3}}\n')
-    assert status == ({"healthy": True, "queued": 3}, b'{"verb": "status"}\n')
+    status = await _asked(tmp_path, b'{"result": {"healthy": true, "trouble": null}}\n')
+    assert status == ({"healthy": True, "trouble": None}, b'{"verb": "health"}\n')
 
 
 @pytest.mark.parametrize(

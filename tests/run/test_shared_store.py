@@ -1,8 +1,11 @@
 """The store that nodes share is opened with the password that is among the secrets."""
 
+import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from mongod import Mongod, running_mongod
@@ -64,11 +67,13 @@ def test_another_password_does_not(config: Configuration) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_user_without_a_password_is_told_where_to_write_it(config: Configuration) -> None:
-    with pytest.raises(
-        CannotStart, match=f"there is no password: write it into {config.data_dir}/secrets/mongodb-pass"
-    ):
-        open_records(config)
+def test_a_user_without_a_password_is_told_how_to_give_it(config: Configuration) -> None:
+    """On a machine where nothing has run yet, so that there is no directory to write it into either."""
+    with pytest.raises(CannotStart, match="there is no password") as caught:
+        shared_url(config)
+    (command,) = re.findall(r"(\(umask 077; .*?\))", str(caught.value))
+    subprocess.run(["sh", "-c", command], input=f"{PASSWORD}\n", text=True, check=True)
+    assert f":{quote(PASSWORD, safe='')}@" in shared_url(config)
 
 
 def test_a_password_that_others_can_read_is_refused(config: Configuration) -> None:

@@ -300,7 +300,8 @@ def test_a_killed_supervisor_leaves_no_orphans_and_the_next_one_starts(config: P
 
 
 def test_a_child_that_cannot_start_ends_it_with_its_last_words(config: Path) -> None:
-    with Supervised.stand_in(config, {"STAND_IN": "fails"}) as appliance:
+    # With the warnings of Python on, too: people are to read the cause, and not what was never closed.
+    with Supervised.stand_in(config, {"STAND_IN": "fails", "PYTHONWARNINGS": "always"}) as appliance:
         assert appliance.ended() == 1
         (line,) = appliance.said
         assert line.startswith(

@@ -17,7 +17,6 @@ from control_api.nouns.aliases import Alias, aliases_of
 from control_api.nouns.log import LogOfDomain
 from control_api.nouns.node import Node
 from control_api.nouns.owned import may_see, the_domain
-from control_api.nouns.queue import let_go_of
 from control_api.paging import USUAL, Connection, Slice, connection
 from control_api.scalars import DateTime
 
@@ -232,5 +231,5 @@ class DomainMutations:
         """Remove a domain with its aliases and its log. Mail for it that is under way goes on, held or not."""
         removed = info.context.rooms.domains.erase(the_domain(info, id))
         if removed.verified:
-            let_go_of(info, {removed.name: removed.id})
+            info.context.rooms.let_go({removed.name: removed.id})
         return RemoveDomainPayload()

@@ -6,7 +6,6 @@ from typing import Any, Final, Self
 import strawberry
 
 from appliance.accounts.deletion import QueuedMail
-from appliance.accounts.reach import Reader
 from appliance.configuration import retention_ms
 from appliance.model.time import SECOND_MS
 from appliance.privacy.canary import Canary
@@ -18,7 +17,6 @@ from control_api.callers import Access
 from control_api.context import Cookie, Info
 from control_api.errors import Payload
 from control_api.fields import mutation, query, shown
-from control_api.nouns.queue import let_go_of
 from control_api.scalars import DateTime, instant
 
 QUEUED_MAIL: Final = strawberry.enum(
@@ -206,9 +204,7 @@ class PrivacyMutations:
         """Remove everything about your account. What is answered is a signed receipt of what was removed."""
         _require_password(info, password)
         rooms, account = info.context.rooms, info.context.caller.own_account
-        given_up = rooms.reach.mail_of(Reader(account)) or {}
         receipt = rooms.deletion.delete(account, queued_mail or QueuedMail.DELIVER)
-        let_go_of(info, given_up)
         if info.context.over_http:
             for cookie in Cookie:
                 info.context.take_cookie_away(cookie)

@@ -1,7 +1,6 @@
 """Mail under way, and the holds that keep it back: seen and steered by way of the engine."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final, Self
 
 import strawberry
@@ -9,7 +8,6 @@ import strawberry
 from appliance.accounts.reach import Reader, mail_domain
 from appliance.model.delivery import DeliveryState
 from appliance.model.refused import Refused
-from appliance.wire import NotRunning, WireError
 from control_api.callers import Access
 from control_api.context import Info
 from control_api.errors import Payload, bad_input, not_found
@@ -229,16 +227,6 @@ class QueueMutations:
         if told["hold"] is None:
             raise not_found("hold")
         return HoldPayload(hold=Hold.of(told["hold"]), affected=told["affected"])
-
-
-def let_go_of(info: Info, given_up: Mapping[str, str]) -> None:
-    """Lift what an account has held of domains (ids by name) that are not its own any more: it can't do so itself now.
-
-    Where the engine is away it is left to the operators, who can.
-    """
-    for name, id in given_up.items():
-        with suppress(NotRunning, WireError):
-            list(info.context.rooms.engine("queue.release", limit_s=LOOKING_S, within={name: id}, domain=name))
 
 
 def _changed(info: Info, verb: str, filter: QueueFilter) -> QueuePayload:

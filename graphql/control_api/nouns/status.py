@@ -20,6 +20,10 @@ class ApplianceNode:
     name: str
     seen_at: DateTime = strawberry.field(description="When it was last heard of.")
     queued: int = strawberry.field(description="Deliveries that it has; where several share the queue, is at just now.")
+    clock_ahead_seconds: int | None = strawberry.field(
+        description="By how much its clock is ahead of the shared store's; negative where it is behind, and null where "
+        "it shares none."
+    )
 
 
 @strawberry.type(description="What the appliance is doing now. Numbers are for operators, and null for everybody else.")
@@ -58,13 +62,22 @@ class StatusQueries:
             queued=queued,
             oldest_queued_at=instant(shown.get("oldestQueuedAt")),
             open_connections=shown.get("openConnections"),
-            nodes=None if queued is None else _nodes(shown) or [ApplianceNode(name=own, seen_at=now, queued=queued)],
+            nodes=None if queued is None else _nodes(shown) or [_alone(own, now, queued)],
         )
 
 
 def _nodes(told: Mapping[str, Any]) -> list[ApplianceNode]:
     """Those that share a store; none where there is but one."""
     return [
-        ApplianceNode(name=each["name"], seen_at=DateTime(each["seenAt"]), queued=each["queued"])
+        ApplianceNode(
+            name=each["name"],
+            seen_at=DateTime(each["seenAt"]),
+            queued=each["queued"],
+            clock_ahead_seconds=round(each["clockAheadMs"] / 1000),
+        )
         for each in told.get("nodes", ())
     ]
+
+
+def _alone(name: str, now: DateTime, queued: int) -> ApplianceNode:
+    return ApplianceNode(name=name, seen_at=now, queued=queued, clock_ahead_seconds=None)
