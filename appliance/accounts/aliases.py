@@ -210,7 +210,7 @@ class Aliases:
         """Erase an alias, and the destinations that nothing leads to any more."""
         standing = agreed(self._records, domain.account_id)
         erased = no_longer_used(self._records, domain.account_id, (alias,))
-        self._records.apply([Delete(ALIASES, {"id": alias.id}), *erased, *self._announcement(domain)])
+        self._records.apply([Delete(ALIASES, {"id": alias.id}), *erased, *self._announcement(alias, domain)])
         return listed(alias, domain, standing)
 
     def with_id(self, id: str) -> tuple[Alias, Domain] | None:
@@ -303,13 +303,14 @@ class Aliases:
         if before is not None:
             change = Update(ALIASES, {"id": alias.id}, _differences(before, alias))
             changes += no_longer_used(self._records, account.id, (before,), (alias,))
-        touched = self._records.apply([change, *changes, *questions.changes, *self._announcement(domain)])
+        touched = self._records.apply([change, *changes, *questions.changes, *self._announcement(alias, domain)])
         if not touched[0]:
             raise Refused("That alias has just been removed.", "id")
         return questions
 
-    def _announcement(self, domain: Domain) -> tuple[Change, ...]:
-        return announcement(self._ids, self._clock, domains=[domain.id], accounts=[domain.account_id])
+    def _announcement(self, alias: Alias, domain: Domain) -> tuple[Change, ...]:
+        accounts = [domain.account_id]
+        return announcement(self._ids, self._clock, domains=[domain.id], aliases=[alias.id], accounts=accounts)
 
     def _questions(
         self, account: Account, domain: Domain, unconfirmed: Sequence[Destination], again: bool

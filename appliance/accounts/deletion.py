@@ -22,6 +22,10 @@ DropQueued = Callable[[str], int]
 """Erases all mail under way that was written to this domain, and returns how many deliveries that were. Raises
 StoreUnavailable where the engine does not answer."""
 
+LetGo = Callable[[Mapping[str, str]], None]
+"""Lifts what an account has held of domains, ids by name, that it has no more: it can't release that any more itself.
+What the operators hold stays held; where the engine does not answer, so does the rest, and is left to them."""
+
 EraseElsewhere = Callable[[str], int]
 """Erases what another store has of the account of this id, and returns how much that was."""
 
@@ -44,6 +48,7 @@ class Deletion:
         signer: Signer,
         appliance: str,
         drop_queued: DropQueued,
+        let_go: LetGo,
         elsewhere: Mapping[str, EraseElsewhere],
         clock: Clock = wall_clock,
     ) -> None:
@@ -56,6 +61,7 @@ class Deletion:
         self._signer = signer
         self._appliance = appliance
         self._drop_queued = drop_queued
+        self._let_go = let_go
         self._elsewhere = elsewhere
         self._clock = clock
         self._ids = id_source(clock)
@@ -67,12 +73,14 @@ class Deletion:
         seen that the domains are gone is still delivered.
         """
         # Not those that are only claimed: their mail may be somebody else's.
-        names = [each.name for each in every(self._records, Domain, {"account_id": account.id}) if each.verified]
+        domains = [each for each in every(self._records, Domain, {"account_id": account.id}) if each.verified]
+        names = [each.name for each in domains]
         dropping = queued_mail is QueuedMail.DROP
         # First what other stores have: it can fail, and there is still everything to begin anew with.
         dropped = sum(map(self._drop_queued, names)) if dropping else 0
         elsewhere = {name: erase(account.id) for name, erase in self._elsewhere.items()}
         removed = self._erase(account) | elsewhere
+        self._let_go({each.name: each.id for each in domains})
         if dropping:
             with suppress(StoreUnavailable):
                 # What has come in meanwhile.

@@ -107,6 +107,8 @@ class Collection:
     """Why rows of the record store that belong to no account do not: they outlive every account."""
     shared: bool = False
     """Only in a store that several nodes share."""
+    books: bool = False
+    """Kept by such a store itself, about the other collections; no room can ask for it."""
     marks: tuple[str, ...] = ()
     """What such a store writes into a row beside its fields, to keep a group of changes whole and to know which node is
     at work: names of groups and nodes, instants, and in `next` the same fields again, protected as they are. Into every
@@ -273,12 +275,14 @@ GENERATIONS = Collection(
 ROUTING_CHANGES = Collection(
     name="routing_changes",
     store=Store.RECORDS,
-    purpose="Which domains and accounts have changed within the last hour, by their ids, so that a running appliance "
-    "loads these anew and not all.",
+    purpose="Which domains, aliases and accounts have changed within the last hour, by their ids, so that a running "
+    "appliance loads these anew and not all.",
     fields=(
         Field("id"),
         _number("at"),
         Field("domains", Kind.LIST),
+        # Where nothing but these has changed of the domain; absent where it may be anything.
+        Field("aliases", Kind.LIST, optional=True),
         Field("accounts", Kind.LIST),
         Field("blocks", Kind.BOOLEAN),
     ),
@@ -329,6 +333,29 @@ EVENTS = Collection(
     belongs_to=BelongsTo("domains", by="domain_id"),
 )
 
+LATE_EVENTS = Collection(
+    name="late_events",
+    store=Store.RECORDS,
+    purpose="Where several machines of the operator write the log: which events a machine that was away has brought "
+    "later than others, so that who follows the log is told of each once.",
+    fields=(
+        # Sorts as the ids of events do: the event has its place here.
+        Field("id"),
+        Field("event_id"),
+        Field("domain_id"),
+        # Of the event, with which it goes.
+        _number("at"),
+        Field("type"),
+    ),
+    unique=(("event_id",),),
+    indexes=(("domain_id", "id"), ("at",)),
+    retention=(
+        Retention("log.delivery_retention", since="at", where=("type", ("RECEIVED", "DELIVERED"))),
+        Retention("log.error_retention", since="at", where=("type", ("SOFT_BOUNCED", "HARD_BOUNCED", "REFUSED"))),
+    ),
+    belongs_to=BelongsTo("domains", by="domain_id"),
+)
+
 LOG_HORIZONS = Collection(
     name="log_horizons",
     store=Store.RECORDS,
@@ -339,6 +366,8 @@ LOG_HORIZONS = Collection(
         Field("id"),
         Field("moved_to"),
         _number("marked_at"),
+        # A digest of where it runs, by which a second node of the same name is noticed.
+        Field("machine", optional=True),
     ),
     retention=(Retention("1d", since="marked_at"),),
     nobodys="It is about the operator's machines.",
@@ -581,6 +610,38 @@ CHORES = Collection(
     shared=True,
 )
 
+INTENTS = Collection(
+    name="intents",
+    store=Store.RECORDS,
+    purpose="Where several machines share a store: changes that belong together, written down before they are made, "
+    "so that all of them are made or none, also where a machine dies over them. What is encrypted in its own "
+    "collection is encrypted here, too. Erased when they are made; what became of those that another machine had to "
+    "finish is kept for a day.",
+    fields=(
+        Field("id"),
+        _number("at"),
+        Field("writes", Kind.OCTETS, optional=True),
+        # How far it has come, and how often others have looked at it.
+        _number("certain", optional=True),
+        Field("outcome", optional=True),
+        _number("looks", optional=True),
+    ),
+    nobodys="It is what is half done in other collections, for moments.",
+    shared=True,
+    books=True,
+)
+
+SCHEMA = Collection(
+    name="schema",
+    store=Store.RECORDS,
+    purpose="Where several machines share a store: the number of the layout that it has, so that no older version "
+    "writes into it.",
+    fields=(Field("id"), _number("version")),
+    nobodys="It has a number, and nothing about anybody.",
+    shared=True,
+    books=True,
+)
+
 # ------------------------------------------------------------------ spool
 
 _UNIT_MARKS = ("unit", "fresh", "gone", "next")
@@ -659,6 +720,7 @@ RETURN_PATHS = Collection(
         _number("created_at"),
     ),
     key=("token",),
+    indexes=(("created_at",),),
     sealed_under="spool",
     retention=(Retention("21d", since="created_at"),),
 )
@@ -700,8 +762,9 @@ CLOCKS = Collection(
 NODES = Collection(
     name="nodes",
     store=Store.SPOOL,
-    purpose="Which machines of the operator share the mail under way: since when, when each was last seen, its "
-    "version, and how far it has come; erased an hour after it was last seen, once another has its work.",
+    purpose="Which machines of the operator share the mail under way: since when, when each was last seen, by how much "
+    "its clock differs, its version, and how far it has come; erased an hour after it was last seen, once another has "
+    "its work.",
     fields=(
         Field("id"),
         # The same at each start of a node; the id is another one.
@@ -713,6 +776,7 @@ NODES = Collection(
         # The numbers of its last group, and of the last one that counts.
         _number("turn"),
         _number("decided"),
+        _number("clock_ahead_ms", optional=True),
         Field("gone", Kind.BOOLEAN, optional=True),
     ),
     shared=True,
@@ -821,6 +885,7 @@ COLLECTIONS: tuple[Collection, ...] = (
     GENERATIONS,
     ROUTING_CHANGES,
     EVENTS,
+    LATE_EVENTS,
     LOG_HORIZONS,
     MAILED_TOKENS,
     API_TOKENS,
@@ -835,6 +900,8 @@ COLLECTIONS: tuple[Collection, ...] = (
     RECEIVED_TODAY,
     CLUSTER_KEYS,
     CHORES,
+    INTENTS,
+    SCHEMA,
     DELIVERIES,
     CONTENT,
     OUTBOX,
@@ -853,5 +920,5 @@ COLLECTIONS: tuple[Collection, ...] = (
 
 
 def collections_of(store: Store, *, shared: bool = False) -> tuple[Collection, ...]:
-    """Every declared class of data that this store holds: on one node alone, or `shared` by several."""
-    return tuple(each for each in COLLECTIONS if each.store is store and (shared or not each.shared))
+    """Every declared class of data that rooms can have this store hold: on one node alone, or `shared` by several."""
+    return tuple(each for each in COLLECTIONS if each.store is store and (shared or not each.shared) and not each.books)

@@ -24,14 +24,24 @@ MAX_INTERVAL_MS = MINUTE_MS
 class Sweeper:
     """Erases by every retention of every declared collection. Synchronous; call it from one thread at a time."""
 
-    def __init__(self, records: RecordStore, spool: SpoolStore, retention_ms: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        records: RecordStore,
+        spool: SpoolStore,
+        retention_ms: Callable[[str], int],
+        seeks_ownerless: Callable[[], bool] = lambda: True,
+    ) -> None:
         """`retention_ms` looks a setting such as `log.error_retention` up, each time anew, for it may be changed.
 
-        Raises whatever it raises for a setting that does not exist: at the start, not on the first night.
+        `seeks_ownerless` is asked in each sweep whether to look for rows whose owner is gone: every row that belongs to
+        somebody is looked at for that, and where several nodes share the records one of them is enough.
+
+        Raises whatever `retention_ms` raises for a setting that does not exist: at the start, not on the first night.
         """
         self._records = records
         self._spool = spool
         self._retention_ms = retention_ms
+        self._seeks_ownerless = seeks_ownerless
         self._latest = 0
         self.interval_ms()
 
@@ -51,14 +61,14 @@ class Sweeper:
                 count = self._records.sweep(collection, retention, before)
             erased[collection.name] = erased.get(collection.name, 0) + count
         # What is written for an account or a domain in the moment of its deletion, and what such a row owns in turn.
-        for collection in owned():
+        for collection in owned() if self._seeks_ownerless() else ():
             count = self._records.erase_ownerless(collection)
             if count:
                 erased[collection.name] = erased.get(collection.name, 0) + count
         return erased
 
     def interval_ms(self) -> int:
-        """How long to wait between two sweeps: half the shortest retention, within bounds."""
+        """How long to wait between two sweeps, in milliseconds: half the shortest retention, within bounds."""
         shortest = min(self._span_ms(retention) for _collection, retention in _retentions())
         return max(MIN_INTERVAL_MS, min(MAX_INTERVAL_MS, shortest // 2))
 

@@ -90,35 +90,38 @@ class DayCounts:
 
 
 async def keep_written(counts: DayCounts, records: RecordStore, clock: Clock) -> None:
-    """Write what has been counted, and hear of what others have, again and again, until cancelled."""
+    """Write what has been counted, and hear of what others have, again and again, until cancelled.
+
+    A store that refuses hears it the next time, and until then what others had before stands.
+    """
+    away = False
     while True:
         await trio.sleep(WRITE_S)
-        await write_down(counts, records, clock())
-        if counts.node:
-            await hear_of_others(counts, records, clock())
+        try:
+            await write_down(counts, records, clock())
+            if counts.node:
+                await hear_of_others(counts, records, clock())
+        except StoreUnavailable as error:
+            if not away:
+                _log.warning("what accounts have received today can't be written down now: %s", error)
+            away = True
+        else:
+            if away:
+                _log.info("what accounts have received today is written down again")
+            away = False
 
 
 async def write_down(counts: DayCounts, records: RecordStore, now: int) -> None:
-    """Write what has been counted. A store that refuses hears it the next time."""
-    unwritten = counts.unwritten(now)
-    if not unwritten:
-        return
-    try:
+    """Write what has been counted. Raises StoreUnavailable."""
+    if unwritten := counts.unwritten(now):
         await trio.to_thread.run_sync(write_counts, records, unwritten, now, counts.node)
-    except StoreUnavailable as error:
-        _log.warning("what accounts have received today can't be written down now: %s", error)
-    else:
         counts.written(unwritten, now)
 
 
 async def hear_of_others(counts: DayCounts, records: RecordStore, now: int) -> None:
-    """Read what other nodes have counted. Where the store is away, what they had before stands."""
-    try:
-        _, elsewhere = await trio.to_thread.run_sync(stored_counts, records, now, counts.node)
-    except StoreUnavailable as error:
-        _log.warning("what accounts have received at other nodes can't be read now: %s", error)
-    else:
-        counts.learn(elsewhere, now)
+    """Read what other nodes have counted. Raises StoreUnavailable."""
+    _, elsewhere = await trio.to_thread.run_sync(stored_counts, records, now, counts.node)
+    counts.learn(elsewhere, now)
 
 
 # ------------------------------------------------------------------ in the record store

@@ -23,6 +23,9 @@ AT_ONCE = 100
 """Domains, or accounts, of which the rows are asked for together: a thousand aliases, mostly, and fewer values than a
 condition may have."""
 
+MOST_ALIASES = 100
+"""Aliases of one domain that are loaded one by one where they have changed at once; of more, the domain is loaded."""
+
 _PAGE = 2000
 """Rows of one answer: so many are held beside what is made of them."""
 
@@ -52,16 +55,19 @@ def load(records: RecordStore, settings: Settings) -> Snapshot:
 
 def changed(records: RecordStore, known: Snapshot, touched: Touched) -> Portion:
     """What is stored now of what has been touched. Raises StoreUnavailable."""
-    before = (known.hosted_by_id(id) for id in touched.domains)
+    few = {domain_id: ids for domain_id, ids in touched.aliases.items() if len(ids) <= MOST_ALIASES}
+    whole = touched.domains.union(touched.aliases.keys() - few.keys())
+    before = (known.hosted_by_id(id) for id in whole)
     names = {hosted.domain.name for hosted in before if hosted is not None}
-    for ids in _in_batches(touched.domains):
+    for ids in _in_batches(whole):
         names.update(domain.name for domain in _domains(records, {"id": AnyOf(ids)}))
     portion = named(records, names, touched.accounts)
     # With an account everything of it goes, also what was added while it went.
     gone = {id for id, owner in portion.owners.items() if owner is None}
     if gone:
         portion = named(records, names.union(known.names_of(gone)), touched.accounts)
-    return Portion(portion.hosted, portion.owners, _blocks(records) if touched.blocks else None)
+    blocks = _blocks(records) if touched.blocks else None
+    return Portion(portion.hosted, portion.owners, blocks, _aliases(records, few))
 
 
 def named(records: RecordStore, names: Iterable[str], accounts: Iterable[str] = ()) -> Portion:
@@ -92,6 +98,16 @@ def _hosted(records: RecordStore, wanted: Mapping[str, Domain]) -> dict[str, Hos
             aliases[alias.domain_id].append(alias)
         hosted.update((name, HostedDomain(wanted[name], aliases[wanted[name].id])) for name in names)
     return hosted
+
+
+def _aliases(records: RecordStore, touched: Mapping[str, Iterable[str]]) -> dict[str, dict[str, Alias | None]]:
+    """These aliases, by the ids of their domains and their own; None for one that there is not."""
+    aliases: dict[str, dict[str, Alias | None]] = {id: dict.fromkeys(ids) for id, ids in touched.items()}
+    for batch in _in_batches(id for ids in touched.values() for id in ids):
+        for row in _rows(records, ALIASES, {"id": AnyOf(batch)}):
+            alias = row_to_alias(row)
+            aliases.setdefault(alias.domain_id, {})[alias.id] = alias
+    return aliases
 
 
 def _owners(records: RecordStore, ids: Iterable[str]) -> dict[str, Owner | None]:

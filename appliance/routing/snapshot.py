@@ -76,6 +76,9 @@ class Portion:
     """By the id of the account; None for one that is gone."""
     blocks: BlockTable | None = None
     """None where they are as they were."""
+    aliases: Mapping[str, Mapping[str, Alias | None]] = field(default_factory=dict)
+    """By the id of a domain that is otherwise as it was, and by their own: those that have changed; None for one that
+    is gone. Those of a domain that is not hosted are nobody's."""
 
 
 def standing(domains: Iterable[Domain]) -> dict[str, Domain]:
@@ -217,6 +220,7 @@ class Snapshot:
         self._hosted = self._hosted.changed(gone, new.items(), expected=len(new))
         self._take_ids(old, new.values())
         self._take_counters(old, new.values())
+        self._take_aliases(portion.aliases)
         owners = {id: owner for id, owner in portion.owners.items() if owner is not None}
         gone = [id for id, owner in portion.owners.items() if owner is None]
         self._owners = self._owners.changed(gone, owners.items(), expected=len(owners))
@@ -247,6 +251,32 @@ class Snapshot:
         after = dict.fromkeys(counter for hosted in new for counter in hosted.use_counters)
         before = {counter for hosted in old for counter in hosted.use_counters}
         self.use_counters = self.use_counters.changed(before - after.keys(), after.items(), expected=len(after))
+
+    def _take_aliases(self, aliases: Mapping[str, Mapping[str, Alias | None]]) -> None:
+        """The same for domains of which only these have changed: it costs what has changed, however many they have."""
+        new: list[HostedDomain] = []
+        before: dict[str, Alias] = {}
+        after: dict[str, Alias] = {}
+        for domain_id, changes in aliases.items():
+            hosted = self._by_id.get(domain_id)
+            if hosted is not None:
+                other, replaced = hosted.changed(changes)
+                new.append(other)
+                before.update((alias.reference, alias) for alias in replaced)
+                after.update((alias.reference, alias) for alias in changes.values() if alias is not None)
+        self._hosted = self._hosted.changed((), ((hosted.domain.name, hosted) for hosted in new))
+        self._by_id = self._by_id.changed((), ((hosted.domain.id, hosted) for hosted in new))
+        # As with whole domains: another may have drawn the reference since.
+        unused = [
+            reference
+            for reference, alias in before.items()
+            if reference not in after and self._domain_ids.get(reference) == alias.domain_id
+        ]
+        used = ((reference, alias.domain_id) for reference, alias in after.items())
+        self._domain_ids = self._domain_ids.changed(unused, used)
+        counters = dict.fromkeys(alias.use_counter for alias in after.values() if alias.use_counter)
+        unused = [alias.use_counter for alias in before.values() if alias.use_counter]
+        self.use_counters = self.use_counters.changed(set(unused) - counters.keys(), counters.items())
 
     def _take_operators(self, owners: Mapping[str, Owner | None]) -> None:
         operators = {id: email for id, email in self._operators.items() if id not in owners}

@@ -1,6 +1,7 @@
 """Deletion: everything of an account goes at once, nothing of anybody else, and anyone can check the receipt."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -24,11 +25,16 @@ class Queue:
     waiting: dict[str, int] = field(default_factory=dict)
     """Deliveries by the domain that was written to."""
     answers: bool = True
+    let_go_of: dict[str, str] = field(default_factory=dict)
+    """Ids of domains by name, of which nothing is held any more."""
 
     def drop(self, domain: str) -> int:
         if not self.answers:
             raise StoreUnavailable("the engine does not answer")
         return self.waiting.pop(domain, 0)
+
+    def let_go(self, given_up: Mapping[str, str]) -> None:
+        self.let_go_of.update(given_up)
 
 
 @pytest.fixture
@@ -41,7 +47,9 @@ def queue() -> Queue:
 def deletion(office: Office, queue: Queue) -> Deletion:
     """With one thing to erase in each other store."""
     elsewhere = dict.fromkeys(owned_elsewhere(), lambda account_id: 1)
-    return Deletion(office.records, Signer(bytes(32)), "mx.onward.test", queue.drop, elsewhere, lambda: NOON)
+    return Deletion(
+        office.records, Signer(bytes(32)), "mx.onward.test", queue.drop, queue.let_go, elsewhere, lambda: NOON
+    )
 
 
 def an_account(office: Office, number: int) -> Account:
@@ -69,6 +77,14 @@ def test_everything_of_the_account_goes_and_nothing_of_anybody_else(office: Offi
     assert rows(office) == alone
     removed = {each.collection: each.count for each in receipt.removed}
     assert removed == dict.fromkeys({*alone, *owned_elsewhere()}, 1)
+
+
+def test_what_was_held_of_its_domains_is_let_go_of(office: Office, deletion: Deletion, queue: Queue) -> None:
+    an_account(office, 2)
+    ada = an_account(office, 1)
+    office.records.apply([Update(DOMAINS, {"account_id": ada.id}, {"verified": True})])
+    deletion.delete(ada)
+    assert list(queue.let_go_of.values()) == [an_id(1)]
 
 
 def test_a_receipt_can_be_checked_by_anyone_and_names_nobody(office: Office, deletion: Deletion) -> None:
@@ -152,4 +168,4 @@ def test_an_account_without_a_domain_goes_as_well(office: Office, deletion: Dele
 def test_what_another_store_has_of_accounts_cannot_be_forgotten(office: Office) -> None:
     assert "sessions" in owned_elsewhere()
     with pytest.raises(ValueError, match="nothing erases sessions"):
-        Deletion(office.records, Signer(bytes(32)), "mx.onward.test", Queue().drop, {})
+        Deletion(office.records, Signer(bytes(32)), "mx.onward.test", Queue().drop, Queue().let_go, {})

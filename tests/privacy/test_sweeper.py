@@ -149,6 +149,27 @@ def test_what_nobody_owns_any_more_is_erased_from_the_owner_down(box: Box) -> No
     assert all(box.records.count(collection, {}) == 1 for collection in owned())
 
 
+def test_what_nobody_owns_is_sought_where_it_is_ones_turn(box: Box) -> None:
+    store_one_of_each(box.records, 1)
+    box.records.apply([Delete(ACCOUNTS, {"id": an_id(1)})])
+    turns = [False, True]
+    sweeper = Sweeper(box.records, box.spool, box.settings.__getitem__, lambda: turns.pop(0))
+    assert not any(sweeper.sweep(0).values())
+    assert any(sweeper.sweep(0).values())
+
+
+def test_what_is_too_old_is_found_by_an_index() -> None:
+    """By what is declared. Of the rest there is one row for each account, or for each machine."""
+    without = {
+        collection.name
+        for collection in COLLECTIONS
+        for retention in collection.retention
+        if collection.store is not Store.EPHEMERAL
+        and retention.since not in {fields[0] for fields in (*collection.indexes, collection.key)}
+    }
+    assert without == {"accounts", "two_factors", "log_horizons"}
+
+
 def test_every_declared_retention_can_be_swept(box: Box) -> None:
     """By what is declared, not by what this file knows of: a new one is swept too, or fails here."""
     durable = [collection for collection in COLLECTIONS if collection.store is not Store.EPHEMERAL]

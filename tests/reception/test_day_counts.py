@@ -1,5 +1,6 @@
 """What accounts have received today, over the record store: the next run goes on from it, and a new day does not."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,7 +76,8 @@ async def test_what_a_store_refuses_is_written_the_next_time(
 
     with monkeypatch.context() as patch:
         patch.setattr(records, "apply", refuse)
-        await write_down(counts, records, NOW)
+        with pytest.raises(StoreUnavailable):
+            await write_down(counts, records, NOW)
     assert counts.received("a", NOW) == 1
     await write_down(counts, records, NOW)
     assert stored_counts(records, NOW)[0] == {"a": 1}
@@ -110,6 +112,32 @@ async def test_what_is_counted_is_written_before_long(records: SqliteRecords, au
         await trio.sleep(WRITE_S)
         assert stored_counts(records, NOW)[0] == {"a": 2}
         nursery.cancel_scope.cancel()
+
+
+async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
+    records: SqliteRecords,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    autojump_clock.autojump_threshold = 0.1
+    caplog.set_level(logging.INFO, "appliance")
+
+    def refuse(changes: object) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    counts = counted("a")
+    async with trio.open_nursery() as nursery:
+        with monkeypatch.context() as patch:
+            patch.setattr(records, "apply", refuse)
+            nursery.start_soon(keep_written, counts, records, lambda: NOW)
+            await trio.sleep(WRITE_S * 4.5)
+        await trio.sleep(WRITE_S * 3)
+        nursery.cancel_scope.cancel()
+    assert [record.getMessage() for record in caplog.records] == [
+        "what accounts have received today can't be written down now: the disk is full",
+        "what accounts have received today is written down again",
+    ]
 
 
 async def test_nodes_that_share_a_store_hear_of_each_other(records: SqliteRecords) -> None:
