@@ -103,6 +103,6 @@ def test_a_copy_that_was_broken_off_is_not_worked_with(world: World, mongod: Mon
         # It failed before the first row.
         assert refused.status == 0
     appliance.configure({"store": {"url": "sqlite:"}})
-    appliance.done("store", "copy", "sqlite:", url)
+    assert "still at FROM" in appliance.done("store", "copy", "sqlite:", url).err
     appliance.configure({"store": {"url": url}})
     assert len(appliance.done("account", "list", "--json").rows) == 2
