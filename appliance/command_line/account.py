@@ -35,7 +35,11 @@ def add(
     else:
         say(f"Added the {added.role.value} account {added.email} with the plan {added.plan}.")
         if password is None:
-            say("It has no password, so nobody can sign in to it yet.")
+            page = f"{invocation.configuration.http.public_url.rstrip('/')}/#/forgotten-password"
+            say(
+                f"It has no password, so nobody can sign in to it yet. Its owner sets one at {page}, which sends a "
+                "letter there with a link. (A first password can be given here, too: --password-stdin.)"
+            )
 
 
 @account.command("list")

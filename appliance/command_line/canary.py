@@ -15,7 +15,7 @@ import click
 from appliance.command_line.invocation import Group, Invocation, json_option, pass_invocation
 from appliance.command_line.output import plain, print_json, readable, say
 from appliance.command_line.views import canary_view
-from appliance.command_line.when import When
+from appliance.command_line.when import When, present
 from appliance.model.refused import Refused
 from appliance.model.time import wall_clock
 from appliance.privacy.canary import Canaries, Canary, checked, composed
@@ -49,10 +49,11 @@ def keygen(key_file: Path) -> None:
 @click.argument("key_file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("statements", metavar="STATEMENT ...", nargs=-1, required=True)
 @click.option("--expires", metavar="WHEN", type=When(past=False), default="30d", help="When it is to be an alarm: 30d.")
-def sign(key_file: Path, statements: tuple[str, ...], expires: int) -> None:
+@click.pass_context
+def sign(context: click.Context, key_file: Path, statements: tuple[str, ...], expires: int) -> None:
     """Sign statements with the private key in FILE, and print what to publish."""
     signer = _signer(key_file)
-    text = composed(statements, wall_clock(), expires)
+    text = composed(statements, present(context), expires)
     signature = signer.sign(text)
     # Whatever would be refused when it is published is refused here.
     checked(text, signature, signer.public_key)

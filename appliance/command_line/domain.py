@@ -130,8 +130,12 @@ def set_domain(
 @pass_invocation
 def remove(invocation: Invocation, name: str, as_json: bool) -> None:
     """Remove a domain with its aliases and its log."""
+    from appliance.run.account_rooms import let_go
+
     with invocation.domains() as (domains, _):
         removed = domains.remove(name)
+    if removed.verified:
+        let_go(invocation.engine())({removed.name: removed.id})
     if as_json:
         print_json(domain_view(removed))
     else:

@@ -6,7 +6,7 @@ counts. Nothing is read before it is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -69,13 +69,12 @@ class Invocation:
     @contextmanager
     def deletion(self) -> Iterator[tuple[Deletion, Accounts]]:
         """What deletes accounts, and the accounts of the record store."""
-        from appliance import wire
         from appliance.accounts.accounts import Accounts
         from appliance.run.account_rooms import deletion
 
         with self.records() as records:
-            engine = partial(wire.call, self.configuration.engine_socket)
-            yield deletion(self.configuration, records, engine, None), Accounts(records, self.configuration.plans)
+            deletes = deletion(self.configuration, records, self.engine(), None)
+            yield deletes, Accounts(records, self.configuration.plans)
 
     @contextmanager
     def domains(self) -> Iterator[tuple[Domains, Accounts]]:
@@ -122,13 +121,19 @@ class Invocation:
         from appliance.run.post_office import post_office
         from appliance.run.stores import keyring
 
-        engine = partial(wire.call, self.configuration.engine_socket)
+        engine = self.engine()
         try:
             next(engine("status"), None)
         except (wire.NotRunning, wire.WireError):
             return None
         key = keyring(self.configuration, [ACCOUNTS_KEY])[ACCOUNTS_KEY]
         return Consent(records, links(self.configuration.http.public_url), key), post_office(self.configuration, engine)
+
+    def engine(self) -> Callable[..., Iterator[Any]]:
+        """What asks the engine of the running appliance, where one runs (`appliance.wire.call`)."""
+        from appliance import wire
+
+        return partial(wire.call, self.configuration.engine_socket)
 
     def _own_names(self) -> set[str]:
         return {self.configuration.hostname, self.configuration.forwarding.srs_domain}

@@ -68,7 +68,10 @@ def copy(invocation: Invocation, source: str, target: str, as_json: bool) -> Non
         rows = [(name, str(each.rows), each.digest[:16]) for name, each in copied.contents.items() if each.rows]
         print_table(("COLLECTION", "ROWS", "SHA-256 OF BOTH"), rows)
         total = sum(each.rows for each in copied.contents.values())
-        say(f"Both stores have the same {counted(total, 'row')} now.")
+        say(
+            f"Both stores have the same {counted(total, 'row')} now. Write TO into the configuration as store.url. "
+            "What was copied is still at FROM as well: erase it there once everything works."
+        )
     if copied.waiting:
         say(
             f"{counted(copied.waiting, 'delivery is', 'deliveries are')} still under way at FROM, and not copied. Run "

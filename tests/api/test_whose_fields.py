@@ -224,7 +224,7 @@ TOLD = {
     "AliasConnection": "edges pageInfo totalCount",
     "AliasEdge": "cursor node",
     "ApiToken": "id name scopes createdAt expiresAt lastUsedAt",
-    "ApplianceNode": "name seenAt queued",
+    "ApplianceNode": "name seenAt queued clockAheadSeconds",
     "AskForHelpPayload": "errors helpRequest",
     "Block": "id kind value reason createdAt expiresAt",
     "BlockConnection": "edges pageInfo totalCount",

@@ -9,7 +9,7 @@ from command_line_desk import Desk
 
 from appliance.configuration import load
 from appliance.model.time import DAY_MS, wall_clock
-from appliance.privacy.canary import Canaries, composed
+from appliance.privacy.canary import Canaries, checked, composed
 from appliance.privacy.signatures import Signer
 from appliance.run.stores import open_records
 
@@ -55,6 +55,12 @@ def test_what_is_signed_can_be_checked_and_published(desk: Desk, key: Path, tmp_
     Canaries(records).publish(document["signedText"], document["signature"], document["publicKey"])
     records.close()
     assert desk.done("canary", "verify").stdout.splitlines() == list(STATEMENTS)
+
+
+def test_a_canary_is_good_for_as_long_as_was_said_to_the_millisecond(desk: Desk, key: Path) -> None:
+    signed = json.loads(desk.done("canary", "sign", str(key), "None.", "--expires", "7d").stdout)
+    canary = checked(signed["signedText"], signed["signature"], signed["publicKey"])
+    assert canary.expires_at - canary.issued_at == 7 * DAY_MS
 
 
 def test_what_is_not_right_is_said_and_is_a_failure(desk: Desk, key: Path) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_a_mongodb_that_is_away_lets_no_mail_in(desk: Desk) -> None:
 def test_one_srs_domain_for_all_is_right(desk: Desk, mongod: Mongod) -> None:
     shares(desk, mongod, '[forwarding]\nsrs_domain = "srs.example.org"')
     assert found(desk, "nodes")["grade"] == "ok"
+
+
+@pytest.mark.parametrize(("ahead_s", "words"), [(60, "60.0 s ahead of"), (-60, "60.0 s behind")])
+def test_a_clock_that_is_wrong_is_told(
+    desk: Desk, mongod: Mongod, monkeypatch: pytest.MonkeyPatch, ahead_s: int, words: str
+) -> None:
+    shares(desk, mongod)
+    assert found(desk, "clock")["grade"] == "ok"
+    right = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: right() + ahead_s * 1_000_000_000)
+    finding = found(desk, "clock")
+    assert finding["grade"] == "warning"
+    assert words in str(finding["detail"])
+    assert "synchronised" in str(finding["advice"])
 
 
 def test_a_redis_in_memory_alone_is_right(desk: Desk, redis: PrivateRedis) -> None:

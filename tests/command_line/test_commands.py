@@ -4,7 +4,9 @@ import json
 
 import pytest
 from command_line_desk import OWNER, Desk
+from engine_stand_in import standing_in
 
+from appliance.configuration import load
 from appliance.model.time import parse_instant
 from appliance.privacy.signatures import is_signed
 from appliance.version import commit, version
@@ -50,6 +52,27 @@ def test_deleting_an_account_says_what_went(desk: Desk) -> None:
     assert json.loads(receipt["signedText"])["removed"] == receipt["removed"]
     desk.settle()
     assert "1 domain, 1 alias, 1 destination and 0 log entries" in desk.done("account", "delete", OWNER).stderr
+
+
+@pytest.mark.parametrize("command", [("account", "delete", OWNER), ("domain", "remove", "example.org")])
+def test_what_an_account_has_held_of_a_domain_is_let_go_of_when_it_has_it_no_more(
+    desk: Desk, command: tuple[str, ...]
+) -> None:
+    """As where the API is asked to do it: the account can't release it any more."""
+    desk.settle()
+    (domain,) = desk.rows("domain", "list")
+    desk.done("domain", "add", "claimed.test", "--account", OWNER)
+    with standing_in(load(desk.config), []) as engine:
+        desk.done(*command)
+    assert engine.asked == [{"within": {"example.org": domain["id"]}, "domain": "example.org"}]
+
+
+def test_who_has_no_password_is_told_how_to_get_one(desk: Desk) -> None:
+    desk.configure('[http]\npublic_url = "https://mail.example.org/"')
+    told = desk.done("account", "add", OWNER).stderr
+    assert "https://mail.example.org/#/forgotten-password" in told
+    assert "--password-stdin" in told
+    assert "password" not in desk.done("account", "add", "b@people.test", "--password-stdin", stdin="x" * 20).stderr
 
 
 def test_mail_under_way_is_dropped_only_by_a_running_appliance(desk: Desk) -> None:
