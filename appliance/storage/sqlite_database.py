@@ -366,8 +366,10 @@ def _make_private_file(path: Path, disk: Disk) -> None:
     except FileExistsError:
         # By name only: to open and close a file that SQLite has open would drop its locks (POSIX fcntl).
         for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-            if file.exists() and stat.S_IMODE(file.stat().st_mode) != PRIVATE_FILE_MODE:
-                file.chmod(PRIVATE_FILE_MODE)
+            # Another process may be closing the last connection, and then -wal and -shm go.
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_IMODE(file.stat().st_mode) != PRIVATE_FILE_MODE:
+                    file.chmod(PRIVATE_FILE_MODE)
 
 
 def _enter_wal(connection: apsw.Connection) -> None:

@@ -447,12 +447,17 @@ async def test_what_a_node_brings_late_is_told_once_to_who_stays_and_to_who_come
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_what_a_node_had_brought_before_it_died_keeps_its_place(records: RecordStore, nodes: Nodes) -> None:
+async def test_what_a_node_had_brought_before_it_died_keeps_its_place(
+    records: RecordStore, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.logbook.horizon.HOLDS_S", 1.5)
+    monkeypatch.setattr("appliance.logbook.horizon.GONE_S", 2.0)
     here, died = nodes.start("here"), nodes.start("died")
     here.move()
     died.move()
     with trio.fail_after(LIMIT_S):
         async with feeding(records) as feed, moving_on(here):
+            await trio.to_thread.run_sync(died.move)
             first, second = died.happens(), here.happens()
             # Brought, and not forgotten:
             rows = died.outbox.outbox(10)

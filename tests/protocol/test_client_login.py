@@ -9,6 +9,7 @@ import trio
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from certificates import HOST, any_tls, server_tls, verifying_tls
+from peer_aiosmtpd import stop
 from peer_programs import free_port
 from smtp_house import Caller, open_house, quick_settings
 from smtp_scripted import greet, scripted, under_tls
@@ -78,7 +79,7 @@ def smarthost(*without: str) -> Iterator[tuple[Box, int]]:
     try:
         yield box, port
     finally:
-        controller.stop()
+        stop(controller)
 
 
 @pytest.mark.parametrize("without", [(), ("LOGIN",), ("PLAIN",)])

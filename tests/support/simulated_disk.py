@@ -207,7 +207,8 @@ class _File(apsw.VFSFile):
         assert name is not None, "a file without a name"
         self._path = Path(name if isinstance(name, str) else name.filename())
         self._file = disk.made(self._path.name)
-        self._syncs_names = bool(flags[0] & apsw.SQLITE_OPEN_MAIN_JOURNAL)
+        # As SQLite does it itself: with the first sync of a file that it has made, its name is there too.
+        self._syncs_names = bool(flags[0] & (apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_WAL))
 
     def xWrite(self, data: bytes, offset: int) -> None:
         capacity = self._disk.capacity
