@@ -5,13 +5,15 @@ what a node has that is not heard of any more, others take over. How a group of 
 `mongo_spool_units.py`, which nodes there are and what their word is in `mongo_spool_nodes.py`.
 
 Reads are of what counts, but a group is not seen by others as one: its deliveries become visible one after another,
-within a moment. Nothing is built on more than that; each delivery is one document.
+within a moment. This node itself reads them when they all are. Nothing is built on more than that; each delivery is one
+document.
 
 Where a document can't be opened (damaged, or the key is not the one it was sealed under) its delivery is held, so that
 the others go on, and says so in the log of the process; its content is never erased for that. The next start looks
 whether it can be opened by then.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -114,8 +116,12 @@ class MongoSpool:
         return self._groups.undecided
 
     def apply(self, operations: Sequence[Operation]) -> None:
-        """See `SpoolStore`."""
+        """See `SpoolStore`. When it returns, everybody sees what has become of it."""
         self.write([self.prepare(operations)])
+        self._groups.wait()
+        with contextlib.suppress(StoreUnavailable):
+            # It is tried again by `tidy`, as what could not be finished.
+            self._units.erase_spent()
 
     def prepare(self, operations: Sequence[Operation]) -> Prepared:
         """See `SpoolStore`. What the declarations refuse raises RowRefused."""
@@ -141,6 +147,7 @@ class MongoSpool:
 
     def claim(self, now: int, limit: int, without: Collection[str] = (), turn: Turn = at_once) -> list[Delivery]:
         """See `SpoolStore`."""
+        self._groups.wait()
         left_out = [self._destination_key(domain) for domain in without]
         claimed: list[Delivery] = []
         while wanted := limit - len(claimed):
@@ -183,6 +190,7 @@ class MongoSpool:
 
     def next_due(self, without: Collection[str] = (), after: int = 0) -> int | None:
         """See `SpoolStore`."""
+        self._groups.wait()
         return self._due.next(after, [self._destination_key(domain) for domain in without])
 
     def recover(self) -> None:
@@ -232,7 +240,7 @@ class MongoSpool:
         found: list[Delivery] = []
         position = after or ""
         while len(found) < limit:
-            with self._database.translated():
+            with self._reading():
                 behind = self._database["deliveries"].find({"_id": {"$gt": position}, **_SEEN})
                 documents = list(behind.sort("_id", 1).limit(limit - len(found)))
             found += [delivery for document in documents if (delivery := self._opened(document)) is not None]
@@ -243,18 +251,19 @@ class MongoSpool:
 
     def delivery(self, delivery_id: str) -> Delivery | None:
         """See `SpoolStore`."""
+        self._groups.wait()
         found = self._one("deliveries", {"_id": delivery_id, **_SEEN})
         return None if found is None else self._opened(found)
 
     def deliveries_of(self, message_id: str) -> list[Delivery]:
         """See `SpoolStore`."""
-        with self._database.translated():
+        with self._reading():
             documents = list(self._database["deliveries"].find({"message_id": message_id, **_SEEN}).sort("_id", 1))
         return [delivery for document in documents if (delivery := self._opened(document)) is not None]
 
     def depth(self) -> tuple[int, int | None]:
         """See `SpoolStore`. Counted in an index: whoever asks for it every few seconds must not read a long queue."""
-        with self._database.translated():
+        with self._reading():
             oldest = self._database["deliveries"].find_one(_SEEN, {"accepted_at": 1}, sort=[("_id", 1)])
         if oldest is None:
             return 0, None
@@ -278,6 +287,8 @@ class MongoSpool:
 
     def outbox(self, limit: int) -> list[StoredRow]:
         """See `SpoolStore`. Those that this node brings to the log; needs no key."""
+        # Whoever reads it builds on it that nothing earlier comes behind.
+        self._groups.see_that_it_is_finished()
         with self._database.translated():
             found = self._database["outbox"].find({"node": self._node.id, **_SEEN}).sort("_id", 1).limit(limit)
             return [self._rows.outbox.documents.stored_row(document) for document in found]
@@ -295,7 +306,7 @@ class MongoSpool:
     def holds(self) -> list[Hold]:
         """See `SpoolStore`. One that can't be opened holds nothing, and says so in the log of the process."""
         found: list[Hold] = []
-        with self._database.translated():
+        with self._reading():
             documents = list(self._database["holds"].find(_SEEN).sort("_id", 1))
         for document in documents:
             try:
@@ -306,7 +317,7 @@ class MongoSpool:
 
     def uses(self) -> dict[str, int]:
         """See `SpoolStore`."""
-        with self._database.translated():
+        with self._reading():
             return {str(each["_id"]): int(each["uses"]) for each in self._database["alias_uses"].find()}
 
     def clock_marks(self) -> ClockMarks:
@@ -331,6 +342,7 @@ class MongoSpool:
         """See `SpoolStore`. The other nodes take at once what is left here."""
         if self._is_closed:
             return
+        self._groups.wait()
         try:
             self._node.leave()
         except StoreUnavailable as error:
@@ -451,6 +463,11 @@ class MongoSpool:
 
     # ------------------------------------------------------------------ documents
 
+    def _reading(self) -> contextlib.AbstractContextManager[None]:
+        """For a question about what counts: asked when all of that can be seen."""
+        self._groups.wait()
+        return self._database.translated()
+
     def _one(self, name: str, condition: Document) -> Document | None:
         with self._database.translated():
             return self._database[name].find_one(condition)
@@ -458,7 +475,7 @@ class MongoSpool:
     def _counted(self, condition: Document) -> int:
         """How many deliveries that count meet a condition which an index has."""
         deliveries = self._database["deliveries"]
-        with self._database.translated():
+        with self._reading():
             all_, fresh = (
                 # As the command, and not as an aggregation: it counts in the index, without looking at documents.
                 deliveries.database.command(

@@ -1,10 +1,15 @@
 """Writes groups into a spool that several nodes share: marks them, has the node decide, and finishes them.
 
-For the writing thread alone. `mongo_spool_units.py` says what happens to the documents, and why that holds.
+Who waits for a group is answered when it is decided; it is finished behind that, and beside the next one's marks. What
+a group has brought the next may mark anew before it is finished: a message is delivered within milliseconds, and done.
+
+For the writing thread alone, but for what says otherwise. `mongo_spool_units.py` says what happens to the documents,
+and why that holds.
 """
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
 
@@ -29,6 +34,32 @@ carries out what it was sent when it goes on."""
 
 _UNDER_WAY = DeliveryState.UNDER_WAY.value
 
+_COUNTS: Document = {"$unset": {"fresh": ""}}
+"""With a mark that takes the place of the last group's: that one counts, whatever becomes of this one."""
+
+
+class _Unfinished:
+    """A group that counts, and that is carried out beside what comes next."""
+
+    def __init__(self, unit: str, work: Work) -> None:
+        self.unit = unit
+        self.work = work
+        where = (
+            Touched("deliveries", bool(work.deliveries or work.kept), bool(work.completed)),
+            Touched("outbox", bool(work.events), takes=False),
+            Touched("holds", bool(work.holds), bool(work.lifted)),
+            Touched(COUNTED, bool(work.uses), takes=False),
+        )
+        self.where = [each for each in where if each.brings or each.takes]
+
+    def is_in_the_way_of(self, other: Work) -> bool:
+        """Whether the next group is about documents that this one changes or takes away. What it brings is there."""
+        mine = (self.work.kept, self.work.completed)
+        theirs = (other.deliveries, other.kept, other.completed)
+        if any(not one.keys().isdisjoint(another) for one in mine for another in theirs):
+            return True
+        return bool(other.lifted and (self.work.holds or self.work.lifted))
+
 
 class Groups:
     """The groups of this node."""
@@ -38,8 +69,9 @@ class Groups:
         self._node = node
         self._leases = leases
         self._units = units
-        self._unfinished: dict[str, tuple[Collection[str], Collection[Touched]]] = {}
-        """Groups that count and are not finished: the messages that may be spent, and where their marks are."""
+        self._unfinished: _Unfinished | None = None
+        self._finishing: Future[None] | None = None
+        """What carries it out; or has, or has failed."""
         self._unclean: set[str] = set()
         """Groups that do not count, of which something may be left."""
         self._undecided: tuple[str, Work, Undecided] | None = None
@@ -62,10 +94,54 @@ class Groups:
     def own(self) -> set[str]:
         """The groups whose marks are this node's own business, and rightly there."""
         undecided = {self._undecided[0]} if self._undecided is not None else set()
-        return {*self._unfinished, *self._unclean, *undecided}
+        unfinished = {self._unfinished.unit} if self._unfinished is not None else set()
+        return {*unfinished, *self._unclean, *undecided}
 
     def settle_up(self) -> None:
-        """Bring what the last groups have left to its end. To be called before the next. Raises StoreUnavailable."""
+        """Bring what the last groups have left to its end. Raises StoreUnavailable."""
+        self._clear_up()
+        self._finish_the_last()
+        self._units.erase_spent()
+
+    def wait(self) -> None:
+        """Return when the group that was decided last is finished, or that has failed. For any thread."""
+        finishing = self._finishing
+        if finishing is not None:
+            wait([finishing])
+
+    def see_that_it_is_finished(self) -> None:
+        """The same, but raises StoreUnavailable where that has failed and was not made good yet. For any thread."""
+        self.wait()
+        if self._has_failed:
+            raise StoreUnavailable(f"{self._database.place}: not all that counts can be seen yet")
+
+    def write(self, work: Work, now: int) -> None:
+        """Write one group; `now` is the server's clock as far as it is known. When it returns, the group counts, and is
+        being finished. Raises StoreUnavailable (Undecided, where it may have happened), Duplicate, LeaseLost; then
+        nothing has happened."""
+        self._clear_up()
+        if self._unfinished is not None and (self._has_failed or self._unfinished.is_in_the_way_of(work)):
+            self._finish_the_last()
+        unit = self._node.next_unit()
+        for part in work.parts:
+            part["origin"], part["since"] = unit, now
+        if not work.needs_deciding:
+            self._write_plainly(work, unit)
+            return
+        try:
+            self._see_that_the_beginning_is_there(work)
+            self._mark(work, unit)
+            # A node's word is of one group: the marks of the one before have to be gone by then.
+            self._finish_the_last()
+        except BaseException as error:
+            if isinstance(error, StoreUnavailable):
+                self.doubt()
+            self._take_back(unit)
+            raise
+        self._decide(work, unit)
+
+    def _clear_up(self) -> None:
+        """See to groups of which it is not known whether they count, and to what is left of those that do not."""
         if self._undecided is not None:
             unit, work, error = self._undecided
             decided = self._node.was_decided(unit)
@@ -77,35 +153,26 @@ class Groups:
             self._undecided = None
         for unit in list(self._unclean):
             self._clean(unit)
-        for unit, (spent, where) in list(self._unfinished.items()):
-            self._units.finish(unit, spent, where)
-            del self._unfinished[unit]
 
-    def write(self, work: Work, now: int) -> None:
-        """Write one group; `now` is the server's clock as far as it is known. Raises StoreUnavailable (Undecided, where
-        it may have happened), Duplicate, LeaseLost; then nothing has happened."""
-        self.settle_up()
-        unit = self._node.next_unit()
-        for part in work.parts:
-            part["origin"], part["since"] = unit, now
-        if not work.needs_deciding:
-            self._write_plainly(work, unit)
+    def _finish_the_last(self) -> None:
+        """Return when the last group is finished."""
+        if self._unfinished is None:
             return
-        try:
-            self._see_that_the_beginning_is_there(work)
-            self._mark(work, unit)
-        except BaseException as error:
-            if isinstance(error, StoreUnavailable):
-                self.doubt()
-            self._take_back(unit)
-            raise
-        self._decide(work, unit)
-        if unit in self._unfinished:
-            try:
-                self.settle_up()
-            except StoreUnavailable:
-                # It counts. What is left to do is done before the next group, or by whoever finds it.
-                self.doubt()
+        self.wait()
+        if self._has_failed:
+            self._begin_to_finish(self._unfinished).result()
+        self._unfinished = None
+
+    def _begin_to_finish(self, group: _Unfinished) -> Future[None]:
+        self._unfinished = group
+        self._finishing = self._units.behind(partial(self._finish, group))
+        return self._finishing
+
+    @property
+    def _has_failed(self) -> bool:
+        """It was tried to finish the last group, and it is not finished."""
+        finishing = self._finishing
+        return finishing is not None and finishing.done() and finishing.exception() is not None
 
     # ------------------------------------------------------------------ marking
 
@@ -132,11 +199,11 @@ class Groups:
             steps.append(partial(self._mark_holds, work.lifted, unit))
         if work.uses:
             steps.append(partial(self._mark_uses, work.uses, unit))
-        self._units.at_once(steps)
         if work.return_paths:
             # A token stands for the same sender each time; being used again begins its time anew. Where the group does
             # not come about, it is swept as they all are.
-            self._replace("return_paths", work.return_paths.values())
+            steps.append(partial(self._replace, "return_paths", work.return_paths.values()))
+        self._units.at_once(steps)
 
     def _insert(self, collection: Declared, documents: Sequence[Document]) -> None:
         with self._database.translated(collection):
@@ -147,14 +214,17 @@ class Groups:
         changes = [
             UpdateOne(
                 self._if_ours(delivery_id),
-                {"$set": {"unit": unit, "next": {name: value for name, value in document.items() if name != "_id"}}},
+                {
+                    "$set": {"unit": unit, "next": {name: value for name, value in document.items() if name != "_id"}},
+                    **_COUNTS,
+                },
             )
             for delivery_id, document in work.kept.items()
         ]
         changes += [
             UpdateOne(
-                {"_id": delivery_id, "unit": ABSENT} if delivered else self._if_ours(delivery_id),
-                {"$set": {"unit": unit, "gone": True}},
+                self._if_free(delivery_id) if delivered else self._if_ours(delivery_id),
+                {"$set": {"unit": unit, "gone": True}, **_COUNTS},
             )
             for delivery_id, delivered in work.completed.items()
         ]
@@ -167,7 +237,14 @@ class Groups:
         """The condition for whatever is done about a delivery, but for what has been delivered: it can't be undone."""
         token = self._leases.token(delivery_id)
         lease: Document = {"lease": ABSENT} if token is None else {"lease.token": token}
-        return {"_id": delivery_id, "unit": ABSENT, **lease}
+        return {**self._if_free(delivery_id), **lease}
+
+    def _if_free(self, delivery_id: str) -> Document:
+        """The condition that no group is at a delivery, but for the last one where that has brought it: it counts, so
+        that who marks it anew finishes it in the same change."""
+        last = self._unfinished
+        free = {"$in": [None, last.unit]} if last is not None and delivery_id in last.work.deliveries else ABSENT
+        return {"_id": delivery_id, "unit": free}
 
     def _see_why_not(self, delivery_ids: Sequence[str], unit: str, *, brings: bool) -> None:
         """Some of these could not be marked. Those that are not there any more need not be, where nobody thinks that he
@@ -263,18 +340,17 @@ class Groups:
         # Before it is finished: whoever looks for leases that are lost must not take for lost what is done.
         self._leases.release([*work.completed, *(each for each in work.kept if not _is_under_way(work.kept[each]))])
         self._leases.take([each for each in work.deliveries if _is_under_way(work.deliveries[each])], unit)
-        where = (
-            Touched("deliveries", bool(work.deliveries or work.kept), bool(work.completed)),
-            Touched("outbox", bool(work.events), takes=False),
-            Touched("holds", bool(work.holds), bool(work.lifted)),
-            Touched(COUNTED, bool(work.uses), takes=False),
-        )
-        self._unfinished[unit] = tuple(work.spent), [each for each in where if each.brings or each.takes]
+        self._begin_to_finish(_Unfinished(unit, work))
+
+    def _finish(self, group: _Unfinished) -> None:
+        """Carry out a group that counts. Not in the writing thread, which goes on meanwhile."""
         try:
-            self._write_what_needs_no_word(work)
+            self._units.finish(group.unit, group.where, self._needing_no_word(group.work))
         except StoreUnavailable:
-            # Events are moved once more, and the clocks are written down again.
+            # What is left to do is done before the next one counts, or by whoever finds it.
             self.doubt()
+            raise
+        self._units.erase_soon(tuple(group.work.spent))
 
     def _take_back(self, unit: str) -> None:
         self._unclean.add(unit)
@@ -300,16 +376,22 @@ class Groups:
             self._take_back(unit)
             raise
         self._units.erase_content(work.spent)
-        self._write_what_needs_no_word(work)
+        self._units.at_once(self._needing_no_word(work))
 
-    def _write_what_needs_no_word(self, work: Work) -> None:
+    def _needing_no_word(self, work: Work) -> list[Callable[[], object]]:
+        """Where one of these fails, events are moved once more, and the clocks are written down again."""
+        steps: list[Callable[[], object]] = []
+        if work.forgotten:
+            steps.append(partial(self._erase, "outbox", work.forgotten))
+        if work.forgotten_uses:
+            steps.append(partial(self._erase, COUNTED, work.forgotten_uses))
+        if work.clocks is not None:
+            steps.append(partial(self._mark_clocks, work.clocks))
+        return steps
+
+    def _erase(self, name: str, ids: Sequence[str]) -> None:
         with self._database.translated():
-            if work.forgotten:
-                self._database["outbox"].delete_many({"_id": {"$in": work.forgotten}})
-            if work.forgotten_uses:
-                self._database[COUNTED].delete_many({"_id": {"$in": work.forgotten_uses}})
-            if work.clocks is not None:
-                self._mark_clocks(work.clocks)
+            self._database[name].delete_many({"_id": {"$in": ids}})
 
     def _mark_clocks(self, marks: ClockMarks) -> None:
         changes = [
@@ -317,7 +399,8 @@ class Groups:
             UpdateOne({"_id": name}, {"$max": {"value": getattr(marks, name)}}, upsert=True)
             for name in ("latest", "running", "steady")
         ]
-        self._database["clocks"].bulk_write(changes, ordered=False)
+        with self._database.translated():
+            self._database["clocks"].bulk_write(changes, ordered=False)
 
     def _replace(self, name: str, documents: Collection[Document]) -> None:
         changes: list[Any] = [pymongo.ReplaceOne({"_id": each["_id"]}, each, upsert=True) for each in documents]

@@ -113,7 +113,7 @@ class Leftovers:
                     self._units.abort(unit)
             elif node not in living:
                 if number_of(unit) == gone.get(node):
-                    self._units.finish(unit)
+                    self._units.finish_what_is_left(unit)
                 else:
                     self._units.abort(unit)
         with self._database.translated():

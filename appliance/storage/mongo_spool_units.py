@@ -5,7 +5,8 @@
               ours. Each of these documents carries the name of the group (`unit`).
     decide    The node gives its word (`mongo_spool_nodes.py`): one change of one document. Here the group begins to
               count; here the sender may be told 250.
-    finish    What is marked becomes what it was to be, and the marks go.
+    finish    What is marked becomes what it was to be, and the marks go. Nobody waits for that: the next group is
+              marked meanwhile, where it is about other documents, and decided when this one is finished.
 
 Where it is not decided, the marks are taken away and nothing has happened. Every step after the decision, either way,
 is one that can be taken again and by anybody: it changes only what still carries the group's name. So a node that dies
@@ -13,11 +14,15 @@ anywhere leaves marks, and whoever finds them looks whether there was a word.
 
 What can be done twice needs no word, and goes without marks: content (nobody reads it before there is a delivery), what
 the clocks have come to, return paths, and that events have reached the log. Content goes behind the last delivery of
-its message; a death in between leaves it to the search (`mongo_spool_leftovers.py`).
+its message, that of many together; a death in between leaves it to the search (`mongo_spool_leftovers.py`).
+
+All of it waits for the majority and the journal, also what could be done twice. A finish that a new primary does not
+know of would be found as marks of a group before the last word, and such are taken away.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +30,7 @@ from typing import Any
 from appliance.model.delivery import DeliveryState
 from appliance.storage.mongo_database import MongoDatabase
 from appliance.storage.mongo_spool_nodes import ABSENT, NOW
+from appliance.storage.records import StoreUnavailable
 from appliance.storage.spool import LeaseLost
 
 MARKED = ("deliveries", "outbox", "holds")
@@ -47,9 +53,15 @@ class Touched:
 
 EVERYWHERE = (*(Touched(name) for name in MARKED), Touched(COUNTED))
 
-AT_ONCE = 3
-"""Commands of one group that are under way at once: those of one step are about different collections, and each waits
-for the server's disk."""
+AT_ONCE = 6
+"""Commands that are under way at once, beside the threads that have brought them: those of one step are about different
+documents, and each waits for the server's disk. One step is a group being marked, the other the one before it being
+finished."""
+
+ERASED_WITHIN_S = 0.1
+"""How long content stays behind the last delivery of its message, where the server is there: to look for each message
+whether it was the last, and to erase it, costs as much as for all of this time together. A tenth of what is asked of
+the server for a message goes into it otherwise."""
 
 _UNMARK = {"$unset": {"unit": "", "next": "", "gone": ""}}
 
@@ -61,10 +73,25 @@ class Units:
         self._database = database
         self._lease_ms = lease_ms
         self._threads = ThreadPoolExecutor(AT_ONCE, "spool-command")
+        self._behind = ThreadPoolExecutor(1, "spool-finish")
+        self._erasing = ThreadPoolExecutor(1, "spool-erase")
+        self._is_ending = threading.Event()
+        self._spent: set[str] = set()
+        """Messages that have no delivery any more, as it seems, and whose content is still there."""
+        self._lock = threading.Lock()
+        self._eraser = threading.Lock()
+        """Held by who erases what is spent: when it is free, all of it was tried."""
 
     def close(self) -> None:
-        """End the threads that commands are sent by."""
+        """End the threads that commands are sent by, when they are through with what they have begun."""
+        self._is_ending.set()
+        self._behind.shutdown()
+        self._erasing.shutdown()
         self._threads.shutdown()
+
+    def behind(self, step: Callable[[], None]) -> Future[None]:
+        """Take a step while the thread that brings it goes on; one at a time, in their order."""
+        return self._behind.submit(step)
 
     def at_once(self, steps: Sequence[Callable[[], object]]) -> None:
         """Take steps that do not depend on each other. Returns, or raises what one has raised, when all have ended.
@@ -83,13 +110,18 @@ class Units:
 
     # ------------------------------------------------------------------ groups that are decided, or are not
 
-    def finish(self, unit: str, spent: Collection[str] | None = None, where: Collection[Touched] = EVERYWHERE) -> None:
-        """Carry out a group that counts, where it may have marks. `spent` are the messages of which it takes deliveries
-        away; where None, it is looked up."""
-        if spent is None:
-            with self._database.translated():
-                spent = self._database["deliveries"].distinct("message_id", {"unit": unit, "gone": True})
-        self.at_once([partial(self._finish, touched, unit) for touched in where])
+    def finish(
+        self, unit: str, where: Collection[Touched] = EVERYWHERE, beside: Sequence[Callable[[], object]] = ()
+    ) -> None:
+        """Carry out a group that counts, where it may have marks; other steps beside it."""
+        self.at_once([*beside, *(step for touched in where for step in self._steps(touched, unit))])
+
+    def finish_what_is_left(self, unit: str) -> None:
+        """Carry out a group that counts, of which nothing is known but its name, and erase the content of what it has
+        taken away."""
+        with self._database.translated():
+            spent = self._database["deliveries"].distinct("message_id", {"unit": unit, "gone": True})
+        self.finish(unit)
         self.erase_content(spent)
 
     def abort(self, unit: str) -> None:
@@ -115,16 +147,22 @@ class Units:
             found.update(each["unit"] for document in pending for each in document["pending"])
         return found
 
-    def _finish(self, touched: Touched, unit: str) -> None:
+    def _steps(self, touched: Touched, unit: str) -> Iterator[Callable[[], object]]:
         if touched.name == COUNTED:
-            self._count(unit)
+            yield partial(self._count, unit)
             return
-        collection = self._database[touched.name]
+        if touched.brings:
+            yield partial(self._bring, touched.name, unit)
+        if touched.takes:
+            yield partial(self._take, touched.name, unit)
+
+    def _bring(self, name: str, unit: str) -> None:
         with self._database.translated():
-            if touched.brings:
-                collection.update_many({"unit": unit, "gone": ABSENT}, self._becomes(touched.name))
-            if touched.takes:
-                collection.delete_many({"unit": unit, "gone": True})
+            self._database[name].update_many({"unit": unit, "gone": ABSENT}, self._becomes(name))
+
+    def _take(self, name: str, unit: str) -> None:
+        with self._database.translated():
+            self._database[name].delete_many({"unit": unit, "gone": True})
 
     def _becomes(self, name: str) -> list[dict[str, Any]]:
         """The change that makes of a marked document what it was to be."""
@@ -161,3 +199,27 @@ class Units:
             spent = sorted(set(asked).difference(left))
             if spent:
                 self._database["content"].delete_many({"_id.message_id": {"$in": spent}})
+
+    def erase_soon(self, message_ids: Collection[str]) -> None:
+        """The same, within ERASED_WITHIN_S, and while the thread that says so goes on. What fails is left to
+        `erase_spent`."""
+        with self._lock:
+            if message_ids and not self._spent:
+                self._erasing.submit(self._erase_together)
+            self._spent.update(message_ids)
+
+    def erase_spent(self) -> None:
+        """Erase now what was to be erased soon."""
+        with self._eraser:
+            with self._lock:
+                spent, self._spent = self._spent, set()
+            try:
+                self.erase_content(spent)
+            except StoreUnavailable:
+                with self._lock:
+                    self._spent |= spent
+                raise
+
+    def _erase_together(self) -> None:
+        self._is_ending.wait(ERASED_WITHIN_S)
+        self.erase_spent()

@@ -274,7 +274,7 @@ def test_a_group_with_a_lost_delivery_in_it_can_be_written_without_it(node: Open
     with pytest.raises(LeaseLost):
         one.write(units[:1])
     one.write(units[1:])
-    assert [each.id for each in two.deliveries()] == [an_id(1), an_id(2)]
+    assert [each.id for each in one.deliveries()] == [an_id(1), an_id(2)]
 
 
 def test_what_was_delivered_is_erased_although_its_lease_was_lost(node: Open) -> None:

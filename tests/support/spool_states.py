@@ -192,6 +192,9 @@ steps (`appliance/storage/mongo_spool_units.py`):
 | decide | the number of the group, in the node's own document | find the word there, or know that it can't come |
 | finish | each document as it was marked | finish it |
 
+The sender is told 250 behind the second step; the third is taken while the next group is being marked, and before it is
+decided. Content goes a tenth of a second behind the last delivery of its message, that of many at once.
+
 A delivery that is under way has a lease, by the server's clock, which its node renews every few seconds. A node that is
 not heard of for half a minute is marked as gone: from then on it can decide nothing, and its groups, leases, events and
 half-received content are brought to their end by whoever looks first, within a minute of its death. If it goes on after

@@ -1,8 +1,10 @@
-"""A node that dies, or stands still, at the so-manyth command that it sends to MongoDB while it writes one group.
+"""A node that dies, or stands still, at the so-manyth command that it sends to MongoDB while it writes two groups.
 
-Run as a program, it takes lines from its standard input: a signal, the number of the command, and the number of the
-group. For each it forks before it knows any server (pymongo is not fork-safe), and the child is the node. It answers
-with a line: `stopped`, and goes on at `continue`; then `written`, `refused` or `killed`.
+The second comes while the first is still being finished.
+
+Run as a program, it takes lines from its standard input: a signal, the number of the command, and a number of the
+groups' own. For each it forks before it knows any server (pymongo is not fork-safe), and the child is the node. It
+answers with a line: `stopped`, and goes on at `continue`; then `written`, `refused` or `killed`.
 """
 
 import os
@@ -33,7 +35,7 @@ from appliance.storage.spool import (
 )
 
 EACH = 10
-"""Ids of one group, from its number times this on."""
+"""Ids of two groups, from their number times this on."""
 
 _WRITES = {"insert", "update", "delete", "findAndModify"}
 
@@ -66,9 +68,22 @@ def the_group(group: int) -> list[Operation]:
     ]
 
 
+def the_next_group(group: int) -> list[Operation]:
+    """What becomes at once of what the first has brought; and a message more."""
+    first = group * EACH
+    mine = an_id(first + 3)
+    return [
+        Complete(an_id(first + 3), mine, [an_event(first + 4, type=EventType.DELIVERED)], delivered=True),
+        Keep(a_delivery(first + 4, message_id=mine, attempts=2, next_attempt_at=NOON + group)),
+        AddPart(an_id(first + 5), 0, b"new"),
+        Accept([a_delivery(first + 5, next_attempt_at=NOON + group)], [an_event(first + 5)]),
+        CountUse(mine, 0),
+    ]
+
+
 def seen(spool: SpoolStore, group: int) -> dict[str, object]:
-    """What stands there of what a group has to do with, by the same numbers for each; whether anybody has it under way
-    is left out."""
+    """What stands there of what the groups have to do with, by the same numbers for each; whether anybody has it under
+    way is left out."""
     numbers = {an_id(group * EACH + number): number for number in range(EACH)}
     uses = spool.uses()
     return {
@@ -111,10 +126,10 @@ def _be_a_node(url: str, which: signal.Signals, number: int, group: int) -> int:
     monitoring.register(listener)
     spool = MongoSpool(url, a_keyring(), f"writer-{group}")
     prepare(spool, group)
-    prepared = spool.prepare(the_group(group))
     listener.arm(which, number)
     try:
-        spool.write([prepared])
+        spool.write([spool.prepare(the_group(group))])
+        spool.apply(the_next_group(group))
     except (StoreUnavailable, LeaseLost):
         return 1
     return 0
