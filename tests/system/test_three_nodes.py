@@ -7,22 +7,21 @@ the ledger is compared with the promise (`mail_ledger.py`), and the log with bot
 `ONWARD_TROUBLES=1000 make test-long` is for the night.
 """
 
-import json
 import os
 import random
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from appliance_process import Appliance, Settings, eventually
+from appliance_process import Settings, eventually
 from cluster import HASTY, Cluster
 from cluster_troubles import FOLLOWED, TroubledTimes
 from destination_scripts import Answer, Moment, Stage, first_of, sometimes
+from followed_log import FollowedLog
 from graphql_client import GraphqlClient
 from hasty_node import LEASE_S, TAKEN_OVER_WITHIN_S
 from mail_ledger import Ledger, Sender
@@ -210,31 +209,6 @@ def test_what_a_dead_node_had_under_way_another_delivers_within_a_minute(
         print(f"\ntaken over {killed:.1f} s after a kill, {cut:.1f} s after a cut")
 
 
-class Following:
-    """`onward log --follow` at one node, inside a `with`."""
-
-    def __init__(self, node: Appliance) -> None:
-        self.ids: list[str] = []
-        self._process = node.spawn("log", "--follow", "--since", "1h", "--json", stdout=subprocess.PIPE)
-        self._reading = threading.Thread(target=self._read)
-
-    def __enter__(self) -> Self:
-        self._reading.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._reading.join()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            # One at a time: they are looked at meanwhile.
-            for line in lines:
-                self.ids.append(json.loads(line)["id"])
-
-
 def faults_of(log: Sequence[Mapping[str, Any]], ledger: Ledger) -> list[str]:
     """What the log lacks of the messages of a ledger, or has twice; in words."""
     counted = Counter((event["message"]["sender"], event["type"]) for event in log)
@@ -267,7 +241,7 @@ def test_troubled_times(cluster: Cluster, number: int, capsys: pytest.CaptureFix
     ]
     times = TroubledTimes(cluster, lots)
     began = time.monotonic()
-    with Following(cluster.nodes[FOLLOWED]) as following:
+    with FollowedLog(cluster.nodes[FOLLOWED]) as following:
         for sender in senders:
             sender.start()
         times.pass_through(number, stopped)

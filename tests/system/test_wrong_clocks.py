@@ -1,18 +1,15 @@
 """Nodes whose clocks differ: the log has one order all the same, nobody waits for it, and nothing is erased early."""
 
-import json
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Self
 
 import pytest
 from appliance_process import PROGRAM, Appliance, eventually
+from followed_log import FollowedLog
 from graphql_client import GraphqlClient
 from mongod import running_mongod
 
@@ -68,34 +65,6 @@ def nodes(tmp_path: Path, ahead_s: int) -> Iterator[tuple[Appliance, Appliance]]
         yield right, wrong
 
 
-class Following:
-    """`onward log --follow` at one node, inside a `with`."""
-
-    def __init__(self, node: Appliance) -> None:
-        self.senders: list[str] = []
-        self.instants: list[datetime] = []
-        """When it happened, as it is told."""
-        self._process = node.spawn("log", "--follow", "--since", "1h", "--json", stdout=subprocess.PIPE)
-        self._reading = threading.Thread(target=self._read)
-
-    def __enter__(self) -> Self:
-        self._reading.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._reading.join()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                told = json.loads(line)
-                self.instants.append(datetime.fromisoformat(told["at"]))
-                self.senders.append(told["message"]["sender"])
-
-
 def refuse(node: Appliance, sender: str) -> None:
     with node.client() as client:
         assert client.envelope(sender, ["nobody@forward.test"])[-1].code == 550
@@ -106,7 +75,7 @@ def test_events_of_nodes_with_wrong_clocks_are_told_at_once_and_in_order(nodes: 
     for number in range(4):
         made.append(f"{number}@sender.test")
         refuse(nodes[number % 2], made[-1])
-    with Following(nodes[0]) as at_right, Following(nodes[1]) as at_wrong:
+    with FollowedLog(nodes[0]) as at_right, FollowedLog(nodes[1]) as at_wrong:
         for number in range(4, 20):
             made.append(f"{number}@sender.test")
             refuse(nodes[number % 2], made[-1])
@@ -132,12 +101,13 @@ def test_the_status_says_whose_clock_is_wrong(nodes: Sequence[Appliance]) -> Non
 def test_a_node_whose_clock_is_a_year_ahead_erases_nothing_early(nodes: Sequence[Appliance]) -> None:
     right, wrong = nodes
     refuse(right, "early@sender.test")
-    with Following(right) as following:
+    with FollowedLog(right) as following:
         eventually(lambda: following.senders == ["early@sender.test"], TOLD_WITHIN_S)
     # It sweeps as soon as it has started.
     wrong.kill()
     wrong.start()
     refuse(wrong, "late@sender.test")
-    with Following(right) as following:
+    with FollowedLog(right) as following:
         eventually(lambda: following.senders == ["early@sender.test", "late@sender.test"], TOLD_WITHIN_S, "told both")
-        assert abs(following.instants[0] - following.instants[-1]) < timedelta(minutes=10)
+        first, last = (datetime.fromisoformat(event["at"]) for event in following.events)
+        assert abs(first - last) < timedelta(minutes=10)
