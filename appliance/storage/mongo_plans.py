@@ -15,7 +15,7 @@ from typing import Any
 
 from appliance.privacy.declarations import GENERATIONS, ROUTING_CHANGES, Collection, Row
 from appliance.privacy.sealing import Unsealable
-from appliance.storage.codec import Codec, RowRefused, StoredValue, stored_columns
+from appliance.storage.codec import Codec, KeyMissing, RowRefused, StoredValue, stored_columns
 from appliance.storage.mongo_conditions import Condition, condition, same_fields
 from appliance.storage.mongo_database import MongoDatabase
 from appliance.storage.mongo_documents import Document, Documents
@@ -44,6 +44,14 @@ class Table:
             return self.codec.decode(self.documents.stored(document))
         except Unsealable as error:
             raise Damaged(f"a row of {self.collection.name} can't be opened: {error}") from error
+
+    def opens(self, document: Mapping[str, Any]) -> bool:
+        """Whether the key that is held opens it."""
+        try:
+            self.row(document)
+        except (Damaged, RowRefused, KeyMissing):
+            return False
+        return True
 
     def encoded(self, row: Row) -> Document:
         """The document of a row. Raises RowRefused, KeyMissing."""

@@ -14,12 +14,13 @@ from pymongo.errors import BulkWriteError
 
 from appliance.privacy.declarations import GENERATIONS, Collection, Retention, Row, Store, collections_of
 from appliance.privacy.sealing import Keyring
-from appliance.storage.codec import Codec, KeyMissing, RowRefused, stored_columns
+from appliance.storage.codec import Codec, RowRefused, stored_columns
 from appliance.storage.mongo_batches import ABANDONED_MS, INTENTS, Batches
 from appliance.storage.mongo_conditions import Condition, condition, outlived
 from appliance.storage.mongo_database import MongoDatabase
 from appliance.storage.mongo_documents import Document, Documents, path_of, shape_of
 from appliance.storage.mongo_errors import DUPLICATE_KEY
+from appliance.storage.mongo_keys import keys_in_use
 from appliance.storage.mongo_plans import Checked, Table, check
 from appliance.storage.mongo_writes import (
     BATCH,
@@ -31,13 +32,10 @@ from appliance.storage.mongo_writes import (
     unchanged,
     with_stamp,
 )
-from appliance.storage.records import Change, Damaged, Duplicate, Page, StoredRow, StoreUnavailable, Where
+from appliance.storage.records import Change, Duplicate, Page, StoredRow, StoreUnavailable, Where
 
 PAGE_ROWS = 1000
 """Rows looked at in one question where what is wanted of them is fewer: their different values, or their owners."""
-
-SAMPLE = 5
-"""Rows of a collection that are tried from either end, to see whether a key opens them."""
 
 SETTLE_EVERY_S = 5.0
 """How often a process that asks for generations looks for batches that others have left half done."""
@@ -172,18 +170,7 @@ class MongoRecords:
 
     def keys_in_use(self) -> dict[str, bool]:
         """The names of the keys that something is sealed under, and whether any row of a sample opens."""
-        found: dict[str, bool] = {}
-        for table in self._tables.values():
-            name = table.collection.sealed_under
-            if not name or found.get(name):
-                continue
-            sample: list[Document] = []
-            for direction in (_ASCENDING, _DESCENDING):
-                with self._database.translated():
-                    sample += self._stored(table.collection).find({}, sort=[("_id", direction)], limit=SAMPLE)
-            if sample:
-                found[name] = any(_opens(table, document) for document in sample)
-        return found
+        return keys_in_use(self._database, self._tables.values())
 
     def close(self) -> None:
         """See `RecordStore`."""
@@ -297,11 +284,3 @@ class MongoRecords:
 
 def _is_known(error: Document) -> bool:
     return error.get("code") == DUPLICATE_KEY and "_id" in error.get("keyPattern", {})
-
-
-def _opens(table: Table, document: Document) -> bool:
-    try:
-        table.row(document)
-    except (Damaged, RowRefused, KeyMissing):
-        return False
-    return True
